@@ -1,0 +1,98 @@
+"""The plugin's own configuration: `plugins.orchestrator.config` of the platform manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from floe_orchestrator_dagster.errors import ConfigError, did_you_mean, known
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+WorkloadSize = Literal["small", "medium", "large"]
+
+
+class ComputeConfig(BaseModel):
+    """What a compute's name alone cannot say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="dbt profile output that this compute stands for."
+    )
+    output: dict[str, Any] | None = Field(
+        default=None,
+        description="A dbt profile output for it; secrets only as env_var() references.",
+    )
+    pool: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Dagster pool its steps run in (isolation: compute)."
+    )
+    pool_limit: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Slots of that pool, set on the instance by `floe-dagster run`."
+    )
+    resources: WorkloadSize | dict[str, dict[str, str]] | None = Field(
+        default=None,
+        description="Kubernetes resources of its run pods: a size, or requests and limits.",
+    )
+
+
+class PluginConfig(BaseModel):
+    """Configuration of the Dagster orchestrator plugin."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    project_dir: str | None = Field(
+        default=None, description="dbt project directory, when it is not beside the artifacts."
+    )
+    default_schedule: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Cron schedule for products whose floe.yaml has none."
+    )
+    default_timezone: str = Field(default="UTC", description="IANA time zone for it.")
+    computes: dict[str, ComputeConfig] = Field(
+        default_factory=dict, description="Per compute, what names alone cannot say."
+    )
+    isolation: Literal["product", "compute"] = Field(
+        default="product",
+        description="One Dagster step a product, or one per run of nodes on one compute.",
+    )
+    retries: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0, description="How often an errored dbt node is tried again within its run."
+    )
+    row_counts: bool = Field(
+        default=True, description="Count the rows of tables, seeds and snapshots after each build."
+    )
+    lineage: Literal["best_effort", "required"] = Field(
+        default="best_effort", description="Whether a run may go on without its lineage."
+    )
+    workload_size: WorkloadSize = Field(default="small", description="Kubernetes preset.")
+    url: str | None = Field(default=None, description="URL of the Dagster webserver.")
+
+
+def parse_config(raw: Mapping[str, Any] | None) -> PluginConfig:
+    """Return the checked configuration; None and {} give the defaults.
+
+    Raises:
+        ConfigError: listing every wrong key at once, with near matches.
+    """
+    try:
+        return PluginConfig.model_validate(dict(raw or {}))
+    except ValidationError as error:
+        problems = [_explain(item["loc"], item["type"], item["msg"]) for item in error.errors()]
+    raise ConfigError(
+        "Cannot use plugins.orchestrator.config of the platform manifest: "
+        + "; ".join(problems)
+        + ". Mend manifest.yaml and compile again."
+    )
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    path = ".".join(map(str, loc)) or "(the whole section)"
+    if kind != "extra_forbidden":
+        return f"{path}: {message[:1].lower()}{message[1:]}"
+    siblings: Iterable[str] = (
+        ComputeConfig.model_fields if loc[0] == "computes" else PluginConfig.model_fields
+    )
+    near = did_you_mean(str(loc[-1]), siblings).rstrip("?").strip()
+    return f"{path}: unknown key ({f'{near}?' if near else f'known: {known(siblings)}'})"

@@ -1,0 +1,220 @@
+"""Runs one dbt command in its own process and yields what it tells, event by event."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from floe_orchestrator_dagster.errors import DbtError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# dbt cancels its queries on SIGINT; a warehouse may take a while to answer that.
+INTERRUPT_TIMEOUT_SECONDS = 25.0
+SELECTED = "success"
+
+
+@dataclass(frozen=True, slots=True)
+class DbtCommand:
+    """One dbt command on one target.
+
+    `select` are the unique ids to run (None: everything); `checks` are quality checks by the
+    unique id of the model they are on.
+    """
+
+    verb: str
+    project_dir: Path
+    profiles_dir: Path
+    profile: str
+    target: str
+    target_path: Path
+    select: tuple[str, ...] | None = None
+    flags: tuple[str, ...] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    row_counts: bool = False
+    checks: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def arguments(self) -> list[str]:
+        """Return dbt's command line; a selection has been written by `write_selection`."""
+        words = [
+            "--log-level",
+            "none",
+            "--log-level-file",
+            "debug",
+            "--no-send-anonymous-usage-stats",
+            "--no-use-colors",
+            "--no-version-check",
+            "--log-path",
+            str(self.target_path),
+            self.verb,
+            "--project-dir",
+            str(self.project_dir),
+            "--profiles-dir",
+            str(self.profiles_dir),
+            "--profile",
+            self.profile,
+            "--target",
+            self.target,
+            *self.flags,
+        ]
+        if self.verb != "deps":
+            words += ["--target-path", str(self.target_path)]
+        if self.variables:
+            words += ["--vars", json.dumps(dict(self.variables))]
+        if self.select is not None:
+            words += ["--select", f"result:{SELECTED}", "--state", str(self.selection_dir)]
+            words += ["--indirect-selection", "empty"]
+        return words
+
+    @property
+    def selection_dir(self) -> Path:
+        """Directory of the state file that carries the selection."""
+        return self.target_path / "selection"
+
+    def write_selection(self) -> None:
+        """Write the selection as the results of an earlier run, for dbt's `result:` method.
+
+        It selects by unique id, in one pass over the graph and whatever its length. Names on the
+        command line would be ambiguous, checked one by one, and end at 128 KiB.
+        """
+        if self.select is None:
+            return
+        document = {
+            "metadata": {
+                "dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v6.json",
+                "dbt_version": "1.8.0",
+                "generated_at": "1970-01-01T00:00:00Z",
+                "invocation_id": None,
+                "env": {},
+            },
+            "results": [
+                {
+                    "status": SELECTED,
+                    "timing": [],
+                    "thread_id": "",
+                    "execution_time": 0,
+                    "adapter_response": {},
+                    "message": None,
+                    "failures": None,
+                    "unique_id": unique_id,
+                    "compiled": None,
+                    "compiled_code": None,
+                    "relation_name": None,
+                }
+                for unique_id in self.select
+            ],
+            "elapsed_time": 0,
+            "args": {},
+        }
+        self.selection_dir.mkdir(parents=True, exist_ok=True)
+        (self.selection_dir / "run_results.json").write_bytes(msgspec.json.encode(document))
+
+
+class DbtRun:
+    """A running dbt command: iterate its events, then read `success` and `exception`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], command: DbtCommand) -> None:
+        self._process = process
+        self._command = command
+        self.success = False
+        self.exception: str | None = None
+        self._done = False
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield dbt's events as dictionaries with `info` and `data`."""
+        if self._process.stdout is None:
+            raise DbtError("dbt's output was not captured")
+        for line in self._process.stdout:
+            message = msgspec.json.decode(line)
+            if "done" in message:
+                self._done = True
+                self.success = bool(message["done"]["success"])
+                self.exception = message["done"]["exception"]
+            elif "problem" in message:
+                logger.warning("Could not report a dbt event: %s", message["problem"])
+            else:
+                yield message
+        code = self._process.wait()
+        if not self._done:
+            self.exception = (
+                f"dbt {self._command.verb} on target '{self._command.target}' ended without a "
+                f"result ({_ending(code)}). Its log: {self._command.target_path / 'dbt.log'}"
+            )
+
+    def stop(self) -> None:
+        """End the process if it still runs: SIGINT, time to cancel its queries, then SIGKILL."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(INTERRUPT_TIMEOUT_SECONDS)
+            except subprocess.TimeoutExpired:
+                logger.warning("dbt did not stop within %s s: killed", INTERRUPT_TIMEOUT_SECONDS)
+        # Also whatever it has started and left behind, such as a Spark JVM.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+
+def _ending(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+@contextmanager
+def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
+    """Start a dbt command; whatever ends the block ends the process too.
+
+    Raises:
+        DbtError: if the process cannot be started.
+    """
+    command.target_path.mkdir(parents=True, exist_ok=True)
+    command.write_selection()
+    request = {
+        "args": command.arguments(),
+        "row_counts": command.row_counts,
+        "checks": command.checks,
+    }
+    environment = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        # The project may ask in Jinja who runs it, as with dagster-dbt.
+        "DAGSTER_DBT_CLI": "true",
+    }
+    try:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "floe_orchestrator_dagster.dbt_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            cwd=command.project_dir,
+            # Only we signal it: Ctrl-C in a terminal would reach dbt twice.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise DbtError(f"Cannot start dbt in {command.project_dir}: {error}") from error
+    run = DbtRun(process, command)
+    try:
+        if process.stdin is not None:
+            # A process that has died already says so by its exit code.
+            with suppress(BrokenPipeError):
+                process.stdin.write(msgspec.json.encode(request) + b"\n")
+                process.stdin.flush()
+        yield run
+    finally:
+        run.stop()

@@ -1,0 +1,179 @@
+"""The dbt side of a run: one dbt command in a process of its own, told and telling in JSON.
+
+Started as ``python -m floe_orchestrator_dagster.dbt_process``. It reads one request line from
+stdin, then writes one JSON object a line to stdout:
+
+- dbt's own structured events (``info`` and ``data``), of the kinds that a run needs, in dbt's
+  order. A finished node carries ``floe`` too: ``rows``, ``columns`` and ``checks`` read from the
+  warehouse over dbt's own connection, so that nobody has to open a second one;
+- last ``{"done": {"success": bool, "exception": str | None}}``.
+
+stdin stays open as long as the parent lives: at its end the process interrupts itself, so that
+no dbt outlives a killed worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EVENTS = frozenset({"NodeStart", "NodeFinished", "MainReportVersion", "CommandCompleted"})
+# "warn", "no-op" and "reused" are successes of dbt's newer versions; a partial success is none.
+BUILT = frozenset({"success", "warn", "no-op", "reused"})
+
+
+class Reporter:
+    """dbt event callback that writes events to the parent and looks at what a node built."""
+
+    def __init__(
+        self,
+        channel: TextIO,
+        *,
+        row_counts: bool,
+        checks: Mapping[str, Sequence[Mapping[str, Any]]],
+    ) -> None:
+        self._channel = channel
+        self._row_counts = row_counts
+        self._checks = checks
+        self._lock = threading.Lock()
+
+    def write(self, message: Mapping[str, Any]) -> None:
+        """Write one message as a line; a parent that has gone is no reason to fail a node."""
+        line = json.dumps(message, default=str)
+        with self._lock:
+            try:
+                self._channel.write(line + "\n")
+                self._channel.flush()
+            except OSError:
+                self._channel = Path(os.devnull).open("w", encoding="utf-8")
+
+    def __call__(self, event: Any) -> None:
+        """Take one dbt event. Never raises: dbt would count that as the node's failure."""
+        try:
+            self._take(event)
+        except Exception:  # noqa: BLE001
+            self.write({"problem": traceback.format_exc(limit=3)})
+
+    def _take(self, event: Any) -> None:
+        from google.protobuf.json_format import MessageToDict
+
+        info = event.info
+        if info.name not in EVENTS and info.level == "debug":
+            return
+        message = MessageToDict(event, preserving_proto_field_name=True)
+        # protobuf leaves out what is empty.
+        message["info"] = {"msg": "", "invocation_id": "", **message["info"]}
+        message.setdefault("data", {})
+        if info.name == "NodeFinished":
+            node = message["data"]["node_info"]
+            status = message["data"].get("run_result", {}).get("status")
+            if status in BUILT and node.get("resource_type") in {"model", "seed", "snapshot"}:
+                message["floe"] = self._look(node)
+        self.write(message)
+
+    def _look(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Return rows, columns and check results of what was just built."""
+        from dbt.adapters.factory import FACTORY
+
+        adapter = next(iter(FACTORY.adapters.values()))
+        relation_info = node.get("node_relation", {})
+        if not relation_info.get("relation_name"):
+            return {}
+        relation = adapter.Relation.create(
+            database=relation_info.get("database") or None,
+            schema=relation_info.get("schema") or None,
+            identifier=relation_info.get("alias"),
+        )
+        seen: dict[str, Any] = {}
+        with adapter.connection_named(f"floe_{node['unique_id']}"):
+            try:
+                columns = adapter.get_columns_in_relation(relation)
+                seen["columns"] = [[column.name, column.data_type] for column in columns]
+                # A view's count would run its query once more.
+                if self._row_counts and node.get("materialized") != "view":
+                    seen["rows"] = _scalar(
+                        adapter, f"select count(*) from {relation_info['relation_name']}"
+                    )
+            except Exception as error:  # noqa: BLE001
+                seen["problem"] = str(error)
+            checks = self._checks.get(node["unique_id"], ())
+            if checks:
+                seen["checks"] = [
+                    _evaluate(adapter, relation_info["relation_name"], check) for check in checks
+                ]
+        return seen
+
+
+def _scalar(adapter: Any, sql: str) -> int:
+    _, table = adapter.execute(sql, auto_begin=False, fetch=True)
+    return int(table.rows[0][0])
+
+
+def _evaluate(adapter: Any, relation: str, check: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a quality check with the dbt generic test of its type; its rows are the failures."""
+    result = {"name": check["name"]}
+    try:
+        sql = adapter.execute_macro(
+            f"test_{check['type']}",
+            project=check.get("package"),
+            kwargs={"model": relation, **check["arguments"]},
+        )
+        failures = _scalar(adapter, f"select count(*) from ({sql}) as floe_check")
+    except Exception as error:  # noqa: BLE001
+        return result | {"problem": str(error)}
+    return result | {"failures": failures}
+
+
+def _interrupt_when_orphaned() -> None:
+    """Wait for the end of stdin, which is the end of the parent, then act as Ctrl-C would."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def main() -> int:
+    """Run the dbt command that the request on stdin describes; return dbt's exit code."""
+    # The channel is the real stdout; whatever an adapter prints goes to stderr instead.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    request_line = b""
+    while not request_line.endswith(b"\n"):
+        piece = os.read(0, 1 << 20)
+        if not piece:
+            return 2
+        request_line += piece
+    request = json.loads(request_line)
+    threading.Thread(target=_interrupt_when_orphaned, daemon=True).start()
+    reporter = Reporter(
+        channel,
+        row_counts=request.get("row_counts", False),
+        checks=request.get("checks") or {},
+    )
+    try:
+        from dbt.cli.main import dbtRunner
+    except ImportError as error:
+        reporter.write({"done": {"success": False, "exception": f"dbt cannot be imported: {error}"}})
+        return 2
+    try:
+        result = dbtRunner(callbacks=[reporter]).invoke(request["args"])
+        exception = result.exception
+        success = result.success
+    except KeyboardInterrupt:
+        success, exception = False, RuntimeError("interrupted")
+    reporter.write(
+        {"done": {"success": bool(success), "exception": str(exception) if exception else None}}
+    )
+    return 0 if success else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

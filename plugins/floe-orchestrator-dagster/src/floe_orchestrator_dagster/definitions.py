@@ -1,0 +1,230 @@
+"""A planned product becomes Dagster Definitions: assets, checks, jobs and schedules."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of the function that
+# it decorates, and refuses `context: "AssetExecutionContext"` as a string.
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dagster import (
+    AssetCheckSpec,
+    AssetExecutionContext,
+    AssetsDefinition,
+    AssetSelection,
+    AssetSpec,
+    BackfillPolicy,
+    Definitions,
+    TimeWindowPartitionsDefinition,
+    define_asset_job,
+    in_process_executor,
+    multi_asset,
+)
+
+from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
+from floe_orchestrator_dagster.errors import PlanError, Problem
+from floe_orchestrator_dagster.execution import DbtRunConfig, Listener, build
+from floe_orchestrator_dagster.plan import ProductPlan, Wave, dagster_name, waves
+from floe_orchestrator_dagster.product import Product, load_all_manifests
+from floe_orchestrator_dagster.schedules import Schedule, product_schedule, to_dagster
+from floe_orchestrator_dagster.specs import Specs
+
+
+def build_definitions(
+    product: Product,
+    *,
+    schedules: Sequence[Schedule] = (),
+    translator: Any = None,
+    listener: Listener | None = None,
+    echo: Callable[[str], None] | None = None,
+) -> Definitions:
+    """Return the Definitions of a product.
+
+    Args:
+        product: the planned product.
+        schedules: more schedules than the product's own, each for a job that exists.
+        translator: a user's `DagsterDbtTranslator`, honoured for every spec.
+        listener: called with each node that dbt starts or finishes, in the same process.
+        echo: takes dbt's log lines; by default they go to stdout, Dagster's compute log.
+
+    Raises:
+        PlanError: the partitions or schedules of the product contradict it.
+    """
+    if not product.plan.assets:
+        return Definitions()
+    with _no_garbage_collection():
+        manifests = dict(load_all_manifests(product)) if translator is not None else None
+        specs = Specs(
+            product.plan,
+            project_dir=product.project_dir,
+            translator=translator,
+            manifests=manifests,
+        )
+        assets = _assets(product, specs, listener, echo)
+        jobs, partitions = _jobs(product, specs)
+        asked = {schedule.name: schedule for schedule in schedules}
+        own = product_schedule(product.plan.name, product.spec, product.config)
+        if own is not None:
+            asked.setdefault(own.name, own)
+        return Definitions(
+            assets=[*assets, *specs.sources],
+            jobs=list(jobs.values()),
+            schedules=[
+                to_dagster(
+                    schedule,
+                    jobs[_job_of(schedule, jobs)],
+                    partitions.get(_job_of(schedule, jobs)),
+                )
+                for schedule in asked.values()
+            ],
+            # One step needs no second process, and no second load of these Definitions.
+            executor=in_process_executor if product.config.isolation == "product" else None,
+        )
+
+
+def job_names(plan: ProductPlan) -> tuple[str, ...]:
+    """Return the names of the jobs that a plan's Definitions hold, as far as the plan knows."""
+    return (dagster_name(plan.name),)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Hold off the collector: nothing here is garbage, and it would walk all of it many times."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _job_of(schedule: Schedule, jobs: Mapping[str, Any]) -> str:
+    name = dagster_name(schedule.job_name)
+    if name not in jobs:
+        raise PlanError(
+            f"Cannot schedule job '{schedule.job_name}'",
+            [
+                Problem(
+                    schedule.origin,
+                    f"There is no job '{schedule.job_name}'.",
+                    f"Jobs of this product: {', '.join(sorted(jobs))}.",
+                )
+            ],
+        )
+    return name
+
+
+def _assets(
+    product: Product,
+    specs: Specs,
+    listener: Listener | None,
+    echo: Callable[[str], None] | None,
+) -> list[AssetsDefinition]:
+    name = f"{dagster_name(product.plan.name)}_dbt"
+    if product.config.isolation == "product":
+        every = [*specs.assets]
+        return [_step(name, product, specs, every, [*specs.checks], listener, echo, None)]
+    segments = waves(product.plan, [*specs.assets], [*product.plan.checks])
+    steps = []
+    for number, wave in enumerate(segments, 1):
+        nodes = [uid for uid in wave.nodes if uid in specs.assets]
+        quality = [uid for uid in specs.checks if uid.partition("#")[0] in nodes and "#" in uid]
+        step = f"{name}_{number}_{dagster_name(wave.compute)}"
+        checks = [*wave.checks, *quality]
+        steps.append(_step(step, product, specs, nodes, checks, listener, echo, wave))
+    return steps
+
+
+def _step(
+    name: str,
+    product: Product,
+    specs: Specs,
+    nodes: Sequence[str],
+    checks: Sequence[str],
+    listener: Listener | None,
+    echo: Callable[[str], None] | None,
+    segment: Wave | None,
+) -> AssetsDefinition:
+    asset_specs: list[AssetSpec] = [specs.assets[uid] for uid in nodes]
+    check_specs: list[AssetCheckSpec] = [specs.checks[uid] for uid in checks]
+    partitioned = any(specs.partitions(uid) for uid in nodes)
+
+    @multi_asset(
+        name=name,
+        specs=asset_specs,
+        check_specs=check_specs,
+        can_subset=True,
+        pool=product.plan.computes[segment.compute].pool if segment else None,
+        op_tags=_op_tags(product, segment),
+        backfill_policy=BackfillPolicy.single_run() if partitioned else None,
+    )
+    def step(context: AssetExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
+        yield from build(context, product, specs, config, listener, echo)
+
+    return step
+
+
+def _op_tags(product: Product, segment: Wave | None) -> dict[str, Any]:
+    tags: dict[str, Any] = {"floe/product": product.plan.name}
+    if segment is None:
+        return tags
+    compute = product.plan.computes[segment.compute]
+    tags["floe/compute"] = compute.name
+    asked = product.config.computes.get(compute.name)
+    if asked is not None and asked.resources is not None:
+        resources = (
+            USER_CODE_SIZES[asked.resources].as_kubernetes()
+            if isinstance(asked.resources, str)
+            else asked.resources
+        )
+        tags["dagster-k8s/config"] = {"container_config": {"resources": resources}}
+    return tags
+
+
+def _jobs(
+    product: Product, specs: Specs
+) -> tuple[dict[str, Any], dict[str, TimeWindowPartitionsDefinition]]:
+    """Return the product's jobs by name, and the partitions of those that have any.
+
+    A Dagster job has one partitioning, so a product with several gets a job for each besides the
+    one of everything that has none.
+    """
+    name = dagster_name(product.plan.name)
+    by_definition: dict[TimeWindowPartitionsDefinition, list[str]] = {}
+    for uid in specs.assets:
+        found = specs.partitions(uid)
+        if found is not None:
+            by_definition.setdefault(found, []).append(uid)
+    everything = [*specs.assets]
+    groups: dict[str, list[str]] = {}
+    partitions: dict[str, TimeWindowPartitionsDefinition] = {}
+    if len(by_definition) <= 1:
+        groups[name] = everything
+        partitions = dict.fromkeys([name] if by_definition else [], *by_definition)
+    else:
+        partitioned = {uid for uids in by_definition.values() for uid in uids}
+        groups[name] = [uid for uid in everything if uid not in partitioned]
+        for number, (definition, uids) in enumerate(by_definition.items(), 1):
+            job = f"{name}_partitioned_{number}"
+            groups[job], partitions[job] = uids, definition
+    jobs = {}
+    for job, uids in groups.items():
+        chosen = set(uids)
+        checks = [
+            spec.key
+            for uid, spec in specs.checks.items()
+            if _on(specs, uid) in chosen or (job == name and _on(specs, uid) in specs.plan.sources)
+        ]
+        jobs[job] = define_asset_job(
+            job,
+            selection=AssetSelection.assets(*(specs.keys[uid] for uid in uids)).without_checks()
+            | AssetSelection.checks(*checks),
+            description=f"Builds data product {product.plan.name} {product.plan.version}".strip(),
+            tags={"floe/product": dagster_name(product.plan.name)},
+        )
+    return jobs, partitions
+
+
+def _on(specs: Specs, check: str) -> str:
+    return check.partition("#")[0] if "#" in check else specs.plan.nodes[check].on

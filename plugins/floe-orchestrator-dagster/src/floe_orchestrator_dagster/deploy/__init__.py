@@ -1,0 +1,1 @@
+"""Deployment values: sizes and Helm values as plain dictionaries."""

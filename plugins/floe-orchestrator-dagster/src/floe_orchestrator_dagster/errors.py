@@ -1,0 +1,80 @@
+"""Every error this package raises on purpose, each saying what to do next.
+
+FloeDagsterError
+├── PlanError        the product contradicts itself; carries every problem found
+├── ConfigError      the plugin's configuration is wrong (also a ValueError)
+├── ScheduleError    Dagster cannot run this schedule (also a ValueError)
+├── ProductError     a file of the product is missing, unreadable or unwritable
+└── DbtError         dbt could not be started, crashed, or nodes failed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_LISTED = 20
+
+
+class FloeDagsterError(Exception):
+    """Root of the errors of this package."""
+
+
+class ConfigError(FloeDagsterError, ValueError):
+    """The plugin's configuration is wrong."""
+
+
+class ScheduleError(FloeDagsterError, ValueError):
+    """Dagster cannot run a schedule as it was asked for."""
+
+
+class ProductError(FloeDagsterError):
+    """A file of the product is missing, unreadable or unwritable."""
+
+
+class DbtError(FloeDagsterError):
+    """dbt could not be started, crashed, or some of its nodes failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where it stands, what was found, the way out."""
+
+    path: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.found} {self.fix}"
+
+
+class PlanError(FloeDagsterError):
+    """The product contradicts itself; `problems` holds everything found, not just the first."""
+
+    def __init__(self, doing: str, problems: Iterable[Problem]) -> None:
+        self.doing = doing
+        self.problems: Sequence[Problem] = tuple(problems)
+        count = len(self.problems)
+        lines = [f"{doing}: {count} problem{'s' if count != 1 else ''}."]
+        lines += [f"  {number}. {problem}" for number, problem in enumerate(self.problems, 1)]
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[type[PlanError], tuple[str, Sequence[Problem]]]:
+        return type(self), (self.doing, self.problems)
+
+
+def known(names: Iterable[str]) -> str:
+    """Return names as a readable list, cut after `MAX_LISTED`; "none" when there are none."""
+    ordered = sorted(names)
+    more = len(ordered) - MAX_LISTED
+    return (", ".join(ordered[:MAX_LISTED]) or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for a near match among `names`, else an empty string."""
+    near = get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""

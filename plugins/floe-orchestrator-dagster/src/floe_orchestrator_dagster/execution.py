@@ -1,0 +1,651 @@
+"""Inside a run: builds a selection of a product wave by wave and tells Dagster as it happens.
+
+Materializations and check evaluations are yielded as events, not as outputs: Dagster's handling
+of a step's outputs is cubic in their number. Outputs go only to assets that another step of the
+same run waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetCheckSeverity,
+    AssetExecutionContext,
+    AssetKey,
+    AssetMaterialization,
+    Config,
+    DagsterEventType,
+    DagsterInstance,
+    DataVersion,
+    EventLogRecord,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    TableColumn,
+    TableSchema,
+)
+from pydantic import Field
+
+from floe_orchestrator_dagster.dbt import run_dbt
+from floe_orchestrator_dagster.plan import (
+    QualityCheck,
+    Wave,
+    blocked_by_check,
+    downstream,
+    waves,
+)
+from floe_orchestrator_dagster.specs import Specs, code_version, quality_check_id
+
+if TYPE_CHECKING:
+    from floe_orchestrator_dagster.product import Product
+
+logger = logging.getLogger(__name__)
+
+# See dagster_dbt's SUCCESSFUL_NODE_STATUSES for the reasons; a partial success is none.
+BUILT = frozenset({"success", "warn", "no-op", "reused"})
+RETRIED = frozenset({"error", "partial success", "runtime error"})
+Event = AssetMaterialization | AssetCheckEvaluation | MaterializeResult[Any]
+
+RESUMED_TAG = "dagster/is_resume_retry"
+INITIAL_VERSION = "INITIAL"
+
+
+class DbtRunConfig(Config):
+    """What a launch may ask of dbt."""
+
+    full_refresh: bool = Field(default=False, description="Rebuild incremental models and seeds.")
+    empty: bool = Field(default=False, description="Build schemas only: read no rows (--empty).")
+    variables: dict[str, Any] = Field(default_factory=dict, description="dbt --vars.")
+    threads: int | None = Field(default=None, description="dbt --threads, else the profile's.")
+
+    def flags(self) -> tuple[str, ...]:
+        """Return them as dbt's command line flags."""
+        words: list[str] = []
+        if self.full_refresh:
+            words.append("--full-refresh")
+        if self.empty:
+            words.append("--empty")
+        if self.threads is not None:
+            words += ["--threads", str(self.threads)]
+        return tuple(words)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted:
+    """dbt began to run a node."""
+
+    unique_id: str
+    compute: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinished:
+    """dbt finished a node; `status` is dbt's own word, `seconds` dbt's own measure."""
+
+    unique_id: str
+    compute: str
+    status: str
+    seconds: float = 0.0
+    rows: int | None = None
+    message: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    attempt: int = 1
+
+
+Progress = NodeStarted | NodeFinished
+Listener = Callable[[Progress], None]
+
+
+@dataclass
+class Launch:
+    """What one step was asked to do, by unique id."""
+
+    assets: list[str]
+    checks: list[str]
+    quality_checks: Mapping[str, tuple[QualityCheck, ...]]
+    config: DbtRunConfig = field(default_factory=DbtRunConfig)
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(
+    context: AssetExecutionContext,
+    product: Product,
+    specs: Specs,
+    config: DbtRunConfig,
+    listener: Listener | None = None,
+    echo: Callable[[str], None] | None = None,
+) -> Iterator[Event]:
+    """Build what the step selects; yields events as dbt finishes nodes.
+
+    Raises:
+        dagster.Failure: at the end, when nodes failed or were skipped; lists them.
+    """
+    launch = _launch(context, specs, config)
+    step = _Step(context, product, specs, launch, listener, echo or _print)
+    planned = waves(product.plan, launch.assets, launch.checks)
+    context.log.info(
+        f"{len(launch.assets)} assets and {len(launch.checks)} tests in {len(planned)} dbt runs: "
+        + (", ".join(f"{len(wave.nodes)} on {wave.compute}" for wave in planned) or "nothing to do")
+    )
+    for number, wave in enumerate(planned, 1):
+        yield from step.run(number, wave)
+    step.finish()
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _launch(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig) -> Launch:
+    plan = specs.plan
+    chosen = {specs.unique_ids[key] for key in context.selected_asset_keys}
+    by_key = {spec.key: uid for uid, spec in specs.checks.items()}
+    wanted = [by_key[key] for key in context.selected_asset_check_keys if key in by_key]
+    checks = [uid for uid in wanted if uid in plan.checks]
+    if context.run.tags.get(RESUMED_TAG) == "true" and context.run.parent_run_id:
+        chosen, checks = _missing(context, specs, chosen, checks)
+    asked = set(wanted)
+    quality = {
+        uid: tuple(
+            check
+            for check in plan.nodes[uid].quality_checks
+            if quality_check_id(uid, check) in asked
+        )
+        for uid in chosen
+    }
+    return Launch(
+        assets=[uid for uid in plan.assets if uid in chosen],
+        checks=checks,
+        quality_checks={uid: found for uid, found in quality.items() if found},
+        config=config,
+        variables={**_window(context), **config.variables},
+    )
+
+
+def _window(context: AssetExecutionContext) -> dict[str, str]:
+    """Return the time window of the run's partitions as dbt vars."""
+    if not context.has_partition_key and not context.has_partition_key_range:
+        return {}
+    window = context.partition_time_window
+    return {
+        "partition_start": window.start.isoformat(),
+        "partition_end": window.end.isoformat(),
+    }
+
+
+def _missing(
+    context: AssetExecutionContext, specs: Specs, chosen: set[str], checks: list[str]
+) -> tuple[set[str], list[str]]:
+    """Return what a re-execution from failure still has to do.
+
+    Left out is what earlier attempts have built from the same code, and tests that passed or
+    warned there; kept is what other steps of this run wait for.
+    """
+    built: dict[AssetKey, str | None] = {}
+    settled: set[AssetCheckKey] = set()
+    run: Any = context.run
+    while run is not None and run.parent_run_id:
+        for entry in context.instance.all_logs(
+            run.parent_run_id,
+            of_type={
+                DagsterEventType.ASSET_MATERIALIZATION,
+                DagsterEventType.ASSET_CHECK_EVALUATION,
+            },
+        ):
+            event = entry.dagster_event
+            if event is None:
+                continue
+            if event.is_step_materialization:
+                made = event.step_materialization_data.materialization
+                built.setdefault(made.asset_key, (made.tags or {}).get("dagster/code_version"))
+            else:
+                seen = event.asset_check_evaluation_data
+                if seen.passed or seen.severity == AssetCheckSeverity.WARN:
+                    settled.add(seen.asset_check_key)
+        run = (
+            context.instance.get_run_by_id(run.parent_run_id)
+            if run.tags.get(RESUMED_TAG) == "true"
+            else None
+        )
+        if run is not None and run.tags.get(RESUMED_TAG) != "true":
+            run = None
+    consumed = _consumed(context)
+    done = {
+        uid
+        for uid in chosen
+        if specs.keys[uid] in built
+        and built[specs.keys[uid]] == code_version(specs.plan.nodes[uid])
+        and specs.keys[uid] not in consumed
+    }
+    # Below what is built again, everything is built again.
+    done -= downstream(specs.plan, chosen - done)
+    again = chosen - done
+    kept = [
+        uid
+        for uid in checks
+        if specs.checks[uid].key not in settled
+        or again & {specs.plan.nodes[uid].on, *specs.plan.folded_parents[uid]}
+    ]
+    context.log.info(f"From failure: {len(done)} assets are built already, {len(again)} are left")
+    return again, kept
+
+
+def _consumed(context: AssetExecutionContext) -> frozenset[AssetKey]:
+    """Return the keys of this step's assets that another step of the run waits for."""
+    own = context.op_handle.name
+    outputs = {
+        dependency.output
+        for invocation, inputs in context.job_def.graph.dependencies.items()
+        if (invocation.alias or invocation.name) != own
+        for definition in inputs.values()
+        for dependency in definition.get_node_dependencies()
+        if dependency.node == own
+    }
+    if not outputs:
+        return frozenset()
+    return frozenset(
+        key for name, key in context.assets_def.keys_by_output_name.items() if name in outputs
+    )
+
+
+class _Step:
+    """The state of one running step."""
+
+    def __init__(
+        self,
+        context: AssetExecutionContext,
+        product: Product,
+        specs: Specs,
+        launch: Launch,
+        listener: Listener | None,
+        echo: Callable[[str], None],
+    ) -> None:
+        self.context = context
+        self.product = product
+        self.plan = product.plan
+        self.specs = specs
+        self.launch = launch
+        self.listener = listener
+        self.echo = echo
+        self.consumed = _consumed(context)
+        self.versions = _Versions(context.instance, specs)
+        self.failed: dict[str, str] = {}
+        self.blocked: set[str] = set()
+        self.skipped: dict[str, None] = {}
+        self.crashes: list[str] = []
+        keys = context.partition_keys if _window(context) else []
+        self.partition_keys: list[str] = list(keys)
+
+    def run(self, number: int, wave: Wave) -> Iterator[Event]:
+        """Run one wave, then again what errored in it, as often as the config allows."""
+        nodes = [uid for uid in wave.nodes if uid not in self.blocked]
+        self.skipped.update(dict.fromkeys(uid for uid in wave.nodes if uid in self.blocked))
+        checks = [uid for uid in wave.checks if not self._unreadable(uid)]
+        attempts = 1 + self.product.config.retries
+        for attempt in range(1, attempts + 1):
+            if not [*nodes, *checks]:
+                return
+            last = attempt == attempts
+            results: dict[str, NodeFinished] = {}
+            yield from self._run_once(number, wave, attempt, nodes, checks, results, last=last)
+            again = {uid for uid, result in results.items() if result.status in RETRIED}
+            if last or not again:
+                self._settle(wave, nodes, checks, results)
+                return
+            failed_checks = [
+                uid for uid, result in results.items() if result.status == "fail"
+            ]
+            hopeless = set().union(*(blocked_by_check(self.plan, uid) for uid in failed_checks))
+            waiting = {uid for uid in (*nodes, *checks) if self._is_left(uid, results)} - hopeless
+            names = ", ".join(sorted(self._name(uid) for uid in again))
+            self.context.log.warning(f"Attempt {attempt} of {attempts} failed for {names}: retrying")
+            for uid in failed_checks:
+                self._fail(uid, results[uid].message)
+            self.blocked |= hopeless
+            nodes = [uid for uid in nodes if uid in again or uid in waiting]
+            checks = [uid for uid in checks if uid in again or uid in waiting]
+
+    @staticmethod
+    def _is_left(uid: str, results: Mapping[str, NodeFinished]) -> bool:
+        return uid not in results or results[uid].status == "skipped"
+
+    def _unreadable(self, uid: str) -> bool:
+        """Tell whether a test reads what is not there to be read because its node failed."""
+        gone = {*self.failed, *self.blocked, *self.skipped}
+        node = self.plan.nodes[uid]
+        return not gone.isdisjoint({node.on, *self.plan.folded_parents[uid]} & set(self.plan.assets))
+
+    def _run_once(
+        self,
+        number: int,
+        wave: Wave,
+        attempt: int,
+        nodes: list[str],
+        checks: list[str],
+        results: dict[str, NodeFinished],
+        *,
+        last: bool,
+    ) -> Iterator[Event]:
+        name = f"{self.context.run.run_id[:8]}-{self.context.op_handle.name}-{number}-{attempt}"
+        command = self.product.command(
+            "build",
+            wave.target,
+            self.product.new_run_dir(name, wave.target),
+            select=(*nodes, *checks),
+            flags=self.launch.config.flags(),
+            variables=self.launch.variables,
+            row_counts=self.product.config.row_counts and not self.launch.config.empty,
+            checks={
+                uid: [_request(check) for check in found]
+                for uid, found in self.launch.quality_checks.items()
+                if uid in nodes
+            },
+        )
+        said: list[str] = []
+        with run_dbt(command) as run:
+            for message in run:
+                info = message["info"]
+                if info["name"] == "NodeStart":
+                    self._tell(NodeStarted(message["data"]["node_info"]["unique_id"], wave.compute))
+                elif info["name"] == "NodeFinished":
+                    result = _finished(message, wave.compute, attempt)
+                    results[result.unique_id] = result
+                    if last or result.status not in RETRIED:
+                        self._tell(result)
+                        yield from self._events(result, message)
+                elif info["level"] != "debug":
+                    self.echo(info["msg"])
+                    if info["level"] == "error":
+                        said.append(info["msg"])
+        unreached = [uid for uid in (*nodes, *checks) if uid not in results]
+        if unreached or (run.exception and not run.success):
+            reason = run.exception or "\n".join(said) or "dbt gave no reason"
+            self.crashes.append(f"dbt on target '{wave.target}': {reason.strip()}")
+
+    def _settle(
+        self,
+        wave: Wave,
+        nodes: list[str],
+        checks: list[str],
+        results: Mapping[str, NodeFinished],
+    ) -> None:
+        """Note what failed and what that stops in later waves."""
+        for uid in (*nodes, *checks):
+            result = results.get(uid)
+            node = self.plan.nodes[uid]
+            if result is None or result.status == "skipped":
+                self.skipped[uid] = None
+                if uid in self.plan.assets:
+                    self.blocked |= {uid, *downstream(self.plan, [uid])}
+            elif uid in self.plan.checks:
+                if result.status not in {"pass", "success", "warn"}:
+                    self._fail(uid, result.message)
+                    self.blocked |= blocked_by_check(self.plan, uid)
+            elif result.status not in BUILT and node.kind != "function":
+                self._fail(uid, result.message)
+                self.blocked |= downstream(self.plan, [uid])
+        logger.debug("wave on %s settled: %d failed so far", wave.target, len(self.failed))
+
+    def _fail(self, uid: str, message: str) -> None:
+        self.failed[uid] = message
+        self.context.log.error(f"{self._name(uid)}: {message}")
+
+    def _name(self, uid: str) -> str:
+        node = self.plan.nodes[uid]
+        return f"{node.kind.replace('_', ' ')} {node.name}"
+
+    def _tell(self, progress: Progress) -> None:
+        if self.listener is not None:
+            self.listener(progress)
+
+    def _events(self, result: NodeFinished, message: Mapping[str, Any]) -> Iterator[Event]:
+        uid = result.unique_id
+        if uid in self.plan.checks:
+            if result.status != "skipped":
+                yield self._evaluation(uid, result, message)
+        elif uid in self.plan.assets and result.status in BUILT:
+            yield from self._materializations(uid, result, message)
+            yield from self._quality(uid, message)
+
+    def _materializations(
+        self, uid: str, result: NodeFinished, message: Mapping[str, Any]
+    ) -> Iterator[Event]:
+        key = self.specs.keys[uid]
+        metadata = _metadata(self.specs, result, message)
+        version, tags = self.versions.of(uid)
+        partitioned = self.specs.partitions(uid) is not None
+        self.versions.forget(key)
+        if key in self.consumed:
+            # An output of a partitioned run carries its partitions by itself.
+            yield MaterializeResult(
+                asset_key=key, metadata=metadata, data_version=DataVersion(version)
+            )
+            return
+        for partition in self.partition_keys if partitioned else [None]:
+            yield AssetMaterialization(
+                asset_key=key, metadata=metadata, tags=tags, partition=partition
+            )
+
+    def _evaluation(
+        self, uid: str, result: NodeFinished, message: Mapping[str, Any]
+    ) -> AssetCheckEvaluation:
+        node = self.plan.nodes[uid]
+        failures = message["data"].get("run_result", {}).get("num_failures")
+        key = self.specs.keys[node.on]
+        return AssetCheckEvaluation(
+            asset_key=key,
+            check_name=node.name,
+            passed=result.status in {"pass", "success"},
+            severity=(
+                AssetCheckSeverity.WARN if result.status == "warn" else AssetCheckSeverity.ERROR
+            ),
+            description=result.message or None,
+            blocking=node.blocking,
+            metadata={
+                **_run_metadata(result, message),
+                **({} if failures is None else {"dagster_dbt/failed_row_count": int(failures)}),
+            },
+            target_materialization_data=self.versions.target(key),
+        )
+
+    def _quality(self, uid: str, message: Mapping[str, Any]) -> Iterator[Event]:
+        """Yield the results of floe.yaml's own checks, evaluated in the dbt process."""
+        found = {item["name"]: item for item in message.get("floe", {}).get("checks", ())}
+        key = self.specs.keys[uid]
+        for check in self.launch.quality_checks.get(uid, ()):
+            item = found.get(check.name, {"problem": "dbt did not report it"})
+            problem, failures = item.get("problem"), item.get("failures", 0)
+            passed = problem is None and failures == 0
+            said = problem or f"{failures} failing rows"
+            yield AssetCheckEvaluation(
+                asset_key=key,
+                check_name=self.specs.checks[quality_check_id(uid, check)].name,
+                passed=passed,
+                severity=(
+                    AssetCheckSeverity.ERROR
+                    if check.severity == "error"
+                    else AssetCheckSeverity.WARN
+                ),
+                description=None if passed else said,
+                blocking=False,
+                metadata={"floe/check_type": check.type, "floe/failed_row_count": failures},
+                target_materialization_data=self.versions.target(key),
+            )
+            if not passed and check.severity == "error":
+                self.failed[quality_check_id(uid, check)] = said
+                self.context.log.error(f"quality check {check.name}: {said}")
+
+    def finish(self) -> None:
+        """Fail the step if anything in it failed, naming everything."""
+        if not self.failed and not self.skipped and not self.crashes:
+            return
+        lines = [f"{len(self.failed)} failed, {len(self.skipped)} skipped."]
+        for uid, message in self.failed.items():
+            name = self._name(uid) if uid in self.plan.nodes else uid.rpartition("#")[2]
+            lines.append(f"  failed: {name}: {message}")
+        lines += [f"  {crash}" for crash in self.crashes]
+        if self.skipped:
+            lines.append(
+                "  skipped: " + ", ".join(sorted(self._name(uid) for uid in self.skipped))
+            )
+        lines.append('Re-execute "from failure" to build only what is missing.')
+        raise Failure(
+            description="\n".join(lines),
+            metadata={
+                "failed": [*self.failed],
+                "skipped": [*self.skipped],
+            },
+            # A retry of the step would be a retry of everything: `retries` retries nodes.
+            allow_retries=False,
+        )
+
+
+class _Versions:
+    """Data versions and provenance of assets, as Dagster writes them for outputs."""
+
+    def __init__(self, instance: DagsterInstance, specs: Specs) -> None:
+        self._instance = instance
+        self._specs = specs
+        self._records: dict[AssetKey, EventLogRecord | None] = {}
+
+    def forget(self, key: AssetKey) -> None:
+        """Drop what is known of an asset that is about to be materialized."""
+        self._records.pop(key, None)
+
+    def _record(self, key: AssetKey) -> EventLogRecord | None:
+        if key not in self._records:
+            found = self._instance.fetch_materializations(key, limit=1).records
+            self._records[key] = found[0] if found else None
+        return self._records[key]
+
+    def of(self, uid: str) -> tuple[str, dict[str, str]]:
+        """Return the data version of a node that was just built, and its provenance tags."""
+        code = code_version(self._specs.plan.nodes[uid]) or ""
+        tags = {"dagster/code_version": code}
+        inputs: dict[str, str] = {}
+        for parent in self._specs.plan.folded_parents[uid]:
+            key = self._specs.keys[parent]
+            record = self._record(key)
+            made = record.asset_materialization if record else None
+            version = (made.tags or {}).get("dagster/data_version") if made else None
+            name = key.to_user_string()
+            inputs[name] = version or INITIAL_VERSION
+            tags[f"dagster/input_data_version/{name}"] = inputs[name]
+            tags[f"dagster/input_event_pointer/{name}"] = (
+                str(record.storage_id) if record else "NULL"
+            )
+        # Dagster's own rule: code version, then the versions of the inputs by key.
+        ordered = "".join(inputs[name] for name in sorted(inputs))
+        version = sha256(f"{code}{ordered}".encode()).hexdigest()
+        tags["dagster/data_version"] = version
+        return version, tags
+
+    def target(self, key: AssetKey) -> Any:
+        """Return the link from a check to the materialization that it looked at."""
+        record = self._record(key)
+        if record is None:
+            return None
+        return _TARGET(
+            storage_id=record.storage_id,
+            run_id=record.event_log_entry.run_id,
+            timestamp=record.event_log_entry.timestamp,
+        )
+
+
+def _target_class() -> Any:
+    """Return the class of a check's materialization link, which Dagster does not export."""
+    hint = get_type_hints(AssetCheckEvaluation)["target_materialization_data"]
+    return next(kind for kind in get_args(hint) if kind is not type(None))
+
+
+_TARGET = _target_class()
+
+
+def _request(check: QualityCheck) -> dict[str, Any]:
+    kind, package = check.type.rpartition(".")[2], check.type.rpartition(".")[0]
+    return {
+        "name": check.name,
+        "type": kind,
+        "package": package or None,
+        "arguments": dict(check.arguments),
+    }
+
+
+def _finished(message: Mapping[str, Any], compute: str, attempt: int) -> NodeFinished:
+    node, result = message["data"]["node_info"], message["data"].get("run_result", {})
+    return NodeFinished(
+        unique_id=node["unique_id"],
+        compute=compute,
+        status=str(result.get("status") or node.get("node_status") or "error").lower(),
+        seconds=float(result.get("execution_time") or 0.0),
+        rows=message.get("floe", {}).get("rows"),
+        message=str(result.get("message") or "").strip(),
+        started_at=node.get("node_started_at", ""),
+        finished_at=node.get("node_finished_at", ""),
+        attempt=attempt,
+    )
+
+
+def _duration(result: NodeFinished) -> float:
+    try:
+        started = datetime.fromisoformat(result.started_at.rstrip("Z"))
+        finished = datetime.fromisoformat(result.finished_at.rstrip("Z"))
+    except ValueError:
+        # A microbatch model has no times of its own.
+        return result.seconds
+    return (finished - started).total_seconds()
+
+
+def _run_metadata(result: NodeFinished, message: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "unique_id": result.unique_id,
+        "invocation_id": message["info"].get("invocation_id", ""),
+        "Execution Duration": _duration(result),
+        "status": result.status,
+        "floe/compute": result.compute,
+    }
+
+
+def _metadata(specs: Specs, result: NodeFinished, message: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = _run_metadata(result, message)
+    found = message.get("floe", {})
+    if found.get("rows") is not None:
+        metadata["dagster/row_count"] = int(found["rows"])
+    if found.get("columns"):
+        dbt = specs.plan.nodes[result.unique_id].dbt
+        declared = {name.lower(): column for name, column in dbt.columns.items()} if dbt else {}
+        metadata["dagster/column_schema"] = TableSchema(
+            columns=[
+                TableColumn(
+                    name=name,
+                    type=kind,
+                    description=declared[name.lower()].description
+                    if name.lower() in declared
+                    else None,
+                )
+                for name, kind in found["columns"]
+            ]
+        )
+    if found.get("problem"):
+        metadata["floe/statistics_problem"] = MetadataValue.text(found["problem"])
+    if result.message:
+        metadata["floe/dbt_message"] = result.message
+    affected = message["data"].get("run_result", {}).get("adapter_response", {})
+    if "rows_affected" in affected:
+        metadata["floe/rows_affected"] = int(affected["rows_affected"])
+    return metadata
+
+
+__all__ = ["DbtRunConfig", "NodeFinished", "NodeStarted", "build"]
+

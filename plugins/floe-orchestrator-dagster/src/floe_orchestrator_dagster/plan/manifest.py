@@ -1,0 +1,150 @@
+"""Typed view of dbt's manifest.json, holding just the fields that planning needs.
+
+Field meanings: dbt's manifest schema v12 (dbt-core 1.8 to 1.11).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+# dbt-core 1.8 was the first to write v12, 1.11 still writes it.
+SUPPORTED_SCHEMAS = frozenset({"https://schemas.getdbt.com/dbt/manifest/v12.json"})
+
+
+class DbtMetadata(msgspec.Struct, frozen=True):
+    """Who made the manifest, and for which adapter."""
+
+    dbt_schema_version: str = ""
+    dbt_version: str = ""
+    adapter_type: str | None = None
+    project_name: str | None = None
+    project_id: str | None = None
+
+
+class DbtDependsOn(msgspec.Struct, frozen=True):
+    """Unique ids of the nodes that a node refers to."""
+
+    nodes: tuple[str, ...] = ()
+
+
+class DbtConfig(msgspec.Struct, frozen=True):
+    """The part of a node's config that shapes assets and runs."""
+
+    materialized: str | None = None
+    severity: str | None = None
+    schema: str | None = None
+    group: str | None = None
+    meta: dict[str, Any] = {}
+    enabled: bool = True
+
+
+class DbtColumn(msgspec.Struct, frozen=True):
+    """A declared column."""
+
+    name: str
+    description: str | None = None
+    data_type: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class DbtChecksum(msgspec.Struct, frozen=True):
+    """Content hash of a node's file."""
+
+    checksum: str | None = None
+
+
+class DbtTestMetadata(msgspec.Struct, frozen=True):
+    """Which generic test a test node was made from."""
+
+    name: str
+    namespace: str | None = None
+    kwargs: dict[str, Any] = {}
+
+
+class DbtNode(msgspec.Struct, frozen=True):
+    """A model, seed, snapshot, test, source or unit test, as dbt wrote it."""
+
+    unique_id: str
+    name: str
+    resource_type: str
+    package_name: str = ""
+    original_file_path: str = ""
+    fqn: tuple[str, ...] = ()
+    alias: str | None = None
+    database: str | None = None
+    schema: str | None = None
+    identifier: str | None = None
+    relation_name: str | None = None
+    source_name: str | None = None
+    version: str | float | int | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    meta: dict[str, Any] = {}
+    group: str | None = None
+    config: DbtConfig = DbtConfig()
+    columns: dict[str, DbtColumn] = {}
+    raw_code: str | None = None
+    checksum: DbtChecksum | str | None = None
+    depends_on: DbtDependsOn = DbtDependsOn()
+    attached_node: str | None = None
+    column_name: str | None = None
+    test_metadata: DbtTestMetadata | None = None
+    model: str | None = None
+
+    @property
+    def dagster_meta(self) -> dict[str, Any]:
+        """Return `meta.dagster`, where dagster-dbt's conventions put its settings."""
+        found = (self.config.meta or self.meta).get("dagster")
+        return found if isinstance(found, dict) else {}
+
+
+class DbtOwner(msgspec.Struct, frozen=True):
+    """Owner of a group or exposure."""
+
+    name: str | None = None
+    email: str | list[str] | None = None
+
+
+class DbtGroup(msgspec.Struct, frozen=True):
+    """A dbt group and its owner."""
+
+    name: str
+    owner: DbtOwner = DbtOwner()
+
+
+class DbtExposure(msgspec.Struct, frozen=True):
+    """A use of models outside dbt, such as a dashboard."""
+
+    unique_id: str
+    name: str
+    type: str | None = None
+    url: str | None = None
+    description: str | None = None
+    owner: DbtOwner = DbtOwner()
+    depends_on: DbtDependsOn = DbtDependsOn()
+
+
+class DbtManifest(msgspec.Struct, frozen=True):
+    """The whole manifest of one dbt target."""
+
+    metadata: DbtMetadata
+    nodes: dict[str, DbtNode]
+    sources: dict[str, DbtNode] = {}
+    unit_tests: dict[str, DbtNode] = {}
+    functions: dict[str, DbtNode] = {}
+    groups: dict[str, DbtGroup] = {}
+    exposures: dict[str, DbtExposure] = {}
+
+
+_decoder = msgspec.json.Decoder(DbtManifest)
+
+
+def decode_manifest(data: bytes) -> DbtManifest:
+    """Decode manifest.json.
+
+    Raises:
+        msgspec.DecodeError: not JSON, or not a manifest; the message names the path.
+    """
+    return _decoder.decode(data)

@@ -1,0 +1,169 @@
+"""The plan of a product: frozen values that say what exists, what feeds what, and where it runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from floe_orchestrator_dagster.plan.manifest import DbtNode
+
+Kind = Literal["model", "seed", "snapshot", "ephemeral", "function", "source", "test", "unit_test"]
+AssetPath = tuple[str, ...]
+
+ASSET_KINDS = frozenset({"model", "seed", "snapshot"})
+CHECK_KINDS = frozenset({"test", "unit_test"})
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A place where models are built: one output of the product's dbt profile."""
+
+    name: str
+    target: str
+    adapter: str
+    pool: str | None = None
+    pool_limit: int | None = None
+    resources: Mapping[str, Mapping[str, str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QualityCheck:
+    """A check that floe.yaml asks for on a model and dbt has no test for.
+
+    `type` is the name of a dbt generic test, `arguments` are that test's arguments.
+    """
+
+    name: str
+    type: str
+    arguments: Mapping[str, Any]
+    severity: Literal["error", "warn"] = "error"
+    dimension: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One dbt node, placed.
+
+    `parents` are dbt's own (ephemerals included); `after` are nodes that dbt knows nothing of but
+    whose relation this one reads through a source, so they must be built by an earlier dbt run.
+    `key` is the Dagster asset key of an asset or a source. Of a check, `on` is the unique id of
+    the node it checks, `name` its check name, `also_on` further computes that see all it reads.
+    """
+
+    unique_id: str
+    kind: Kind = "model"
+    compute: str = ""
+    parents: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    key: AssetPath = ()
+    name: str = ""
+    on: str = ""
+    also_on: tuple[str, ...] = ()
+    blocking: bool = True
+    relation: str | None = None
+    materialized: str | None = None
+    tags: tuple[str, ...] = ()
+    tier: str | None = None
+    quality_checks: tuple[QualityCheck, ...] = ()
+    dbt: DbtNode | None = None
+
+
+@dataclass(frozen=True)
+class ProductPlan:
+    """Everything that Dagster and dbt need to know of a product, with no file or clock behind it."""
+
+    name: str
+    nodes: Mapping[str, Node]
+    computes: Mapping[str, Compute]
+    default_compute: str
+    version: str = ""
+    owner: str | None = None
+    owners_of_group: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    exposures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    project_name: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def assets(self) -> Mapping[str, Node]:
+        """Models, seeds and snapshots by unique id, in dependency order."""
+        order = TopologicalSorter({uid: node.parents for uid, node in self.nodes.items()})
+        return {
+            uid: self.nodes[uid]
+            for uid in order.static_order()
+            if uid in self.nodes and self.nodes[uid].kind in ASSET_KINDS
+        }
+
+    @cached_property
+    def sources(self) -> Mapping[str, Node]:
+        """Sources by unique id."""
+        return {uid: node for uid, node in self.nodes.items() if node.kind == "source"}
+
+    @cached_property
+    def checks(self) -> Mapping[str, Node]:
+        """Data tests and unit tests by unique id."""
+        return {uid: node for uid, node in self.nodes.items() if node.kind in CHECK_KINDS}
+
+    @cached_property
+    def folded_parents(self) -> Mapping[str, tuple[str, ...]]:
+        """Parents that are assets or sources, seen through ephemerals; sorted, without repeats."""
+        folded: dict[str, tuple[str, ...]] = {}
+        graph = {uid: node.parents for uid, node in self.nodes.items()}
+        for uid in TopologicalSorter(graph).static_order():
+            node = self.nodes.get(uid)
+            if node is None:
+                continue
+            found: set[str] = set()
+            for parent in node.parents:
+                seen = self.nodes.get(parent)
+                if seen is None:
+                    continue
+                if seen.kind in ASSET_KINDS or seen.kind == "source":
+                    found.add(parent)
+                elif seen.kind == "ephemeral":
+                    found.update(folded[parent])
+            folded[uid] = tuple(sorted(found))
+        return folded
+
+    @cached_property
+    def checks_on(self) -> Mapping[str, tuple[str, ...]]:
+        """Checks by the unique id of the node they are shown on."""
+        grouped: defaultdict[str, list[str]] = defaultdict(list)
+        for uid, check in self.checks.items():
+            grouped[check.on].append(uid)
+        return {on: tuple(uids) for on, uids in grouped.items()}
+
+    @cached_property
+    def children(self) -> Mapping[str, tuple[str, ...]]:
+        """Assets by the asset or source that directly feeds them, boundary edges included."""
+        grouped: defaultdict[str, list[str]] = defaultdict(list)
+        for uid, node in self.assets.items():
+            for parent in {*self.folded_parents[uid], *node.after}:
+                grouped[parent].append(uid)
+        return {parent: tuple(uids) for parent, uids in grouped.items()}
+
+    def target_of(self, unique_id: str) -> str:
+        """Return the dbt target that a node runs on."""
+        return self.computes[self.nodes[unique_id].compute].target
+
+    def functions_of(self, unique_ids: Iterable[str]) -> Sequence[str]:
+        """Return the dbt functions that nodes call, also through ephemerals and other functions."""
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        queue = list(unique_ids)
+        while queue:
+            uid = queue.pop()
+            for parent in self.nodes[uid].parents if uid in self.nodes else ():
+                node = self.nodes.get(parent)
+                if parent in seen or node is None or node.kind not in {"function", "ephemeral"}:
+                    continue
+                seen.add(parent)
+                queue.append(parent)
+                if node.kind == "function":
+                    found[parent] = None
+        return tuple(found)

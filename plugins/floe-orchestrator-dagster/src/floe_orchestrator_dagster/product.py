@@ -1,0 +1,639 @@
+"""The files of a product: finds, reads and prepares what planning and running need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import yaml
+from filelock import FileLock, Timeout
+
+from floe_orchestrator_dagster.config import PluginConfig, parse_config
+from floe_orchestrator_dagster.dbt import DbtCommand, run_dbt
+from floe_orchestrator_dagster.errors import PlanError, Problem, ProductError
+from floe_orchestrator_dagster.plan import (
+    CompiledProduct,
+    Compute,
+    DbtManifest,
+    ProductPlan,
+    QualityCheck,
+    Transform,
+    decode_manifest,
+    plan_product,
+    resolve_computes,
+    unknown_dependencies,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+ARTIFACTS = "compiled_artifacts.json"
+DBT_PROJECT = "dbt_project.yml"
+COMPILE = (
+    "floe platform compile --spec floe.yaml --manifest manifest.yaml "
+    "--output target/compiled_artifacts.json --generate-definitions"
+)
+PREPARE = "floe-dagster prepare"
+# A product of 10,000 models compiles to about 5 MB of artifacts and 200 MB of manifest.
+MAX_ARTIFACTS_BYTES = 256 * 2**20
+MAX_MANIFEST_BYTES = 4 * 2**30
+LOCK_TIMEOUT_SECONDS = 900
+RUNS_KEPT = 20
+# Set where the manifests were built with the image and must not be built again.
+PREPARED_ENV = "FLOE_PREPARED"
+PROJECT_ENV = "FLOE_PROJECT_DIR"
+_PARSED_SUFFIXES = frozenset({".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".json"})
+_NOT_PROJECT = frozenset({"target", "logs", "dbt_packages", "node_modules", "__pycache__"})
+
+
+
+
+@dataclass(frozen=True)
+class Product:
+    """A planned product and where its files are.
+
+    `project_dir` is None when a product was planned from its artifacts alone: it has the right
+    names, graph and computes, and cannot be materialized.
+    """
+
+    plan: ProductPlan
+    compiled: CompiledProduct
+    project_dir: Path | None = None
+    target_dir: Path | None = None
+    profiles_dir: Path | None = None
+    profile: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    manifest_paths: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def config(self) -> PluginConfig:
+        """The plugin's configuration for this product."""
+        return self.compiled.config
+
+    def command(self, verb: str, target: str, run_dir: Path, **options: Any) -> DbtCommand:
+        """Return a dbt command on this product, its artifacts going to `run_dir`.
+
+        Raises:
+            ProductError: if there is no dbt project.
+        """
+        if self.project_dir is None or self.profiles_dir is None:
+            raise ProductError(
+                f"Cannot run dbt for product '{self.plan.name}': no dbt project is known. Set "
+                f"{PROJECT_ENV} (or project_dir in plugins.orchestrator.config) to the directory "
+                f"of {DBT_PROJECT}, or load the product with load_product_definitions()."
+            )
+        return DbtCommand(
+            verb=verb,
+            project_dir=self.project_dir,
+            profiles_dir=self.profiles_dir,
+            profile=self.profile,
+            target=target,
+            target_path=run_dir,
+            **options,
+        )
+
+    def new_run_dir(self, name: str, target: str) -> Path:
+        """Return an empty directory for one dbt run, seeded for partial parsing; old ones go."""
+        if self.target_dir is None:
+            raise ProductError(f"Product '{self.plan.name}' has no target directory to run in.")
+        runs = self.target_dir / "runs"
+        path = runs / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            seed = self.target_dir / target / "partial_parse.msgpack"
+            if seed.is_file():
+                shutil.copyfile(seed, path / seed.name)
+            for old in sorted(runs.iterdir(), key=_mtime)[:-RUNS_KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            raise ProductError(f"Cannot prepare {path} for dbt: {error.strerror}.") from error
+        return path
+
+
+def open_product(
+    directory: Path,
+    *,
+    product_name: str | None = None,
+    progress: Callable[[str], None] = logger.info,
+    force_parse: bool = False,
+) -> Product:
+    """Read, prepare and plan the product in `directory` (the one of definitions.py, or above).
+
+    Parses the dbt project once per compute when its manifest is missing or stale, unless the
+    environment says that it was prepared (``FLOE_PREPARED=1``).
+
+    Raises:
+        ProductError: a file is missing or cannot be read; says which command makes it.
+        PlanError: the product contradicts itself; lists every problem.
+    """
+    artifacts_path = find_artifacts(directory)
+    artifacts = read_artifacts(artifacts_path)
+    if product_name is not None and artifacts["metadata"]["product_name"] != product_name:
+        raise ProductError(
+            f"Cannot load product '{product_name}': {artifacts_path} is of product "
+            f"'{artifacts['metadata']['product_name']}'. Compile again with `{COMPILE}`."
+        )
+    compiled = compiled_product(artifacts)
+    project_dir = find_project(compiled, artifacts_path.parent)
+    if project_dir is None:
+        raise ProductError(
+            f"Cannot load product '{compiled.name}': no {DBT_PROJECT} in {artifacts_path.parent} "
+            f"or above it. Compile into the dbt project (`{COMPILE}`), or set {PROJECT_ENV}."
+        )
+    return load_project(
+        compiled,
+        project_dir,
+        spec=read_spec(artifacts_path.parent, project_dir),
+        progress=progress,
+        force_parse=force_parse,
+    )
+
+
+def load_project(
+    compiled: CompiledProduct,
+    project_dir: Path,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = logger.info,
+    force_parse: bool = False,
+) -> Product:
+    """Plan a compiled product on its dbt project; see `open_product`."""
+    dbt_project = _read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
+    target_dir = _writable(project_dir / str(dbt_project.get("target-path") or "target")) / "floe"
+    profile, outputs, default = _merged_outputs(compiled, project_dir, dbt_project, target_dir)
+    if not compiled.default_compute:
+        compiled = replace(compiled, default_compute=default)
+    adapters = {name: str(output.get("type", "")) for name, output in outputs.items()}
+    computes, problems = resolve_computes(compiled, adapters)
+    if problems:
+        # Without every target there is no manifest to compare with, but the rest can be checked.
+        plan_product(compiled, computes, problems=problems)
+    target = computes[compiled.default_compute].target
+    profiles_dir = _write_profiles(project_dir, profile, target, outputs)
+    product = Product(
+        plan=ProductPlan(compiled.name, {}, computes, compiled.default_compute),
+        compiled=compiled,
+        project_dir=project_dir,
+        target_dir=target_dir,
+        profiles_dir=profiles_dir,
+        profile=profile,
+        spec=spec or {},
+    )
+    manifests: dict[str, DbtManifest] = {}
+    paths: dict[str, Path] = {}
+    _install_packages(product, dbt_project, target, progress)
+    fingerprint = _fingerprint(project_dir, profiles_dir)
+    for name in dict.fromkeys(compute.target for compute in computes.values()):
+        path = _ensure_manifest(product, name, fingerprint, progress, force_parse=force_parse)
+        paths[name], manifests[name] = path, read_manifest(path)
+    plan = plan_product(compiled, computes, manifests)
+    for warning in plan.warnings:
+        logger.warning("%s", warning)
+    return replace(product, plan=plan, manifest_paths=paths)
+
+
+def product_of_artifacts(artifacts: Mapping[str, Any]) -> Product:
+    """Plan a product from its artifacts alone: right names, graph and computes, no dbt behind it.
+
+    Raises:
+        PlanError: with every problem found.
+    """
+    compiled = compiled_product(artifacts)
+    outputs: dict[str, str] = {name: name for name in compiled.computes_named}
+    computes, problems = resolve_computes(replace(compiled, config=PluginConfig()), outputs)
+    plan = plan_product(compiled, computes, problems=[*problems, *unknown_dependencies(compiled)])
+    return Product(plan=plan, compiled=compiled)
+
+
+def find_artifacts(directory: Path) -> Path:
+    """Return the compiled artifacts in `directory`, its `target` folder, or a parent of it."""
+    directory = directory.absolute()
+    tried = [directory, directory / "target", *directory.parents[:2]]
+    for folder in tried:
+        if (folder / ARTIFACTS).is_file():
+            return folder / ARTIFACTS
+    raise ProductError(
+        f"Cannot find {ARTIFACTS} in {directory}, its target folder or its parents. "
+        f"Make it with `{COMPILE}`."
+    )
+
+
+def find_project(compiled: CompiledProduct, start: Path) -> Path | None:
+    """Return the dbt project directory: configured, from the environment, `start` or above it."""
+    named = compiled.config.project_dir or os.environ.get(PROJECT_ENV)
+    if named:
+        path = Path(named) if Path(named).is_absolute() else start / named
+        if not (path / DBT_PROJECT).is_file():
+            source = "project_dir" if compiled.config.project_dir else PROJECT_ENV
+            raise ProductError(
+                f"Cannot load product '{compiled.name}': {source} is {path}, where there is no "
+                f"{DBT_PROJECT}. Correct it, or remove it to search beside the artifacts."
+            )
+        return path.resolve()
+    for folder in (start, *start.parents):
+        if (folder / DBT_PROJECT).is_file():
+            return folder
+    return None
+
+
+def _read_bytes(path: Path, limit: int, remedy: str) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise ProductError(
+                f"Cannot read {path}: it has {size:,} bytes, more than the {limit:,} that a "
+                f"product can need. {remedy}"
+            )
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ProductError(f"Cannot find {path}. {remedy}") from error
+    except OSError as error:
+        raise ProductError(f"Cannot read {path}: {error.strerror}. {remedy}") from error
+
+
+def read_artifacts(path: Path) -> dict[str, Any]:
+    """Return the compiled artifacts as a dictionary that has been checked to be JSON."""
+    remedy = f"Compile again with `{COMPILE}`."
+    data = _read_bytes(path, MAX_ARTIFACTS_BYTES, remedy)
+    try:
+        artifacts = json.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise ProductError(f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}") from error
+    except json.JSONDecodeError as error:
+        raise ProductError(
+            f"Cannot read {path}: not JSON (line {error.lineno}, column {error.colno}: "
+            f"{error.msg}); perhaps truncated. {remedy}"
+        ) from error
+    except RecursionError as error:
+        raise ProductError(f"Cannot read {path}: nested too deeply. {remedy}") from error
+    if not isinstance(artifacts, dict) or not isinstance(artifacts.get("metadata"), dict):
+        raise ProductError(f"Cannot read {path}: no compiled artifacts of floe. {remedy}")
+    artifacts["metadata"].setdefault("product_name", None)
+    return artifacts
+
+
+def read_manifest(path: Path) -> DbtManifest:
+    """Return dbt's manifest, decoded."""
+    remedy = f"Make it again with `{PREPARE} --force`."
+    data = _read_bytes(path, MAX_MANIFEST_BYTES, remedy)
+    try:
+        return decode_manifest(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProductError(f"Cannot read {path}: {error}. {remedy}") from error
+
+
+def compiled_product(artifacts: Mapping[str, Any]) -> CompiledProduct:
+    """Return what the artifacts say, checked by floe-core's own schema.
+
+    Raises:
+        PlanError: with every violation of the schema and its path.
+    """
+    # floe-core takes a second to import; only who reads artifacts pays for it.
+    from floe_core.schemas.compiled_artifacts import CompiledArtifacts
+    from pydantic import ValidationError
+
+    try:
+        checked = CompiledArtifacts.model_validate(dict(artifacts))
+    except ValidationError as error:
+        name = _product_name(artifacts)
+        raise PlanError(
+            f"Cannot plan product '{name}'",
+            [
+                Problem(
+                    ".".join(map(str, item["loc"])) or "compiled_artifacts.json",
+                    f"{item['msg']}.",
+                    f"Compile again with `{COMPILE}`.",
+                )
+                for item in error.errors()
+            ],
+        ) from error
+    orchestrator = checked.plugins.orchestrator if checked.plugins else None
+    config = parse_config(orchestrator.config if orchestrator else None)
+    default = checked.transforms.default_compute if checked.transforms else None
+    if default is None and checked.plugins and checked.dbt_profiles:
+        default = checked.plugins.compute.type
+    return CompiledProduct(
+        name=checked.metadata.product_name,
+        version=checked.metadata.product_version,
+        owner=None,
+        default_compute=default or "",
+        transforms=tuple(
+            Transform(
+                name=model.name,
+                compute=model.compute,
+                depends_on=tuple(model.depends_on or ()),
+                tags=tuple(model.tags or ()),
+                tier=model.quality_tier,
+                quality_checks=tuple(
+                    _quality_check(check) for check in model.quality_checks or () if check.enabled
+                ),
+            )
+            for model in (checked.transforms.models if checked.transforms else ())
+        ),
+        profiles=checked.dbt_profiles or {},
+        config=config,
+        artifacts=artifacts,
+    )
+
+
+def _product_name(artifacts: Mapping[str, Any]) -> str:
+    metadata = artifacts.get("metadata")
+    name = metadata.get("product_name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) and name else "(unnamed)"
+
+
+def _quality_check(check: Any) -> QualityCheck:
+    arguments = dict(check.parameters)
+    if check.column is not None:
+        arguments["column_name"] = check.column
+    return QualityCheck(
+        name=check.name,
+        type=check.type,
+        arguments=arguments,
+        severity="error" if check.severity.value == "critical" else "warn",
+        dimension=check.dimension.value,
+    )
+
+
+def read_spec(*folders: Path) -> Mapping[str, Any]:
+    """Return floe.yaml beside the artifacts or the dbt project; {} where there is none.
+
+    floe-core drops `schedule` and `metadata.owner` at compile time, so they are read here.
+    """
+    for folder in dict.fromkeys((folders[0], *folders[0].parents[:1], *folders[1:])):
+        if (folder / "floe.yaml").is_file():
+            return _read_yaml(folder / "floe.yaml", "Correct it and compile again.")
+    return {}
+
+
+def _read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    data = _read_bytes(path, MAX_ARTIFACTS_BYTES, remedy)
+    try:
+        content = yaml.safe_load(data.decode())
+    except UnicodeDecodeError as error:
+        raise ProductError(f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise ProductError(f"Cannot read {path}: not YAML{where}. {remedy}") from error
+    except RecursionError as error:
+        raise ProductError(f"Cannot read {path}: nested too deeply. {remedy}") from error
+    if not isinstance(content, dict):
+        raise ProductError(f"Cannot read {path}: it is no mapping. {remedy}")
+    return content
+
+
+def _merged_outputs(
+    compiled: CompiledProduct,
+    project_dir: Path,
+    dbt_project: Mapping[str, Any],
+    target_dir: Path,
+) -> tuple[str, dict[str, dict[str, Any]], str]:
+    """Return profile name, its outputs and the default one.
+
+    Compiled outputs win over the project's own profiles.yml; the plugin's config adds further.
+    """
+    name = str(dbt_project.get("profile") or compiled.name)
+    outputs: dict[str, dict[str, Any]] = {}
+    default = ""
+    for folder in (os.environ.get("DBT_PROFILES_DIR"), project_dir):
+        path = Path(folder) / "profiles.yml" if folder else None
+        if path is None or not path.is_file():
+            continue
+        profiles = _read_yaml(path, "Correct it.")
+        own = profiles.get(name) or profiles.get(compiled.name) or {}
+        outputs |= _outputs_of(own, path, name)
+        default = str(own.get("target") or default)
+    for compute, setting in compiled.config.computes.items():
+        if setting.output is not None:
+            outputs[setting.target or compute] = setting.output
+    profile = compiled.profiles.get(compiled.name) or next(iter(compiled.profiles.values()), {})
+    outputs |= _outputs_of(profile, Path(ARTIFACTS), f"dbt_profiles.{compiled.name}")
+    default = str(profile.get("target") or default)
+    if not outputs:
+        raise ProductError(
+            f"Cannot load product '{compiled.name}': no dbt output is known. Configure a compute "
+            f"plugin in manifest.yaml and compile again, or add profile '{name}' to "
+            f"{project_dir / 'profiles.yml'}."
+        )
+    for key, output in outputs.items():
+        if output.get("type") == "duckdb" and output.get("path", ":memory:") == ":memory:":
+            file = target_dir.parent / f"{compiled.name}.duckdb"
+            logger.warning(
+                "Output '%s' keeps DuckDB in memory, where every dbt run starts empty: using %s. "
+                "Set `path` in the compute's config to choose the file.",
+                key,
+                file,
+            )
+            outputs[key] = {**output, "path": str(file)}
+    return name, outputs, default if default in outputs else next(iter(outputs))
+
+
+def _outputs_of(profile: Any, path: Path, name: str) -> dict[str, dict[str, Any]]:
+    outputs = profile.get("outputs") if isinstance(profile, dict) else None
+    if profile and not isinstance(outputs, dict):
+        raise ProductError(f"Cannot use profile '{name}' of {path}: it has no `outputs` mapping.")
+    broken = [key for key, output in (outputs or {}).items() if not isinstance(output, dict)]
+    if broken:
+        raise ProductError(
+            f"Cannot use profile '{name}' of {path}: outputs {broken} are no mappings."
+        )
+    return dict(outputs or {})
+
+
+def _writable(preferred: Path) -> Path:
+    """Return `preferred` if it can be written to, else a private directory for it."""
+    try:
+        preferred.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return private_dir("target", str(preferred))
+    return preferred if os.access(preferred, os.W_OK) else private_dir("target", str(preferred))
+
+
+def private_dir(kind: str, key: str) -> Path:
+    """Return a directory that only this user can read (0700), one per `key`.
+
+    Raises:
+        ProductError: if somebody else owns that place.
+    """
+    digest = hashlib.sha256(key.encode()).hexdigest()[:20]
+    base = Path(tempfile.gettempdir()) / f"floe-dagster-{os.getuid()}"
+    for path in (base, base / kind, base / kind / digest):
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            found = path.lstat()
+        except OSError as error:
+            raise ProductError(f"Cannot create private directory {path}: {error.strerror}.") from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise ProductError(f"Cannot use {path}: it belongs to somebody else. Set TMPDIR.")
+        if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
+            path.chmod(0o700)
+    return path
+
+
+def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ProductError: if it cannot be written; no partial file is left.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise ProductError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _write_profiles(
+    project_dir: Path, profile: str, target: str, outputs: Mapping[str, Mapping[str, Any]]
+) -> Path:
+    content = yaml.safe_dump(
+        {profile: {"target": target, "outputs": {k: dict(v) for k, v in outputs.items()}}}
+    )
+    # Content-addressed: a worker that holds an older profile keeps it through a new compile.
+    folder = private_dir("profiles", f"{project_dir}\n{content}")
+    path = folder / "profiles.yml"
+    if not path.is_file() or path.read_text() != content:
+        write_atomically(path, content, mode=0o600)
+    return folder
+
+
+def _fingerprint(project_dir: Path, profiles_dir: Path) -> str:
+    """Return a digest that changes with any file that dbt would parse, or with the profile."""
+    digest = hashlib.sha256(str(profiles_dir.name).encode())
+    for folder, folders, files in os.walk(project_dir):
+        folders[:] = sorted(
+            name for name in folders if name not in _NOT_PROJECT and not name.startswith(".")
+        )
+        for name in sorted(files):
+            if Path(name).suffix in _PARSED_SUFFIXES and name not in {ARTIFACTS, "floe.yaml"}:
+                path = Path(folder, name)
+                found = path.stat()
+                digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_prepared() -> bool:
+    return os.environ.get(PREPARED_ENV, "").lower() in {"1", "true", "yes"}
+
+
+def _ensure_manifest(
+    product: Product,
+    target: str,
+    fingerprint: str,
+    progress: Callable[[str], None],
+    *,
+    force_parse: bool,
+) -> Path:
+    """Return the manifest of a target, parsing the project if it is missing or stale."""
+    target_dir = product.target_dir
+    if target_dir is None:
+        raise ProductError("A product without target directory has no manifest.")
+    folder = target_dir / target
+    manifest, stamp = folder / "manifest.json", folder / "parsed.txt"
+
+    def fresh() -> bool:
+        if not manifest.is_file():
+            return False
+        return _is_prepared() or (stamp.is_file() and stamp.read_text() == fingerprint)
+
+    if fresh() and not force_parse:
+        return manifest
+    if _is_prepared() and not force_parse:
+        raise ProductError(
+            f"Cannot find {manifest}: {PREPARED_ENV} is set, so it should have been built with the "
+            f"image. Run `{PREPARE}` in the product's directory at build time."
+        )
+    with _locked(target_dir / f"{target}.lock"):
+        if fresh() and not force_parse:
+            return manifest
+        progress(f"Parsing the dbt project of '{product.plan.name}' for target '{target}' ...")
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp.unlink(missing_ok=True)
+        _run_quietly(product.command("parse", target, folder))
+        write_atomically(stamp, fingerprint)
+    return manifest
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path, timeout=LOCK_TIMEOUT_SECONDS):
+            yield
+    except Timeout as error:
+        raise ProductError(
+            f"Waited {LOCK_TIMEOUT_SECONDS} s for another process to parse (lock {path}). If none "
+            "runs, remove that file."
+        ) from error
+
+
+def _install_packages(
+    product: Product,
+    dbt_project: Mapping[str, Any],
+    target: str,
+    progress: Callable[[str], None],
+) -> None:
+    """Run `dbt deps` when the project asks for packages and has none installed."""
+    project_dir, target_dir = product.project_dir, product.target_dir
+    if project_dir is None or target_dir is None or _is_prepared():
+        return
+    installed = project_dir / str(dbt_project.get("packages-install-path") or "dbt_packages")
+    wanted = any(
+        _read_yaml(project_dir / name, "Correct it.").get("packages")
+        for name in ("packages.yml", "dependencies.yml")
+        if (project_dir / name).is_file() and (project_dir / name).stat().st_size
+    )
+    if wanted and not installed.is_dir():
+        with _locked(target_dir / "deps.lock"):
+            if not installed.is_dir():
+                progress(f"Installing the dbt packages of '{product.plan.name}' ...")
+                _run_quietly(product.command("deps", target, target_dir / target))
+
+
+def _run_quietly(command: DbtCommand) -> None:
+    errors: list[str] = []
+    with run_dbt(command) as run:
+        for event in run:
+            if event["info"]["level"] == "error":
+                errors.append(event["info"]["msg"])
+    if not run.success:
+        said = run.exception or "\n".join(errors) or "no reason given"
+        raise ProductError(
+            f"Cannot {command.verb} the dbt project {command.project_dir} for target "
+            f"'{command.target}'. dbt says: {said.strip()}"
+        )
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def load_all_manifests(product: Product) -> Sequence[tuple[str, dict[str, Any]]]:
+    """Return each target's raw manifest, for users' own translators."""
+    return [(target, json.loads(path.read_bytes())) for target, path in product.manifest_paths.items()]

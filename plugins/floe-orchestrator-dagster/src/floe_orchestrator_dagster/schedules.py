@@ -1,0 +1,173 @@
+"""Schedules of a product: accepted is what Dagster can run, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from zoneinfo import available_timezones
+
+from floe_orchestrator_dagster.errors import ScheduleError, did_you_mean
+from floe_orchestrator_dagster.plan import dagster_name
+
+if TYPE_CHECKING:
+    from dagster import ScheduleDefinition, TimeWindowPartitionsDefinition
+
+    from floe_orchestrator_dagster.config import PluginConfig
+
+# Values of each cron field: minute, hour, day of month, month, day of week.
+_FIELD_SIZES = (60, 24, 31, 12, 7)
+_RANDOM = re.compile(r"(^|[\s,/])R(\(|[\s,/]|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a job of a product runs."""
+
+    job_name: str
+    cron: str
+    timezone: str = "UTC"
+    enabled: bool = True
+    origin: str = "schedule_job()"
+
+    @property
+    def name(self) -> str:
+        """Name of the Dagster schedule."""
+        return f"{dagster_name(self.job_name)}_schedule"
+
+
+def product_schedule(
+    product_name: str, spec: Mapping[str, Any], config: PluginConfig
+) -> Schedule | None:
+    """Return the schedule of floe.yaml, else the default of the plugin's config, else None.
+
+    Raises:
+        ScheduleError: floe-core lets any `schedule` through, so it is checked here.
+    """
+    asked = spec.get("schedule")
+    if asked is not None:
+        return _schedule_of_spec(product_name, asked, config)
+    if config.default_schedule is None:
+        return None
+    origin = "plugins.orchestrator.config.default_schedule"
+    schedule = Schedule(
+        product_name, config.default_schedule, config.default_timezone, origin=origin
+    )
+    return checked(schedule)
+
+
+def _schedule_of_spec(product_name: str, asked: Any, config: PluginConfig) -> Schedule | None:
+    if not isinstance(asked, Mapping):
+        raise ScheduleError(
+            f"Cannot use `schedule` of floe.yaml: {asked!r} is no mapping. "
+            "Write {cron: '0 6 * * *', timezone: UTC, enabled: true}."
+        )
+    unknown = [str(key) for key in asked if key not in {"cron", "timezone", "enabled"}]
+    if unknown:
+        raise ScheduleError(
+            f"Cannot use `schedule` of floe.yaml: unknown keys {unknown}. "
+            "Known: cron, enabled, timezone."
+        )
+    enabled = asked.get("enabled", True)
+    if not isinstance(enabled, bool):
+        raise ScheduleError(
+            f"Cannot use `schedule` of floe.yaml: enabled is {enabled!r}. Write true or false."
+        )
+    cron = asked.get("cron") or config.default_schedule
+    if cron is None:
+        return None
+    zone = str(asked.get("timezone") or config.default_timezone)
+    return checked(
+        Schedule(product_name, str(cron), zone, enabled=enabled, origin="`schedule` of floe.yaml")
+    )
+
+
+def checked(schedule: Schedule) -> Schedule:
+    """Return the schedule if Dagster can run it.
+
+    Raises:
+        ScheduleError: says what is wrong with cron or time zone, with near matches.
+    """
+    if schedule.timezone not in available_timezones() or schedule.timezone == "localtime":
+        near = did_you_mean(schedule.timezone, available_timezones())
+        raise ScheduleError(
+            f"Cannot use {schedule.origin}: '{schedule.timezone}' is no IANA time zone.{near} "
+            "Write one such as 'Europe/Vienna' or 'UTC'."
+        )
+    reason = _refusal(schedule.cron, schedule.timezone)
+    if reason:
+        raise ScheduleError(
+            f"Cannot use {schedule.origin}: cron '{schedule.cron}' {reason}. Write five fields "
+            "(minute hour day month weekday) such as '0 6 * * MON-FRI', or @hourly, @daily, "
+            "@weekly, @monthly, @yearly."
+        )
+    return schedule
+
+
+def _refusal(cron: str, zone: str) -> str | None:
+    """Return why Dagster cannot run a cron schedule; None if it can. Dagster is the judge."""
+    from dagster import DagsterError, ScheduleDefinition
+
+    if not cron.startswith("@"):
+        if _RANDOM.search(cron):
+            return "asks for random times (R), which differ at every reload"
+        for value, size in zip(cron.split(), _FIELD_SIZES, strict=False):
+            for part in value.split(","):
+                step = part.partition("/")[2]
+                if step.isdigit() and int(step) >= size:
+                    return f"steps by {step} in a field of {size} values, so it means another time"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ScheduleDefinition(
+                name="probe", cron_schedule=cron, job_name="probe", execution_timezone=zone
+            )
+    except (DagsterError, ValueError, TypeError):
+        return "is not one that Dagster accepts"
+    return None if _comes(cron, zone) else "never comes, such as on February 30"
+
+
+def _comes(cron: str, zone: str) -> bool:
+    """Tell whether a valid cron schedule ever fires, by asking for its windows of ten years."""
+    from dagster import TimeWindowPartitionsDefinition
+
+    try:
+        windows = TimeWindowPartitionsDefinition(
+            start="2020-01-01", fmt="%Y-%m-%d", cron_schedule=cron, timezone=zone
+        )
+        return windows.get_first_partition_key(datetime(2030, 1, 1, tzinfo=timezone.utc)) is not None
+    except Exception:  # noqa: BLE001  it raises whatever Dagster's iterator meets
+        return False
+
+
+def to_dagster(
+    schedule: Schedule, job: Any, partitions: TimeWindowPartitionsDefinition | None = None
+) -> ScheduleDefinition:
+    """Return the Dagster schedule; of a partitioned job it runs the last whole partition."""
+    from dagster import (
+        DefaultScheduleStatus,
+        RunRequest,
+        ScheduleDefinition,
+        ScheduleEvaluationContext,
+        SkipReason,
+    )
+
+    status = DefaultScheduleStatus.RUNNING if schedule.enabled else DefaultScheduleStatus.STOPPED
+    common: dict[str, Any] = {
+        "name": schedule.name,
+        "job": job,
+        "cron_schedule": schedule.cron,
+        "execution_timezone": schedule.timezone,
+        "default_status": status,
+    }
+    if partitions is None:
+        return ScheduleDefinition(**common)
+
+    def last_partition(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+        key = partitions.get_last_partition_key(context.scheduled_execution_time)
+        return RunRequest(partition_key=key) if key else SkipReason("No partition is over yet.")
+
+    return ScheduleDefinition(**common, execution_fn=last_partition)

@@ -1,0 +1,352 @@
+"""Asset and check specs of a plan, equal to those that dagster-dbt's stock translator makes.
+
+Ours differ in what is listed here, and `tests/integration/test_specs.py` holds them to it:
+
+- kinds, storage kind and table name are those of the model's own compute;
+- the group is the product where dbt names none; tags that Dagster refuses are kept in metadata,
+  and ``key:value`` tags become Dagster tags of that key; owners that Dagster refuses are left out;
+- metadata `floe/*` and code references are added; the whole manifest is not hung on each spec.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from dagster import (
+    AssetCheckSpec,
+    AssetDep,
+    AssetKey,
+    AssetSpec,
+    AutomationCondition,
+    CodeReferencesMetadataValue,
+    DailyPartitionsDefinition,
+    HourlyPartitionsDefinition,
+    LocalFileCodeReference,
+    MonthlyPartitionsDefinition,
+    TableColumn,
+    TableSchema,
+    TimeWindowPartitionsDefinition,
+    WeeklyPartitionsDefinition,
+)
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from floe_orchestrator_dagster.errors import PlanError, Problem
+from floe_orchestrator_dagster.plan import Node, ProductPlan, QualityCheck, dagster_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from dagster_dbt import DagsterDbtTranslator
+
+UNIQUE_ID = "dagster_dbt/unique_id"
+_TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
+_OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]{2,}")
+_GROUP = re.compile(r"[A-Za-z0-9_]+")
+
+
+class PartitionSettings(BaseModel):
+    """`meta.dagster.partitions` of an incremental model: a time window a partition."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["hourly", "daily", "weekly", "monthly"]
+    start: str
+    end: str | None = None
+    timezone: str = "UTC"
+
+    def definition(self) -> TimeWindowPartitionsDefinition:
+        """Return Dagster's definition of these partitions."""
+        kinds = {
+            "hourly": HourlyPartitionsDefinition,
+            "daily": DailyPartitionsDefinition,
+            "weekly": WeeklyPartitionsDefinition,
+            "monthly": MonthlyPartitionsDefinition,
+        }
+        start = self.start
+        if self.type == "hourly" and "-" not in start[10:]:
+            start += "-00:00"
+        return kinds[self.type](start_date=start, end_date=self.end, timezone=self.timezone)
+
+
+class Specs:
+    """The specs of a plan, and the way back from Dagster's keys to dbt's unique ids."""
+
+    def __init__(
+        self,
+        plan: ProductPlan,
+        *,
+        project_dir: Path | None = None,
+        translator: DagsterDbtTranslator | None = None,
+        manifests: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.plan = plan
+        self._project_dir = project_dir
+        self._translator = translator
+        self._manifests = manifests or {}
+        self._partitions: dict[str, TimeWindowPartitionsDefinition | None] = {}
+        self._check_partitions()
+
+    @cached_property
+    def keys(self) -> Mapping[str, AssetKey]:
+        """Asset keys by unique id, of assets and sources."""
+        nodes = {**self.plan.sources, **self.plan.assets}
+        if self._translator is None:
+            return {uid: AssetKey(list(node.key)) for uid, node in nodes.items()}
+        return {uid: self._translated(uid).key for uid in nodes}
+
+    @cached_property
+    def unique_ids(self) -> Mapping[AssetKey, str]:
+        """Unique ids of assets by asset key."""
+        return {self.keys[uid]: uid for uid in self.plan.assets}
+
+    @cached_property
+    def assets(self) -> Mapping[str, AssetSpec]:
+        """Specs of models, seeds and snapshots by unique id, in dependency order."""
+        return {uid: self._asset(uid, node) for uid, node in self.plan.assets.items()}
+
+    @cached_property
+    def sources(self) -> Sequence[AssetSpec]:
+        """Specs of sources that no node of the product builds under the same key."""
+        built = set(self.unique_ids)
+        return [
+            self._source(uid, node)
+            for uid, node in self.plan.sources.items()
+            if self.keys[uid] not in built
+        ]
+
+    @cached_property
+    def checks(self) -> Mapping[str, AssetCheckSpec]:
+        """Specs of dbt's tests by unique id, and of quality checks by `<unique id>#<name>`."""
+        checks = {uid: self._check(uid, node) for uid, node in self.plan.checks.items()}
+        for uid, node in self.plan.assets.items():
+            for check in node.quality_checks:
+                checks[quality_check_id(uid, check)] = AssetCheckSpec(
+                    name=dagster_name(check.name),
+                    asset=self.keys[uid],
+                    description=f"floe quality check {check.type} ({check.dimension})",
+                    # It runs when its model is built already: too late to stop what is below in
+                    # the same dbt run.
+                    blocking=False,
+                    metadata={"floe/quality_check": check.name, "floe/dimension": check.dimension},
+                )
+        return checks
+
+    def partitions(self, uid: str) -> TimeWindowPartitionsDefinition | None:
+        """Return the time-window partitions of a node, if its meta asks for any."""
+        return self._partitions.get(uid)
+
+    def _check_partitions(self) -> None:
+        problems = []
+        for uid, node in self.plan.assets.items():
+            asked = node.dbt.dagster_meta.get("partitions") if node.dbt else None
+            if asked is None:
+                continue
+            try:
+                settings = PartitionSettings.model_validate(asked)
+                self._partitions[uid] = settings.definition()
+            except ValidationError as error:
+                for item in error.errors():
+                    path = ".".join(map(str, item["loc"]))
+                    problems.append(self._partition_problem(node, path, str(item["msg"])))
+            except Exception as error:  # noqa: BLE001  Dagster raises many kinds for a bad date
+                problems.append(self._partition_problem(node, "start", str(error)))
+        if problems:
+            raise PlanError(f"Cannot plan product '{self.plan.name}'", problems)
+
+    @staticmethod
+    def _partition_problem(node: Node, path: str, found: str) -> Problem:
+        return Problem(
+            f"dbt model '{node.name}' meta.dagster.partitions.{path}".rstrip("."),
+            f"{found}.",
+            "Expected {type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}.",
+        )
+
+    def _manifest(self, uid: str) -> Mapping[str, Any]:
+        target = self.plan.target_of(uid) if self.plan.nodes[uid].compute else ""
+        return self._manifests.get(target) or next(iter(self._manifests.values()))
+
+    def _translated(self, uid: str) -> AssetSpec:
+        if self._translator is None:
+            raise AssertionError("no translator")
+        # No project: dagster-dbt wants one only for code references, which are ours to add.
+        return self._translator.get_asset_spec(self._manifest(uid), uid, None)
+
+    def _asset(self, uid: str, node: Node) -> AssetSpec:
+        if self._translator is not None:
+            spec = self._translated(uid)
+            return spec.merge_attributes(metadata=self._floe_metadata(node), kinds=_kinds(self, node))
+        dbt = node.dbt
+        return AssetSpec(
+            key=self.keys[uid],
+            deps=self._deps(uid),
+            description=_description(node),
+            metadata={
+                **self._table_metadata(node),
+                **self._floe_metadata(node),
+                **({UNIQUE_ID: uid} if dbt else {}),
+            },
+            skippable=True,
+            group_name=self._group(node),
+            code_version=code_version(node),
+            automation_condition=_automation(node),
+            owners=self._owners(node),
+            tags=_tags(node),
+            kinds=_kinds(self, node),
+            partitions_def=self._partitions.get(uid),
+        )
+
+    def _source(self, uid: str, node: Node) -> AssetSpec:
+        if self._translator is not None:
+            return self._translated(uid)
+        return AssetSpec(
+            key=self.keys[uid],
+            description=node.dbt.description or None if node.dbt else None,
+            metadata={**self._table_metadata(node), UNIQUE_ID: uid},
+            group_name=self._group(node),
+            tags=_tags(node),
+            kinds={"dbt", "source"},
+        )
+
+    def _deps(self, uid: str) -> Sequence[AssetDep]:
+        keys = dict.fromkeys(self.keys[parent] for parent in self.plan.folded_parents[uid])
+        return [AssetDep(asset=key) for key in keys if key != self.keys[uid]]
+
+    def _table_metadata(self, node: Node) -> dict[str, Any]:
+        dbt = node.dbt
+        if dbt is None:
+            return {}
+        metadata: dict[str, Any] = {}
+        if dbt.config.materialized:
+            metadata["dagster-dbt/materialization_type"] = dbt.config.materialized
+        if dbt.columns:
+            metadata["dagster/column_schema"] = TableSchema(
+                columns=[
+                    TableColumn(
+                        name=name,
+                        type=column.data_type or "?",
+                        description=column.description,
+                        tags=dict.fromkeys(column.tags, ""),
+                    )
+                    for name, column in dbt.columns.items()
+                ]
+            )
+        last = dbt.name if node.kind == "source" else dbt.alias
+        relation = ".".join(filter(None, (dbt.database, dbt.schema, last)))
+        if relation:
+            metadata["dagster/table_name"] = relation
+        compute = self.plan.computes.get(node.compute)
+        if compute is not None:
+            metadata["dagster/storage_kind"] = compute.adapter
+        return metadata
+
+    def _floe_metadata(self, node: Node) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"floe/product": self.plan.name, "floe/compute": node.compute}
+        dbt = node.dbt
+        if node.tier:
+            metadata["floe/quality_tier"] = node.tier
+        if dbt is not None:
+            if dbt.schema:
+                metadata["floe/schema"] = dbt.schema
+            refused = [tag for tag in node.tags if not _TAG_KEY.fullmatch(tag)]
+            if refused:
+                metadata["floe/dbt_tags"] = list(node.tags)
+            if self._project_dir is not None and dbt.original_file_path:
+                path = self._project_dir / dbt.original_file_path
+                metadata["dagster/code_references"] = CodeReferencesMetadataValue(
+                    code_references=[LocalFileCodeReference(file_path=str(path))]
+                )
+            used_by = [
+                name for name, parents in self.plan.exposures.items() if node.unique_id in parents
+            ]
+            if used_by:
+                metadata["floe/exposures"] = used_by
+        return metadata
+
+    def _group(self, node: Node) -> str:
+        asked = None
+        if node.dbt is not None:
+            asked = node.dbt.dagster_meta.get("group") or node.dbt.config.group
+        return asked if asked and _GROUP.fullmatch(asked) else dagster_name(asked or self.plan.name)
+
+    def _owners(self, node: Node) -> Sequence[str]:
+        if node.dbt is None:
+            return []
+        asked = node.dbt.dagster_meta.get("owners")
+        if not asked:
+            asked = self.plan.owners_of_group.get(node.dbt.config.group or "", ())
+        if not asked and self.plan.owner:
+            owner = self.plan.owner
+            asked = [owner if "@" in owner or owner.startswith("team:") else f"team:{owner}"]
+        return [owner for owner in asked if _OWNER.fullmatch(str(owner))]
+
+    def _check(self, uid: str, node: Node) -> AssetCheckSpec:
+        dbt = node.dbt
+        on = self.keys[node.on]
+        others = {self.keys[parent] for parent in self.plan.folded_parents[uid]} - {on}
+        meta = (dbt.config.meta or dbt.meta) if dbt else {}
+        return AssetCheckSpec(
+            name=node.name,
+            asset=on,
+            description=meta.get("description") or (dbt.description or None if dbt else None),
+            additional_deps=sorted(others),
+            blocking=node.blocking,
+            metadata={UNIQUE_ID: uid},
+        )
+
+
+def quality_check_id(uid: str, check: QualityCheck) -> str:
+    """Return the id of a quality check of floe.yaml among the checks of a product."""
+    return f"{uid}#{check.name}"
+
+
+def code_version(node: Node) -> str | None:
+    """Return dagster-dbt's code version: SHA-1 of the code, else dbt's checksum of the file."""
+    dbt = node.dbt
+    if dbt is None:
+        return None
+    if dbt.raw_code:
+        return hashlib.sha1(dbt.raw_code.encode()).hexdigest()  # noqa: S324  not for security
+    checksum = dbt.checksum
+    return checksum if checksum is None or isinstance(checksum, str) else checksum.checksum
+
+
+def _description(node: Node) -> str | None:
+    dbt = node.dbt
+    if dbt is None:
+        return None
+    code = textwrap.indent(dbt.raw_code or "", "    ")
+    said = dbt.description or f"dbt {dbt.resource_type} {dbt.name}"
+    return f"{said}\n\n#### Raw SQL:\n```sql\n{code}\n```"
+
+
+def _automation(node: Node) -> AutomationCondition[Any] | None:
+    policy = node.dbt.dagster_meta.get("auto_materialize_policy") if node.dbt else None
+    kind = policy.get("type") if isinstance(policy, Mapping) else None
+    if kind == "eager":
+        return AutomationCondition.eager()
+    return AutomationCondition.any_downstream_conditions() if kind == "lazy" else None
+
+
+def _kinds(specs: Specs, node: Node) -> set[str]:
+    compute = specs.plan.computes.get(node.compute)
+    return {"dbt", compute.adapter} if compute else {"dbt"}
+
+
+def _tags(node: Node) -> dict[str, str]:
+    return dict(_valid_tags(node.tags))
+
+
+def _valid_tags(tags: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for tag in tags:
+        key, colon, value = tag.partition(":")
+        if _TAG_KEY.fullmatch(tag):
+            yield tag, ""
+        elif colon and _TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(value):
+            yield key, value
