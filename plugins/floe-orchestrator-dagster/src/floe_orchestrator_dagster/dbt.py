@@ -197,7 +197,7 @@ def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
         "DAGSTER_DBT_CLI": "true",
     }
     try:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, "-m", "floe_orchestrator_dagster.dbt_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -84,7 +84,7 @@ class Reporter:
         """Return rows, columns and check results of what was just built."""
         from dbt.adapters.factory import FACTORY
 
-        adapter = next(iter(FACTORY.adapters.values()))
+        adapter: Any = next(iter(FACTORY.adapters.values()))
         relation_info = node.get("node_relation", {})
         if not relation_info.get("relation_name"):
             return {}
@@ -161,7 +161,9 @@ def main() -> int:
     try:
         from dbt.cli.main import dbtRunner
     except ImportError as error:
-        reporter.write({"done": {"success": False, "exception": f"dbt cannot be imported: {error}"}})
+        reporter.write(
+            {"done": {"success": False, "exception": f"dbt cannot be imported: {error}"}}
+        )
         return 2
     try:
         result = dbtRunner(callbacks=[reporter]).invoke(request["args"])

@@ -5,11 +5,14 @@
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dagster import (
     AssetCheckSpec,
     AssetExecutionContext,
+    AssetKey,
     AssetsDefinition,
     AssetSelection,
     AssetSpec,
@@ -20,12 +23,19 @@ from dagster import (
     in_process_executor,
     multi_asset,
 )
+from floe_core.plugins.orchestrator import TransformConfig
 
+from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
 from floe_orchestrator_dagster.errors import PlanError, Problem
 from floe_orchestrator_dagster.execution import DbtRunConfig, Listener, build
-from floe_orchestrator_dagster.plan import ProductPlan, Wave, dagster_name, waves
-from floe_orchestrator_dagster.product import Product, load_all_manifests
+from floe_orchestrator_dagster.plan import CompiledProduct, Transform, Wave, dagster_name, waves
+from floe_orchestrator_dagster.product import (
+    Product,
+    load_all_manifests,
+    load_project,
+    product_of_transforms,
+)
 from floe_orchestrator_dagster.schedules import Schedule, product_schedule, to_dagster
 from floe_orchestrator_dagster.specs import Specs
 
@@ -82,9 +92,65 @@ def build_definitions(
         )
 
 
-def job_names(plan: ProductPlan) -> tuple[str, ...]:
-    """Return the names of the jobs that a plan's Definitions hold, as far as the plan knows."""
-    return (dagster_name(plan.name),)
+def build_transform_assets(
+    transforms: Sequence[TransformConfig], project_dir: Path | None, config: PluginConfig
+) -> list[AssetsDefinition]:
+    """Return one asset per transform, in their order; see the plugin's method of that name."""
+    default = next((item.compute for item in transforms if item.compute), None)
+    compiled = CompiledProduct(
+        name="transforms",
+        default_compute=default or ("" if project_dir else "default"),
+        config=config,
+        transforms=tuple(
+            Transform(
+                name=item.name,
+                compute=item.compute or default or ("" if project_dir else "default"),
+                depends_on=tuple(item.depends_on),
+                tags=tuple(item.tags),
+            )
+            for item in transforms
+        ),
+    )
+    if project_dir is not None:
+        product = load_project(compiled, project_dir.resolve())
+    else:
+        # What is no transform here is somebody else's asset, not an error.
+        product = product_of_transforms(_without_foreign_parents(compiled))
+    specs = Specs(product.plan, project_dir=product.project_dir)
+    by_name = {node.name: uid for uid, node in product.plan.assets.items()}
+    assets = []
+    for item in transforms:
+        uid = by_name[item.name]
+        foreign = [AssetKey(name) for name in item.depends_on if name not in by_name]
+        described = {
+            "floe/path": item.path,
+            "floe/schema": item.schema_name,
+            "dagster-dbt/materialization_type": item.materialization,
+            **{f"floe/meta/{key}": str(value) for key, value in item.meta.items()},
+        }
+        spec = specs.assets[uid]
+        if product.project_dir is None:
+            spec = spec.merge_attributes(
+                deps=foreign, metadata={key: value for key, value in described.items() if value}
+            )
+        checks = [check for check in specs.checks if _on(specs, check) == uid]
+        name = f"dbt_{dagster_name(item.name)}"
+        assets.append(_step(name, product, specs, {uid: spec}, checks, None, None, None))
+    return assets
+
+
+def _without_foreign_parents(compiled: CompiledProduct) -> CompiledProduct:
+    names = {transform.name for transform in compiled.transforms}
+    return replace(
+        compiled,
+        transforms=tuple(
+            replace(
+                transform,
+                depends_on=tuple(parent for parent in transform.depends_on if parent in names),
+            )
+            for transform in compiled.transforms
+        ),
+    )
 
 
 @contextmanager
@@ -123,12 +189,11 @@ def _assets(
 ) -> list[AssetsDefinition]:
     name = f"{dagster_name(product.plan.name)}_dbt"
     if product.config.isolation == "product":
-        every = [*specs.assets]
-        return [_step(name, product, specs, every, [*specs.checks], listener, echo, None)]
+        return [_step(name, product, specs, specs.assets, [*specs.checks], listener, echo, None)]
     segments = waves(product.plan, [*specs.assets], [*product.plan.checks])
     steps = []
     for number, wave in enumerate(segments, 1):
-        nodes = [uid for uid in wave.nodes if uid in specs.assets]
+        nodes = {uid: specs.assets[uid] for uid in wave.nodes if uid in specs.assets}
         quality = [uid for uid in specs.checks if uid.partition("#")[0] in nodes and "#" in uid]
         step = f"{name}_{number}_{dagster_name(wave.compute)}"
         checks = [*wave.checks, *quality]
@@ -140,19 +205,18 @@ def _step(
     name: str,
     product: Product,
     specs: Specs,
-    nodes: Sequence[str],
+    nodes: Mapping[str, AssetSpec],
     checks: Sequence[str],
     listener: Listener | None,
     echo: Callable[[str], None] | None,
     segment: Wave | None,
 ) -> AssetsDefinition:
-    asset_specs: list[AssetSpec] = [specs.assets[uid] for uid in nodes]
     check_specs: list[AssetCheckSpec] = [specs.checks[uid] for uid in checks]
     partitioned = any(specs.partitions(uid) for uid in nodes)
 
     @multi_asset(
         name=name,
-        specs=asset_specs,
+        specs=list(nodes.values()),
         check_specs=check_specs,
         can_subset=True,
         pool=product.plan.computes[segment.compute].pool if segment else None,

@@ -303,13 +303,13 @@ class _Step:
             if last or not again:
                 self._settle(wave, nodes, checks, results)
                 return
-            failed_checks = [
-                uid for uid, result in results.items() if result.status == "fail"
-            ]
+            failed_checks = [uid for uid, result in results.items() if result.status == "fail"]
             hopeless = set().union(*(blocked_by_check(self.plan, uid) for uid in failed_checks))
             waiting = {uid for uid in (*nodes, *checks) if self._is_left(uid, results)} - hopeless
             names = ", ".join(sorted(self._name(uid) for uid in again))
-            self.context.log.warning(f"Attempt {attempt} of {attempts} failed for {names}: retrying")
+            self.context.log.warning(
+                f"Attempt {attempt} of {attempts} failed for {names}: retrying"
+            )
             for uid in failed_checks:
                 self._fail(uid, results[uid].message)
             self.blocked |= hopeless
@@ -324,7 +324,9 @@ class _Step:
         """Tell whether a test reads what is not there to be read because its node failed."""
         gone = {*self.failed, *self.blocked, *self.skipped}
         node = self.plan.nodes[uid]
-        return not gone.isdisjoint({node.on, *self.plan.folded_parents[uid]} & set(self.plan.assets))
+        return not gone.isdisjoint(
+            {node.on, *self.plan.folded_parents[uid]} & set(self.plan.assets)
+        )
 
     def _run_once(
         self,
@@ -432,7 +434,8 @@ class _Step:
                 asset_key=key, metadata=metadata, data_version=DataVersion(version)
             )
             return
-        for partition in self.partition_keys if partitioned else [None]:
+        partitions: list[str | None] = [*self.partition_keys] if partitioned else [None]
+        for partition in partitions:
             yield AssetMaterialization(
                 asset_key=key, metadata=metadata, tags=tags, partition=partition
             )
@@ -496,9 +499,7 @@ class _Step:
             lines.append(f"  failed: {name}: {message}")
         lines += [f"  {crash}" for crash in self.crashes]
         if self.skipped:
-            lines.append(
-                "  skipped: " + ", ".join(sorted(self._name(uid) for uid in self.skipped))
-            )
+            lines.append("  skipped: " + ", ".join(sorted(self._name(uid) for uid in self.skipped)))
         lines.append('Re-execute "from failure" to build only what is missing.')
         raise Failure(
             description="\n".join(lines),
@@ -648,4 +649,3 @@ def _metadata(specs: Specs, result: NodeFinished, message: Mapping[str, Any]) ->
 
 
 __all__ = ["DbtRunConfig", "NodeFinished", "NodeStarted", "build"]
-

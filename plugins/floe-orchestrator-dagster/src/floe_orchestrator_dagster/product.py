@@ -23,7 +23,6 @@ from floe_orchestrator_dagster.dbt import DbtCommand, run_dbt
 from floe_orchestrator_dagster.errors import PlanError, Problem, ProductError
 from floe_orchestrator_dagster.plan import (
     CompiledProduct,
-    Compute,
     DbtManifest,
     ProductPlan,
     QualityCheck,
@@ -35,7 +34,7 @@ from floe_orchestrator_dagster.plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +53,25 @@ RUNS_KEPT = 20
 # Set where the manifests were built with the image and must not be built again.
 PREPARED_ENV = "FLOE_PREPARED"
 PROJECT_ENV = "FLOE_PROJECT_DIR"
-_PARSED_SUFFIXES = frozenset({".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".json"})
-_NOT_PROJECT = frozenset({"target", "logs", "dbt_packages", "node_modules", "__pycache__"})
-
-
+_PROJECT_FILES = (
+    DBT_PROJECT,
+    "packages.yml",
+    "dependencies.yml",
+    "package-lock.yml",
+    "selectors.yml",
+    ".env",
+)
+# dbt's settings of where a project's files are, with dbt's defaults.
+_PROJECT_PATHS: Mapping[str, Sequence[str]] = {
+    "model-paths": ("models",),
+    "seed-paths": ("seeds",),
+    "snapshot-paths": ("snapshots",),
+    "test-paths": ("tests",),
+    "macro-paths": ("macros",),
+    "analysis-paths": ("analyses",),
+    "function-paths": ("functions",),
+    "docs-paths": (),
+}
 
 
 @dataclass(frozen=True)
@@ -194,7 +208,7 @@ def load_project(
     manifests: dict[str, DbtManifest] = {}
     paths: dict[str, Path] = {}
     _install_packages(product, dbt_project, target, progress)
-    fingerprint = _fingerprint(project_dir, profiles_dir)
+    fingerprint = _fingerprint(project_dir, dbt_project, profiles_dir)
     for name in dict.fromkeys(compute.target for compute in computes.values()):
         path = _ensure_manifest(product, name, fingerprint, progress, force_parse=force_parse)
         paths[name], manifests[name] = path, read_manifest(path)
@@ -204,15 +218,34 @@ def load_project(
     return replace(product, plan=plan, manifest_paths=paths)
 
 
-def product_of_artifacts(artifacts: Mapping[str, Any]) -> Product:
-    """Plan a product from its artifacts alone: right names, graph and computes, no dbt behind it.
+def product_of_artifacts(artifacts: Mapping[str, Any], project_dir: Path | None = None) -> Product:
+    """Plan a product from a dictionary of artifacts, on its dbt project if one is known.
+
+    Without a project the plan has the right names, graph and computes, and no dbt behind it.
 
     Raises:
         PlanError: with every problem found.
     """
     compiled = compiled_product(artifacts)
+    named = compiled.config.project_dir
+    project = Path(named).absolute() if named else project_dir
+    if project is not None:
+        if not (project / DBT_PROJECT).is_file():
+            raise ProductError(
+                f"Cannot load product '{compiled.name}': there is no {DBT_PROJECT} in {project}. "
+                "Correct project_dir."
+            )
+        return load_project(compiled, project.resolve(), spec=read_spec(project))
+    return product_of_transforms(compiled)
+
+
+def product_of_transforms(compiled: CompiledProduct) -> Product:
+    """Plan a product from its transforms alone."""
     outputs: dict[str, str] = {name: name for name in compiled.computes_named}
-    computes, problems = resolve_computes(replace(compiled, config=PluginConfig()), outputs)
+    for setting in compiled.config.computes.values():
+        if setting.target is not None:
+            outputs.setdefault(setting.target, setting.target)
+    computes, problems = resolve_computes(compiled, outputs)
     plan = plan_product(compiled, computes, problems=[*problems, *unknown_dependencies(compiled)])
     return Product(plan=plan, compiled=compiled)
 
@@ -270,7 +303,9 @@ def read_artifacts(path: Path) -> dict[str, Any]:
     try:
         artifacts = json.loads(data.decode())
     except UnicodeDecodeError as error:
-        raise ProductError(f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}") from error
+        raise ProductError(
+            f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}"
+        ) from error
     except json.JSONDecodeError as error:
         raise ProductError(
             f"Cannot read {path}: not JSON (line {error.lineno}, column {error.colno}: "
@@ -383,7 +418,9 @@ def _read_yaml(path: Path, remedy: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(data.decode())
     except UnicodeDecodeError as error:
-        raise ProductError(f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}") from error
+        raise ProductError(
+            f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}"
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
@@ -419,7 +456,9 @@ def _merged_outputs(
     for compute, setting in compiled.config.computes.items():
         if setting.output is not None:
             outputs[setting.target or compute] = setting.output
-    profile = compiled.profiles.get(compiled.name) or next(iter(compiled.profiles.values()), {})
+    profile: Mapping[str, Any] = compiled.profiles.get(compiled.name) or next(
+        iter(compiled.profiles.values()), {}
+    )
     outputs |= _outputs_of(profile, Path(ARTIFACTS), f"dbt_profiles.{compiled.name}")
     default = str(profile.get("target") or default)
     if not outputs:
@@ -475,7 +514,9 @@ def private_dir(kind: str, key: str) -> Path:
             path.mkdir(mode=0o700, exist_ok=True)
             found = path.lstat()
         except OSError as error:
-            raise ProductError(f"Cannot create private directory {path}: {error.strerror}.") from error
+            raise ProductError(
+                f"Cannot create private directory {path}: {error.strerror}."
+            ) from error
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise ProductError(f"Cannot use {path}: it belongs to somebody else. Set TMPDIR.")
         if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
@@ -520,19 +561,27 @@ def _write_profiles(
     return folder
 
 
-def _fingerprint(project_dir: Path, profiles_dir: Path) -> str:
+def _fingerprint(project_dir: Path, dbt_project: Mapping[str, Any], profiles_dir: Path) -> str:
     """Return a digest that changes with any file that dbt would parse, or with the profile."""
-    digest = hashlib.sha256(str(profiles_dir.name).encode())
-    for folder, folders, files in os.walk(project_dir):
-        folders[:] = sorted(
-            name for name in folders if name not in _NOT_PROJECT and not name.startswith(".")
-        )
-        for name in sorted(files):
-            if Path(name).suffix in _PARSED_SUFFIXES and name not in {ARTIFACTS, "floe.yaml"}:
-                path = Path(folder, name)
-                found = path.stat()
-                digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    digest = hashlib.sha256(profiles_dir.name.encode())
+    roots = [project_dir / name for name in _PROJECT_FILES]
+    for setting, default in _PROJECT_PATHS.items():
+        roots += [project_dir / str(name) for name in dbt_project.get(setting) or default]
+    packages = dbt_project.get("packages-install-path") or "dbt_packages"
+    for path in (*_files_below(roots), project_dir / str(packages)):
+        if path.exists():
+            found = path.stat()
+            digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _files_below(roots: Iterable[Path]) -> Iterator[Path]:
+    for root in roots:
+        if root.is_file():
+            yield root
+        for folder, folders, files in os.walk(root):
+            folders.sort()
+            yield from (Path(folder, name) for name in sorted(files))
 
 
 def _is_prepared() -> bool:
@@ -636,4 +685,6 @@ def _mtime(path: Path) -> float:
 
 def load_all_manifests(product: Product) -> Sequence[tuple[str, dict[str, Any]]]:
     """Return each target's raw manifest, for users' own translators."""
-    return [(target, json.loads(path.read_bytes())) for target, path in product.manifest_paths.items()]
+    return [
+        (target, json.loads(path.read_bytes())) for target, path in product.manifest_paths.items()
+    ]

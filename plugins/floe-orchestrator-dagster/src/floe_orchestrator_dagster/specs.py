@@ -63,7 +63,7 @@ class PartitionSettings(BaseModel):
 
     def definition(self) -> TimeWindowPartitionsDefinition:
         """Return Dagster's definition of these partitions."""
-        kinds = {
+        kinds: dict[str, type[TimeWindowPartitionsDefinition]] = {
             "hourly": HourlyPartitionsDefinition,
             "daily": DailyPartitionsDefinition,
             "weekly": WeeklyPartitionsDefinition,
@@ -72,7 +72,12 @@ class PartitionSettings(BaseModel):
         start = self.start
         if self.type == "hourly" and "-" not in start[10:]:
             start += "-00:00"
-        return kinds[self.type](start_date=start, end_date=self.end, timezone=self.timezone)
+        # The four share these arguments, which their common base does not declare.
+        make: Any = kinds[self.type]
+        definition: TimeWindowPartitionsDefinition = make(
+            start_date=start, end_date=self.end, timezone=self.timezone
+        )
+        return definition
 
 
 class Specs:
@@ -181,7 +186,9 @@ class Specs:
     def _asset(self, uid: str, node: Node) -> AssetSpec:
         if self._translator is not None:
             spec = self._translated(uid)
-            return spec.merge_attributes(metadata=self._floe_metadata(node), kinds=_kinds(self, node))
+            return spec.merge_attributes(
+                metadata=self._floe_metadata(node), kinds=_kinds(self, node)
+            )
         dbt = node.dbt
         return AssetSpec(
             key=self.keys[uid],
