@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# dbt cancels its queries on SIGINT; a warehouse may take a while to answer that.
-INTERRUPT_TIMEOUT_SECONDS = 25.0
+# dbt cancels its queries on SIGINT; a warehouse may take a while to answer that. Kubernetes kills
+# a pod 30 s after it asked it to end.
+INTERRUPT_TIMEOUT_SECONDS = 10.0
 SELECTED = "success"
 
 

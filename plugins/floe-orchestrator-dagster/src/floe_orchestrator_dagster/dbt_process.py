@@ -14,19 +14,21 @@ no dbt outlives a killed worker.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 EVENTS = frozenset({"NodeStart", "NodeFinished", "MainReportVersion", "CommandCompleted"})
+ORPHAN_GRACE_SECONDS = 10.0
 # "warn", "no-op" and "reused" are successes of dbt's newer versions; a partial success is none.
 BUILT = frozenset({"success", "warn", "no-op", "reused"})
 
@@ -54,7 +56,7 @@ class Reporter:
                 self._channel.write(line + "\n")
                 self._channel.flush()
             except OSError:
-                self._channel = Path(os.devnull).open("w", encoding="utf-8")
+                self._channel = io.StringIO()
 
     def __call__(self, event: Any) -> None:
         """Take one dbt event. Never raises: dbt would count that as the node's failure."""
@@ -101,7 +103,7 @@ class Reporter:
                 # A view's count would run its query once more.
                 if self._row_counts and node.get("materialized") != "view":
                     seen["rows"] = _scalar(
-                        adapter, f"select count(*) from {relation_info['relation_name']}"
+                        adapter, "select count(*) from " + relation_info["relation_name"]
                     )
             except Exception as error:  # noqa: BLE001
                 seen["problem"] = str(error)
@@ -127,7 +129,7 @@ def _evaluate(adapter: Any, relation: str, check: Mapping[str, Any]) -> dict[str
             project=check.get("package"),
             kwargs={"model": relation, **check["arguments"]},
         )
-        failures = _scalar(adapter, f"select count(*) from ({sql}) as floe_check")
+        failures = _scalar(adapter, f"select count(*) from ({sql}) as floe_check")  # noqa: S608  dbt's own
     except Exception as error:  # noqa: BLE001
         return result | {"problem": str(error)}
     return result | {"failures": failures}
@@ -138,6 +140,9 @@ def _interrupt_when_orphaned() -> None:
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGINT)
+    # Not every adapter can cancel a query, and nobody is left to wait for it.
+    time.sleep(ORPHAN_GRACE_SECONDS)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
 # it decorates, and refuses `context: "AssetExecutionContext"` as a string.
 import gc
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,9 @@ from dagster import (
     AssetSelection,
     AssetSpec,
     BackfillPolicy,
+    BetaWarning,
     Definitions,
+    PreviewWarning,
     TimeWindowPartitionsDefinition,
     define_asset_job,
     in_process_executor,
@@ -62,7 +65,7 @@ def build_definitions(
     """
     if not product.plan.assets:
         return Definitions()
-    with _no_garbage_collection():
+    with _loading():
         manifests = dict(load_all_manifests(product)) if translator is not None else None
         specs = Specs(
             product.plan,
@@ -154,12 +157,18 @@ def _without_foreign_parents(compiled: CompiledProduct) -> CompiledProduct:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Hold off the collector: nothing here is garbage, and it would walk all of it many times."""
+def _loading() -> Iterator[None]:
+    """Hold off the garbage collector, and Dagster's notes on beta features that we mean to use.
+
+    Nothing here is garbage, and the collector would walk all of it many times.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=BetaWarning)
+            warnings.simplefilter("ignore", category=PreviewWarning)
+            yield
     finally:
         if was_enabled:
             gc.enable()
@@ -222,6 +231,8 @@ def _step(
         pool=product.plan.computes[segment.compute].pool if segment else None,
         op_tags=_op_tags(product, segment),
         backfill_policy=BackfillPolicy.single_run() if partitioned else None,
+        # dbt tests sources too, which are no outputs of this step; dagster-dbt asks the same.
+        allow_arbitrary_check_specs=True,
     )
     def step(context: AssetExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
         yield from build(context, product, specs, config, listener, echo)

@@ -25,6 +25,7 @@ from dagster import (
     Config,
     DagsterEventType,
     DagsterInstance,
+    DagsterRun,
     DataVersion,
     EventLogRecord,
     Failure,
@@ -56,6 +57,7 @@ RETRIED = frozenset({"error", "partial success", "runtime error"})
 Event = AssetMaterialization | AssetCheckEvaluation | MaterializeResult[Any]
 
 RESUMED_TAG = "dagster/is_resume_retry"
+PARENT_TAG = "dagster/parent_run_id"
 INITIAL_VERSION = "INITIAL"
 
 
@@ -133,9 +135,10 @@ def build(
     launch = _launch(context, specs, config)
     step = _Step(context, product, specs, launch, listener, echo or _print)
     planned = waves(product.plan, launch.assets, launch.checks)
+    runs = ", ".join(f"{len(wave.nodes)} nodes on {wave.compute}" for wave in planned)
     context.log.info(
         f"{len(launch.assets)} assets and {len(launch.checks)} tests in {len(planned)} dbt runs: "
-        + (", ".join(f"{len(wave.nodes)} on {wave.compute}" for wave in planned) or "nothing to do")
+        f"{runs or 'nothing to do'}"
     )
     for number, wave in enumerate(planned, 1):
         yield from step.run(number, wave)
@@ -153,7 +156,7 @@ def _launch(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig) 
     by_key = {spec.key: uid for uid, spec in specs.checks.items()}
     wanted = [by_key[key] for key in context.selected_asset_check_keys if key in by_key]
     checks = [uid for uid in wanted if uid in plan.checks]
-    if context.run.tags.get(RESUMED_TAG) == "true" and context.run.parent_run_id:
+    if _resumed_from(context.run):
         chosen, checks = _missing(context, specs, chosen, checks)
     asked = set(wanted)
     quality = {
@@ -194,10 +197,10 @@ def _missing(
     """
     built: dict[AssetKey, str | None] = {}
     settled: set[AssetCheckKey] = set()
-    run: Any = context.run
-    while run is not None and run.parent_run_id:
+    parent = _resumed_from(context.run)
+    while parent:
         for entry in context.instance.all_logs(
-            run.parent_run_id,
+            parent,
             of_type={
                 DagsterEventType.ASSET_MATERIALIZATION,
                 DagsterEventType.ASSET_CHECK_EVALUATION,
@@ -213,13 +216,8 @@ def _missing(
                 seen = event.asset_check_evaluation_data
                 if seen.passed or seen.severity == AssetCheckSeverity.WARN:
                     settled.add(seen.asset_check_key)
-        run = (
-            context.instance.get_run_by_id(run.parent_run_id)
-            if run.tags.get(RESUMED_TAG) == "true"
-            else None
-        )
-        if run is not None and run.tags.get(RESUMED_TAG) != "true":
-            run = None
+        run = context.instance.get_run_by_id(parent)
+        parent = _resumed_from(run) if run else None
     consumed = _consumed(context)
     done = {
         uid
@@ -241,9 +239,16 @@ def _missing(
     return again, kept
 
 
+def _resumed_from(run: DagsterRun) -> str | None:
+    """Return the run that this one re-executes from failure, if it is such a run."""
+    if run.tags.get(RESUMED_TAG) != "true":
+        return None
+    return run.parent_run_id or run.tags.get(PARENT_TAG)
+
+
 def _consumed(context: AssetExecutionContext) -> frozenset[AssetKey]:
     """Return the keys of this step's assets that another step of the run waits for."""
-    own = context.op_handle.name
+    own = context.op_execution_context.op_handle.name
     outputs = {
         dependency.output
         for invocation, inputs in context.job_def.graph.dependencies.items()
@@ -339,7 +344,7 @@ class _Step:
         *,
         last: bool,
     ) -> Iterator[Event]:
-        name = f"{self.context.run.run_id[:8]}-{self.context.op_handle.name}-{number}-{attempt}"
+        name = f"{self.context.run.run_id[:8]}-{self.context.op_execution_context.op_handle.name}-{number}-{attempt}"
         command = self.product.command(
             "build",
             wave.target,
@@ -363,8 +368,8 @@ class _Step:
                 elif info["name"] == "NodeFinished":
                     result = _finished(message, wave.compute, attempt)
                     results[result.unique_id] = result
+                    self._tell(result)
                     if last or result.status not in RETRIED:
-                        self._tell(result)
                         yield from self._events(result, message)
                 elif info["level"] != "debug":
                     self.echo(info["msg"])

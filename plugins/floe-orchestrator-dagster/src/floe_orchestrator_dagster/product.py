@@ -663,11 +663,8 @@ def _install_packages(
 
 
 def _run_quietly(command: DbtCommand) -> None:
-    errors: list[str] = []
     with run_dbt(command) as run:
-        for event in run:
-            if event["info"]["level"] == "error":
-                errors.append(event["info"]["msg"])
+        errors = [event["info"]["msg"] for event in run if event["info"]["level"] == "error"]
     if not run.success:
         said = run.exception or "\n".join(errors) or "no reason given"
         raise ProductError(

@@ -97,7 +97,9 @@ def resolve_computes(
                 outputs[found],
                 pool=setting.pool if setting else None,
                 pool_limit=setting.pool_limit if setting else None,
-                resources={"size": {"name": resources}} if isinstance(resources, str) else resources,
+                resources={"size": {"name": resources}}
+                if isinstance(resources, str)
+                else resources,
             )
         else:
             users = [model.name for model in product.transforms if model.compute == name]

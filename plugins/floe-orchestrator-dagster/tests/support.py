@@ -1,0 +1,143 @@
+"""Building and running real products in tests: dbt projects on DuckDB, compiled by floe."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.product import Product, open_product
+
+BIN = Path(sys.executable).parent
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+DBT_PROJECT = {
+    "name": "tiny",
+    "profile": "tiny",
+    "version": "1.0",
+    "flags": {"send_anonymous_usage_stats": False},
+}
+
+
+def floe_compile(directory: Path, *, definitions: bool = False) -> Path:
+    """Compile the product in `directory` with the real floe CLI."""
+    command = [
+        *(str(BIN / "floe"), "platform", "compile", "--spec", "floe.yaml"),
+        *("--manifest", "manifest.yaml", "--output", "target/compiled_artifacts.json"),
+        *(["--generate-definitions"] if definitions else []),
+    ]
+    done = subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory / "target" / "compiled_artifacts.json"
+
+
+@dataclass
+class TinyProject:
+    """A dbt project that a test writes file by file, with its compiled artifacts."""
+
+    directory: Path
+    template: Mapping[str, Any]
+    spec: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, files: Mapping[str, str]) -> TinyProject:
+        """Write project files; `models/a.sql` may be given as `a`."""
+        for name, content in files.items():
+            path = self.directory / (name if "." in name else f"models/{name}.sql")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return self
+
+    def compile(
+        self,
+        transforms: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+    ) -> TinyProject:
+        """Write compiled artifacts with these transforms, plugin config and further outputs."""
+        artifacts = json.loads(json.dumps(self.template))
+        if transforms is not None:
+            artifacts["transforms"]["models"] = [
+                {"compute": "duckdb", **transform} for transform in transforms
+            ]
+            if not transforms:
+                artifacts["transforms"] = None
+        artifacts["plugins"]["orchestrator"]["config"] = dict(config or {})
+        artifacts["dbt_profiles"]["tiny"]["outputs"] |= dict(outputs or {})
+        target = self.directory / "target"
+        target.mkdir(exist_ok=True)
+        (target / "compiled_artifacts.json").write_text(json.dumps(artifacts))
+        (self.directory / "dbt_project.yml").write_text(yaml.safe_dump(DBT_PROJECT))
+        if self.spec:
+            (self.directory / "floe.yaml").write_text(yaml.safe_dump(self.spec))
+        return self
+
+    def open(self) -> Product:
+        """Open the product as a code location would."""
+        return open_product(self.directory, progress=lambda _: None)
+
+    @property
+    def database(self) -> Path:
+        """The DuckDB file that the product builds."""
+        return self.directory / "target" / "tiny.duckdb"
+
+
+def job_of(definitions: dg.Definitions, name: str) -> dg.JobDefinition:
+    """Return a job of Definitions, by whatever name this Dagster has for that."""
+    resolve: Callable[[str], dg.JobDefinition] = getattr(
+        definitions, "resolve_job_def", None
+    ) or getattr(definitions, "get_job_def")  # noqa: B009  the name of Dagster 1.10
+    return resolve(name)
+
+
+def run(
+    product: Product,
+    instance: dg.DagsterInstance,
+    *,
+    select: Sequence[str] | None = None,
+    job: str = "tiny",
+    config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    partition: str | None = None,
+    listener: Callable[[Any], None] | None = None,
+) -> dg.ExecuteInProcessResult:
+    """Materialize a product in this process; `select` are asset names."""
+    definitions = build_definitions(product, listener=listener, echo=lambda _: None)
+    ops = {"ops": {f"{job}_dbt": {"config": dict(config)}}} if config else {}
+    return job_of(definitions, job).execute_in_process(
+        instance=instance,
+        raise_on_error=False,
+        asset_selection=[dg.AssetKey(name.split("/")) for name in select] if select else None,
+        run_config={**ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        tags=dict(tags or {}),
+        partition_key=partition,
+    )
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Return the names of what a run materialized, in order."""
+    return [
+        event.asset_key.to_user_string()
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key
+    ]
+
+
+def checked(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    """Return each evaluated check and whether it passed."""
+    return {item.check_name: item.passed for item in result.get_asset_check_evaluations()}
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """Return the message of the failed step."""
+    failed = [event for event in result.all_events if event.is_step_failure]
+    return failed[0].step_failure_data.error_display_string
