@@ -315,7 +315,33 @@ class _Placer:
             for uid, dbt in manifest.unit_tests.items():
                 if uid not in self.nodes:
                     self._place_unit_test(uid, dbt)
+        self._settle_quality_checks(every)
         return self.nodes
+
+    def _settle_quality_checks(self, every: Mapping[str, DbtNode]) -> None:
+        """Keep the quality checks that dbt has no test for and has a generic test to run with."""
+        meanings: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for dbt in every.values():
+            if dbt.test_metadata is not None and dbt.attached_node:
+                meanings[dbt.attached_node].append(
+                    _meaning(dbt.test_metadata.name, dbt.test_metadata.kwargs)
+                )
+        runnable = {uid.rpartition(".")[2] for uid in self.base.macros}
+        for uid, node in self.nodes.items():
+            kept = []
+            for check in node.quality_checks:
+                kind = check.type.rpartition(".")[2]
+                if _meaning(kind, check.arguments) in meanings[uid]:
+                    continue
+                if f"test_{kind}" in runnable:
+                    kept.append(check)
+                else:
+                    self.warnings.append(
+                        f"quality check '{check.name}' of '{node.name}': dbt has no generic test "
+                        f"'{check.type}', so it does not run. Install the dbt package that has it."
+                    )
+            if len(kept) != len(node.quality_checks):
+                self.nodes[uid] = replace(node, quality_checks=tuple(kept))
 
     def _place_node(self, uid: str, dbt: DbtNode) -> None:
         transform = self._transform_of(dbt)
@@ -571,6 +597,13 @@ class _Placer:
             tags=dbt.tags,
             dbt=dbt,
         )
+
+
+def _meaning(kind: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a generic test asserts: its name and arguments, the model aside."""
+    column = str(arguments.get("column_name", "")).casefold()
+    others = {key: arguments[key] for key in arguments if key not in {"model", "column_name"}}
+    return {"test": kind, "column": column, **others}
 
 
 def asset_path(dbt: DbtNode) -> AssetPath:

@@ -136,6 +136,7 @@ class DbtManifest(msgspec.Struct, frozen=True):
     functions: dict[str, DbtNode] = {}
     groups: dict[str, DbtGroup] = {}
     exposures: dict[str, DbtExposure] = {}
+    macros: dict[str, msgspec.Raw] = {}
 
 
 _decoder = msgspec.json.Decoder(DbtManifest)
