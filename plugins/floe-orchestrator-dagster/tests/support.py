@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 import yaml
+
 from floe_orchestrator_dagster.definitions import build_definitions
 from floe_orchestrator_dagster.product import Product, open_product
 

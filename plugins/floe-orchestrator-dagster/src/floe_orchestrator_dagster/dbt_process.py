@@ -102,9 +102,7 @@ class Reporter:
                 seen["columns"] = [[column.name, column.data_type] for column in columns]
                 # A view's count would run its query once more.
                 if self._row_counts and node.get("materialized") != "view":
-                    seen["rows"] = _scalar(
-                        adapter, "select count(*) from " + relation_info["relation_name"]
-                    )
+                    seen["rows"] = _count(adapter, relation_info["relation_name"])
             except Exception as error:  # noqa: BLE001
                 seen["problem"] = str(error)
             checks = self._checks.get(node["unique_id"], ())
@@ -115,7 +113,9 @@ class Reporter:
         return seen
 
 
-def _scalar(adapter: Any, sql: str) -> int:
+def _count(adapter: Any, relation: str) -> int:
+    """Return the number of rows of a relation, or of a query in parentheses with an alias."""
+    sql = f"select count(*) from {relation}"  # noqa: S608  dbt wrote the relation
     _, table = adapter.execute(sql, auto_begin=False, fetch=True)
     return int(table.rows[0][0])
 
@@ -129,7 +129,7 @@ def _evaluate(adapter: Any, relation: str, check: Mapping[str, Any]) -> dict[str
             project=check.get("package"),
             kwargs={"model": relation, **check["arguments"]},
         )
-        failures = _scalar(adapter, f"select count(*) from ({sql}) as floe_check")  # noqa: S608  dbt's own
+        failures = _count(adapter, f"({sql}) as floe_check")
     except Exception as error:  # noqa: BLE001
         return result | {"problem": str(error)}
     return result | {"failures": failures}

@@ -344,7 +344,8 @@ class _Step:
         *,
         last: bool,
     ) -> Iterator[Event]:
-        name = f"{self.context.run.run_id[:8]}-{self.context.op_execution_context.op_handle.name}-{number}-{attempt}"
+        step = self.context.op_execution_context.op_handle.name
+        name = f"{self.context.run.run_id[:8]}-{step}-{number}-{attempt}"
         command = self.product.command(
             "build",
             wave.target,

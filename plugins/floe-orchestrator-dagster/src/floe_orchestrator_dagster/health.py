@@ -35,42 +35,42 @@ def ask_version(url: str, deadline: float = DEADLINE_SECONDS) -> Answer:
     import httpx
 
     shown = _without_credentials(url)
-    tried = f"POST {shown}/graphql"
+    try:
+        found = _ask(url, deadline)
+    except httpx.TimeoutException:
+        found = f"no whole answer in {deadline:g} s. Is the webserver overloaded?"
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        said = str(error).replace(url, shown) or type(error).__name__
+        found = f"{said}. Is the webserver running?"
+    if isinstance(found, str):
+        return Answer(shown, problem=f"POST {shown}/graphql: {found}")
+    version = _version(found)
+    if version is None:
+        return Answer(
+            shown, problem=f"POST {shown}/graphql: the answer is not Dagster's. Check the URL."
+        )
+    return Answer(shown, version=version)
+
+
+def _ask(url: str, deadline: float) -> bytes | str:
+    """Return the body of the answer, or what is wrong with it."""
+    import httpx
+
     until = time.monotonic() + deadline
     body = bytearray()
-    try:
-        with (
-            httpx.Client(timeout=deadline / 2, follow_redirects=False) as client,
-            client.stream("POST", f"{url}/graphql", json={"query": "{ version }"}) as response,
-        ):
-            for chunk in response.iter_raw():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    return Answer(
-                        shown, problem=f"{tried}: the answer does not end. Check the URL."
-                    )
-                if time.monotonic() > until:
-                    return Answer(
-                        shown,
-                        problem=f"{tried}: no whole answer in {deadline:g} s. Try again later.",
-                    )
-            if response.status_code != httpx.codes.OK:
-                return Answer(
-                    shown,
-                    problem=f"{tried}: status {response.status_code}. "
-                    f"Check the URL, and what stands before the webserver.",
-                )
-    except httpx.TimeoutException:
-        return Answer(shown, problem=f"{tried}: no answer in time. Is the webserver overloaded?")
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        said = str(error).replace(url, shown)
-        return Answer(
-            shown, problem=f"{tried}: {said or type(error).__name__}. Is the webserver running?"
-        )
-    version = _version(bytes(body))
-    if version is None:
-        return Answer(shown, problem=f"{tried}: the answer is not Dagster's. Check the URL.")
-    return Answer(shown, version=version)
+    with (
+        httpx.Client(timeout=deadline / 2, follow_redirects=False) as client,
+        client.stream("POST", f"{url}/graphql", json={"query": "{ version }"}) as response,
+    ):
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                return "the answer does not end. Check the URL."
+            if time.monotonic() > until:
+                raise httpx.ReadTimeout("")
+        if response.status_code != httpx.codes.OK:
+            return f"status {response.status_code}. Check the URL, and what stands before it."
+    return bytes(body)
 
 
 def _version(body: bytes) -> str | None:

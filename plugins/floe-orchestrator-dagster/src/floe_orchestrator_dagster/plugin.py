@@ -248,7 +248,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             ValueError: the name is none that floe allows.
             ProductError: the file cannot be written.
         """
-        from floe_orchestrator_dagster.product import write_atomically
+        from floe_orchestrator_dagster.files import write_atomically
 
         if not _PRODUCT_NAME.fullmatch(product_name):
             raise ValueError(

@@ -7,20 +7,23 @@ import json
 import logging
 import os
 import shutil
-import stat
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
-from filelock import FileLock, Timeout
 
 from floe_orchestrator_dagster.config import PluginConfig, parse_config
 from floe_orchestrator_dagster.dbt import DbtCommand, run_dbt
 from floe_orchestrator_dagster.errors import PlanError, Problem, ProductError
+from floe_orchestrator_dagster.files import (
+    locked,
+    mtime,
+    read_bytes,
+    read_yaml,
+    writable_dir,
+    write_atomically,
+)
 from floe_orchestrator_dagster.plan import (
     CompiledProduct,
     DbtManifest,
@@ -32,6 +35,7 @@ from floe_orchestrator_dagster.plan import (
     resolve_computes,
     unknown_dependencies,
 )
+from floe_orchestrator_dagster.profiles import merged_outputs, write_profiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,7 +52,6 @@ PREPARE = "floe-dagster prepare"
 # A product of 10,000 models compiles to about 5 MB of artifacts and 200 MB of manifest.
 MAX_ARTIFACTS_BYTES = 256 * 2**20
 MAX_MANIFEST_BYTES = 4 * 2**30
-LOCK_TIMEOUT_SECONDS = 900
 RUNS_KEPT = 20
 # Set where the manifests were built with the image and must not be built again.
 PREPARED_ENV = "FLOE_PREPARED"
@@ -103,11 +106,7 @@ class Product:
             ProductError: if there is no dbt project.
         """
         if self.project_dir is None or self.profiles_dir is None:
-            raise ProductError(
-                f"Cannot run dbt for product '{self.plan.name}': no dbt project is known. Set "
-                f"{PROJECT_ENV} (or project_dir in plugins.orchestrator.config) to the directory "
-                f"of {DBT_PROJECT}, or load the product with load_product_definitions()."
-            )
+            raise self._without_project()
         return DbtCommand(
             verb=verb,
             project_dir=self.project_dir,
@@ -121,7 +120,7 @@ class Product:
     def new_run_dir(self, name: str, target: str) -> Path:
         """Return an empty directory for one dbt run, seeded for partial parsing; old ones go."""
         if self.target_dir is None:
-            raise ProductError(f"Product '{self.plan.name}' has no target directory to run in.")
+            raise self._without_project()
         runs = self.target_dir / "runs"
         path = runs / name
         try:
@@ -129,11 +128,18 @@ class Product:
             seed = self.target_dir / target / "partial_parse.msgpack"
             if seed.is_file():
                 shutil.copyfile(seed, path / seed.name)
-            for old in sorted(runs.iterdir(), key=_mtime)[:-RUNS_KEPT]:
+            for old in sorted(runs.iterdir(), key=mtime)[:-RUNS_KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise ProductError(f"Cannot prepare {path} for dbt: {error.strerror}.") from error
         return path
+
+    def _without_project(self) -> ProductError:
+        return ProductError(
+            f"Cannot run dbt for product '{self.plan.name}': no dbt project is known. Set "
+            f"{PROJECT_ENV} (or project_dir in plugins.orchestrator.config) to the directory "
+            f"of {DBT_PROJECT}, or load the product with load_product_definitions()."
+        )
 
 
 def open_product(
@@ -184,9 +190,11 @@ def load_project(
     force_parse: bool = False,
 ) -> Product:
     """Plan a compiled product on its dbt project; see `open_product`."""
-    dbt_project = _read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
-    target_dir = _writable(project_dir / str(dbt_project.get("target-path") or "target")) / "floe"
-    profile, outputs, default = _merged_outputs(compiled, project_dir, dbt_project, target_dir)
+    dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
+    target_dir = (
+        writable_dir(project_dir / str(dbt_project.get("target-path") or "target")) / "floe"
+    )
+    profile, outputs, default = merged_outputs(compiled, project_dir, dbt_project, target_dir)
     if not compiled.default_compute:
         compiled = replace(compiled, default_compute=default)
     adapters = {name: str(output.get("type", "")) for name, output in outputs.items()}
@@ -195,7 +203,7 @@ def load_project(
         # Without every target there is no manifest to compare with, but the rest can be checked.
         plan_product(compiled, computes, problems=problems)
     target = computes[compiled.default_compute].target
-    profiles_dir = _write_profiles(project_dir, profile, target, outputs)
+    profiles_dir = write_profiles(project_dir, profile, target, outputs)
     product = Product(
         plan=ProductPlan(compiled.name, {}, computes, compiled.default_compute),
         compiled=compiled,
@@ -281,25 +289,10 @@ def find_project(compiled: CompiledProduct, start: Path) -> Path | None:
     return None
 
 
-def _read_bytes(path: Path, limit: int, remedy: str) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise ProductError(
-                f"Cannot read {path}: it has {size:,} bytes, more than the {limit:,} that a "
-                f"product can need. {remedy}"
-            )
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise ProductError(f"Cannot find {path}. {remedy}") from error
-    except OSError as error:
-        raise ProductError(f"Cannot read {path}: {error.strerror}. {remedy}") from error
-
-
 def read_artifacts(path: Path) -> dict[str, Any]:
     """Return the compiled artifacts as a dictionary that has been checked to be JSON."""
     remedy = f"Compile again with `{COMPILE}`."
-    data = _read_bytes(path, MAX_ARTIFACTS_BYTES, remedy)
+    data = read_bytes(path, MAX_ARTIFACTS_BYTES, remedy)
     try:
         artifacts = json.loads(data.decode())
     except UnicodeDecodeError as error:
@@ -322,7 +315,7 @@ def read_artifacts(path: Path) -> dict[str, Any]:
 def read_manifest(path: Path) -> DbtManifest:
     """Return dbt's manifest, decoded."""
     remedy = f"Make it again with `{PREPARE} --force`."
-    data = _read_bytes(path, MAX_MANIFEST_BYTES, remedy)
+    data = read_bytes(path, MAX_MANIFEST_BYTES, remedy)
     try:
         return decode_manifest(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -409,156 +402,8 @@ def read_spec(*folders: Path) -> Mapping[str, Any]:
     """
     for folder in dict.fromkeys((folders[0], *folders[0].parents[:1], *folders[1:])):
         if (folder / "floe.yaml").is_file():
-            return _read_yaml(folder / "floe.yaml", "Correct it and compile again.")
+            return read_yaml(folder / "floe.yaml", "Correct it and compile again.")
     return {}
-
-
-def _read_yaml(path: Path, remedy: str) -> dict[str, Any]:
-    data = _read_bytes(path, MAX_ARTIFACTS_BYTES, remedy)
-    try:
-        content = yaml.safe_load(data.decode())
-    except UnicodeDecodeError as error:
-        raise ProductError(
-            f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}"
-        ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise ProductError(f"Cannot read {path}: not YAML{where}. {remedy}") from error
-    except RecursionError as error:
-        raise ProductError(f"Cannot read {path}: nested too deeply. {remedy}") from error
-    if not isinstance(content, dict):
-        raise ProductError(f"Cannot read {path}: it is no mapping. {remedy}")
-    return content
-
-
-def _merged_outputs(
-    compiled: CompiledProduct,
-    project_dir: Path,
-    dbt_project: Mapping[str, Any],
-    target_dir: Path,
-) -> tuple[str, dict[str, dict[str, Any]], str]:
-    """Return profile name, its outputs and the default one.
-
-    Compiled outputs win over the project's own profiles.yml; the plugin's config adds further.
-    """
-    name = str(dbt_project.get("profile") or compiled.name)
-    outputs: dict[str, dict[str, Any]] = {}
-    default = ""
-    for folder in (os.environ.get("DBT_PROFILES_DIR"), project_dir):
-        path = Path(folder) / "profiles.yml" if folder else None
-        if path is None or not path.is_file():
-            continue
-        profiles = _read_yaml(path, "Correct it.")
-        own = profiles.get(name) or profiles.get(compiled.name) or {}
-        outputs |= _outputs_of(own, path, name)
-        default = str(own.get("target") or default)
-    for compute, setting in compiled.config.computes.items():
-        if setting.output is not None:
-            outputs[setting.target or compute] = setting.output
-    profile: Mapping[str, Any] = compiled.profiles.get(compiled.name) or next(
-        iter(compiled.profiles.values()), {}
-    )
-    outputs |= _outputs_of(profile, Path(ARTIFACTS), f"dbt_profiles.{compiled.name}")
-    default = str(profile.get("target") or default)
-    if not outputs:
-        raise ProductError(
-            f"Cannot load product '{compiled.name}': no dbt output is known. Configure a compute "
-            f"plugin in manifest.yaml and compile again, or add profile '{name}' to "
-            f"{project_dir / 'profiles.yml'}."
-        )
-    for key, output in outputs.items():
-        if output.get("type") == "duckdb" and output.get("path", ":memory:") == ":memory:":
-            file = target_dir.parent / f"{compiled.name}.duckdb"
-            logger.warning(
-                "Output '%s' keeps DuckDB in memory, where every dbt run starts empty: using %s. "
-                "Set `path` in the compute's config to choose the file.",
-                key,
-                file,
-            )
-            outputs[key] = {**output, "path": str(file)}
-    return name, outputs, default if default in outputs else next(iter(outputs))
-
-
-def _outputs_of(profile: Any, path: Path, name: str) -> dict[str, dict[str, Any]]:
-    outputs = profile.get("outputs") if isinstance(profile, dict) else None
-    if profile and not isinstance(outputs, dict):
-        raise ProductError(f"Cannot use profile '{name}' of {path}: it has no `outputs` mapping.")
-    broken = [key for key, output in (outputs or {}).items() if not isinstance(output, dict)]
-    if broken:
-        raise ProductError(
-            f"Cannot use profile '{name}' of {path}: outputs {broken} are no mappings."
-        )
-    return dict(outputs or {})
-
-
-def _writable(preferred: Path) -> Path:
-    """Return `preferred` if it can be written to, else a private directory for it."""
-    try:
-        preferred.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return private_dir("target", str(preferred))
-    return preferred if os.access(preferred, os.W_OK) else private_dir("target", str(preferred))
-
-
-def private_dir(kind: str, key: str) -> Path:
-    """Return a directory that only this user can read (0700), one per `key`.
-
-    Raises:
-        ProductError: if somebody else owns that place.
-    """
-    digest = hashlib.sha256(key.encode()).hexdigest()[:20]
-    base = Path(tempfile.gettempdir()) / f"floe-dagster-{os.getuid()}"
-    for path in (base, base / kind, base / kind / digest):
-        try:
-            path.mkdir(mode=0o700, exist_ok=True)
-            found = path.lstat()
-        except OSError as error:
-            raise ProductError(
-                f"Cannot create private directory {path}: {error.strerror}."
-            ) from error
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise ProductError(f"Cannot use {path}: it belongs to somebody else. Set TMPDIR.")
-        if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
-            path.chmod(0o700)
-    return path
-
-
-def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        ProductError: if it cannot be written; no partial file is left.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise ProductError(f"Cannot write {path}: {error.strerror}.") from error
-
-
-def _write_profiles(
-    project_dir: Path, profile: str, target: str, outputs: Mapping[str, Mapping[str, Any]]
-) -> Path:
-    content = yaml.safe_dump(
-        {profile: {"target": target, "outputs": {k: dict(v) for k, v in outputs.items()}}}
-    )
-    # Content-addressed: a worker that holds an older profile keeps it through a new compile.
-    folder = private_dir("profiles", f"{project_dir}\n{content}")
-    path = folder / "profiles.yml"
-    if not path.is_file() or path.read_text() != content:
-        write_atomically(path, content, mode=0o600)
-    return folder
 
 
 def _fingerprint(project_dir: Path, dbt_project: Mapping[str, Any], profiles_dir: Path) -> str:
@@ -615,7 +460,7 @@ def _ensure_manifest(
             f"Cannot find {manifest}: {PREPARED_ENV} is set, so it should have been built with the "
             f"image. Run `{PREPARE}` in the product's directory at build time."
         )
-    with _locked(target_dir / f"{target}.lock"):
+    with locked(target_dir / f"{target}.lock"):
         if fresh() and not force_parse:
             return manifest
         progress(f"Parsing the dbt project of '{product.plan.name}' for target '{target}' ...")
@@ -624,19 +469,6 @@ def _ensure_manifest(
         _run_quietly(product.command("parse", target, folder))
         write_atomically(stamp, fingerprint)
     return manifest
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path, timeout=LOCK_TIMEOUT_SECONDS):
-            yield
-    except Timeout as error:
-        raise ProductError(
-            f"Waited {LOCK_TIMEOUT_SECONDS} s for another process to parse (lock {path}). If none "
-            "runs, remove that file."
-        ) from error
 
 
 def _install_packages(
@@ -651,12 +483,12 @@ def _install_packages(
         return
     installed = project_dir / str(dbt_project.get("packages-install-path") or "dbt_packages")
     wanted = any(
-        _read_yaml(project_dir / name, "Correct it.").get("packages")
+        read_yaml(project_dir / name, "Correct it.").get("packages")
         for name in ("packages.yml", "dependencies.yml")
         if (project_dir / name).is_file() and (project_dir / name).stat().st_size
     )
     if wanted and not installed.is_dir():
-        with _locked(target_dir / "deps.lock"):
+        with locked(target_dir / "deps.lock"):
             if not installed.is_dir():
                 progress(f"Installing the dbt packages of '{product.plan.name}' ...")
                 _run_quietly(product.command("deps", target, target_dir / target))
@@ -671,13 +503,6 @@ def _run_quietly(command: DbtCommand) -> None:
             f"Cannot {command.verb} the dbt project {command.project_dir} for target "
             f"'{command.target}'. dbt says: {said.strip()}"
         )
-
-
-def _mtime(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def load_all_manifests(product: Product) -> Sequence[tuple[str, dict[str, Any]]]:

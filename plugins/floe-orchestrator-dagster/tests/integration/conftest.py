@@ -67,9 +67,7 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
 
     def copied(name: str) -> Path:
         directory = tmp_path / name
-        shutil.copytree(
-            EXAMPLES / name, directory, ignore=shutil.ignore_patterns("target", "logs")
-        )
+        shutil.copytree(EXAMPLES / name, directory, ignore=shutil.ignore_patterns("target", "logs"))
         floe_compile(directory, definitions=True)
         return directory
 

@@ -111,7 +111,10 @@ def test_a_check_points_at_the_materialization_it_looked_at(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(
-        {"a": CHAIN["a"], "models/s.yml": "models: [{name: a, columns: [{name: id, data_tests: [unique]}]}]"}
+        {
+            "a": CHAIN["a"],
+            "models/s.yml": "models: [{name: a, columns: [{name: id, data_tests: [unique]}]}]",
+        }
     )
     result = run(tiny.compile([]).open(), instance)
     [evaluation] = result.get_asset_check_evaluations()
@@ -165,7 +168,14 @@ def test_checks_that_are_not_selected_do_not_run(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(
-        {"a": CHAIN["a"], "models/s.yml": "models: [{name: a, columns: [{name: id, data_tests: [unique, not_null]}]}]"}
+        {
+            "a": CHAIN["a"],
+            "models/s.yml": """
+models:
+  - name: a
+    columns: [{name: id, data_tests: [unique, not_null]}]
+""",
+        }
     )
     product = tiny.compile([]).open()
     from floe_orchestrator_dagster.definitions import build_definitions
@@ -336,8 +346,9 @@ def test_quality_checks_of_floe_yaml_run_where_dbt_has_none_of_that_meaning(
 def test_assets_of_another_op_downstream_run_in_the_same_run(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
-    from floe_orchestrator_dagster.definitions import build_definitions
     from support import job_of
+
+    from floe_orchestrator_dagster.definitions import build_definitions
 
     @dg.asset(deps=["c"])
     def report() -> None: ...
@@ -356,8 +367,7 @@ def test_isolation_compute_gives_a_step_per_run_of_nodes_on_one_compute(
 ) -> None:
     second = {"type": "duckdb", "path": "target/tiny.duckdb", "threads": 1}
     tiny.write(
-        CHAIN
-        | {"models/s.yml": "models: [{name: c, columns: [{name: id, data_tests: [unique]}]}]"}
+        CHAIN | {"models/s.yml": "models: [{name: c, columns: [{name: id, data_tests: [unique]}]}]"}
     )
     tiny.compile(
         [{"name": "a"}, {"name": "b", "compute": "other"}, {"name": "c"}],
@@ -389,7 +399,7 @@ import dagster as dg
 from support import run
 from floe_orchestrator_dagster.product import open_product
 with dg.DagsterInstance.ephemeral() as instance:
-    result = run(open_product(Path({directory!r})), instance, listener=lambda p: print(p, flush=True))
+    run(open_product(Path({directory!r})), instance, listener=lambda p: print(p, flush=True))
 """
 
 

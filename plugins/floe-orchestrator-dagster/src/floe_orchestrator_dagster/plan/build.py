@@ -200,10 +200,11 @@ def _transform_problems(product: CompiledProduct) -> Iterator[Problem]:
                 "Keep one of them in floe.yaml.",
             )
         seen.setdefault(transform.name, index)
+    graph: defaultdict[str, list[str]] = defaultdict(list)
+    for transform in product.transforms:
+        graph[transform.name] += transform.depends_on
     try:
-        TopologicalSorter(
-            {transform.name: transform.depends_on for transform in product.transforms}
-        ).prepare()
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         # graphlib gives each node before the one that needs it; floe.yaml reads the other way.
         cycle = " -> ".join(reversed(error.args[1]))

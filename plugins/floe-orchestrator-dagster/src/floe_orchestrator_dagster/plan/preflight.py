@@ -45,9 +45,9 @@ def _problems(plan: ProductPlan, manifests: Mapping[str, DbtManifest]) -> Iterat
                 f"'{producer_node.name}' is written as {written} on compute '{producer.name}' "
                 f"(target {producer.target}) but read as {read} on compute '{consumer.name}' "
                 f"(target {consumer.target}).",
-                f"Give it the same database, schema and alias for both targets "
-                f"(+database and +schema in dbt_project.yml, or `attach` one engine to the "
-                f"other under that database name), or build both on one compute.",
+                "Give it the same database, schema and alias for both targets "
+                "(+database and +schema in dbt_project.yml, or `attach` one engine to the "
+                "other under that database name), or build both on one compute.",
             )
 
 

@@ -1,0 +1,135 @@
+"""Reads and writes files whole or not at all, with errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from floe_orchestrator_dagster.errors import ProductError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_YAML_BYTES = 64 * 2**20
+LOCK_TIMEOUT_SECONDS = 900
+
+
+def read_bytes(path: Path, limit: int, remedy: str) -> bytes:
+    """Return a file's content, at most `limit` bytes; errors end with `remedy`."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise ProductError(
+                f"Cannot read {path}: it has {size:,} bytes, more than the {limit:,} that a "
+                f"product can need. {remedy}"
+            )
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ProductError(f"Cannot find {path}. {remedy}") from error
+    except OSError as error:
+        raise ProductError(f"Cannot read {path}: {error.strerror}. {remedy}") from error
+
+
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file; errors end with `remedy`."""
+    data = read_bytes(path, MAX_YAML_BYTES, remedy)
+    try:
+        content = yaml.safe_load(data.decode())
+    except UnicodeDecodeError as error:
+        raise ProductError(
+            f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}"
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise ProductError(f"Cannot read {path}: not YAML{where}. {remedy}") from error
+    except RecursionError as error:
+        raise ProductError(f"Cannot read {path}: nested too deeply. {remedy}") from error
+    if not isinstance(content, dict):
+        raise ProductError(f"Cannot read {path}: it is no mapping. {remedy}")
+    return content
+
+
+def writable_dir(preferred: Path) -> Path:
+    """Return `preferred` if it can be written to, else a private directory for it."""
+    try:
+        preferred.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return private_dir("target", str(preferred))
+    return preferred if os.access(preferred, os.W_OK) else private_dir("target", str(preferred))
+
+
+def private_dir(kind: str, key: str) -> Path:
+    """Return a directory that only this user can read (0700), one per `key`.
+
+    Raises:
+        ProductError: if somebody else owns that place.
+    """
+    digest = hashlib.sha256(key.encode()).hexdigest()[:20]
+    base = Path(tempfile.gettempdir()) / f"floe-dagster-{os.getuid()}"
+    for path in (base, base / kind, base / kind / digest):
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            found = path.lstat()
+        except OSError as error:
+            raise ProductError(
+                f"Cannot create private directory {path}: {error.strerror}."
+            ) from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise ProductError(f"Cannot use {path}: it belongs to somebody else. Set TMPDIR.")
+        if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
+            path.chmod(0o700)
+    return path
+
+
+def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ProductError: if it cannot be written; no partial file is left.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise ProductError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes honour."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path, timeout=LOCK_TIMEOUT_SECONDS):
+            yield
+    except Timeout as error:
+        raise ProductError(
+            f"Waited {LOCK_TIMEOUT_SECONDS} s for another process to parse (lock {path}). If none "
+            "runs, remove that file."
+        ) from error
+
+
+def mtime(path: Path) -> float:
+    """Return when a file was last written; 0.0 if it has gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
