@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import yaml
 
 from floe_orchestrator_dagster.definitions import build_definitions
@@ -142,3 +144,79 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
     """Return the message of the failed step."""
     failed = [event for event in result.all_events if event.is_step_failure]
     return failed[0].step_failure_data.error_display_string
+
+
+MANIFEST = {
+    "apiVersion": "floe.dev/v1",
+    "kind": "Manifest",
+    "metadata": {"name": "platform", "version": "1.0.0", "owner": "team@example.com"},
+    "plugins": {
+        "compute": {
+            "type": "duckdb",
+            "config": {"path": "target/{product_slug}.duckdb", "threads": 2},
+        },
+        "orchestrator": {"type": "dagster"},
+    },
+}
+
+
+def floe_product(
+    directory: Path, name: str, models: Sequence[str], schedule: Mapping[str, Any] | None = None
+) -> Path:
+    """Write floe.yaml and manifest.yaml of a product and compile it with the real floe CLI."""
+    spec: dict[str, Any] = {
+        "apiVersion": "floe.dev/v1",
+        "kind": "FloeSpec",
+        "metadata": {"name": name, "version": "1.0.0"},
+        "transforms": [{"name": model} for model in models],
+    }
+    if schedule is not None:
+        spec["schedule"] = dict(schedule)
+    (directory / "floe.yaml").write_text(yaml.safe_dump(spec))
+    (directory / "manifest.yaml").write_text(yaml.safe_dump(MANIFEST))
+    return floe_compile(directory, definitions=True)
+
+
+def asset_edges(definitions: dg.Definitions) -> set[tuple[str, str]]:
+    """Return the edges of the asset graph as Dagster resolves it: (parent, child) key strings."""
+    resolve = getattr(definitions, "resolve_asset_graph", None) or getattr(
+        definitions,
+        "get_asset_graph",  # the name of Dagster 1.10
+    )
+    graph = resolve()
+    return {
+        (parent.to_user_string(), key.to_user_string())
+        for key in graph.get_all_asset_keys()
+        for parent in graph.get(key).parent_keys
+    }
+
+
+def dbt(directory: Path, *words: str, profiles: Path, **environment: str) -> str:
+    """Run bare dbt in a project and return what it prints."""
+    done = subprocess.run(
+        [
+            str(BIN / "dbt"),
+            *("--no-use-colors", "--no-send-anonymous-usage-stats", "--no-version-check"),
+            *words,
+            *("--profiles-dir", str(profiles), "--target-path", "target/bare"),
+        ],
+        cwd=directory,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return done.stdout + done.stderr
+
+
+def tables(database: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every relation of a DuckDB file with its rows, sorted."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        names = connection.execute(
+            "select table_schema || '.' || table_name from information_schema.tables"
+        ).fetchall()
+        return {
+            name: sorted(connection.execute(f"select * from {name}").fetchall(), key=repr)
+            for (name,) in names
+        }

@@ -10,41 +10,15 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
-from support import EXAMPLES, TinyProject, floe_compile
+from support import EXAMPLES, TinyProject, floe_compile, floe_product
 
 
 @pytest.fixture(scope="session")
 def compiled_template(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Artifacts of a one-model product from the real compiler; tests put their models into it."""
     directory = tmp_path_factory.mktemp("template")
-    (directory / "floe.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "floe.dev/v1",
-                "kind": "FloeSpec",
-                "metadata": {"name": "tiny", "version": "1.0.0"},
-                "transforms": [{"name": "a"}],
-            }
-        )
-    )
-    (directory / "manifest.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "floe.dev/v1",
-                "kind": "Manifest",
-                "metadata": {"name": "platform", "version": "1.0.0", "owner": "team@example.com"},
-                "plugins": {
-                    "compute": {
-                        "type": "duckdb",
-                        "config": {"path": "target/{product_slug}.duckdb", "threads": 2},
-                    },
-                    "orchestrator": {"type": "dagster"},
-                },
-            }
-        )
-    )
-    artifacts: dict[str, Any] = json.loads(floe_compile(directory).read_text())
+    compiled = floe_product(directory, "tiny", ["a"])
+    artifacts: dict[str, Any] = json.loads(compiled.read_text())
     return artifacts
 
 
