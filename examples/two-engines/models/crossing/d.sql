@@ -1,0 +1,1 @@
+select rest, count(*) as n from {{ ref('c') }} group by rest

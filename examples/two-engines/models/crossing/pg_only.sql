@@ -1,0 +1,1 @@
+select max(so_far)::numeric(10, 2) as top from {{ ref('b') }}

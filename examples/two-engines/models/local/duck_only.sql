@@ -1,0 +1,1 @@
+select list(id) as ids from {{ ref('numbers') }}
