@@ -102,6 +102,7 @@ class NodeFinished:
     started_at: str = ""
     finished_at: str = ""
     attempt: int = 1
+    invocation_id: str = ""
 
 
 Progress = NodeStarted | NodeFinished
@@ -512,6 +513,7 @@ class _Step:
             metadata={
                 "failed": [*self.failed],
                 "skipped": [*self.skipped],
+                "crashes": [*self.crashes],
             },
             # A retry of the step would be a retry of everything: `retries` retries nodes.
             allow_retries=False,
@@ -601,6 +603,7 @@ def _finished(message: Mapping[str, Any], compute: str, attempt: int) -> NodeFin
         started_at=node.get("node_started_at", ""),
         finished_at=node.get("node_finished_at", ""),
         attempt=attempt,
+        invocation_id=message["info"].get("invocation_id", ""),
     )
 
 

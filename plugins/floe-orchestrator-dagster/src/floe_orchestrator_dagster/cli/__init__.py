@@ -1,0 +1,188 @@
+"""The command line `floe-dagster`: check, prepare and run a compiled product."""
+
+# rich, Dagster and floe-core are imported inside functions: `floe-dagster --help` is to be quick.
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from floe_orchestrator_dagster.cli.exits import (
+    DBT_UNUSABLE,
+    EXIT_CODES,
+    INTERRUPTED,
+    PROBLEMS_FOUND,
+    PRODUCT_WRONG,
+)
+from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIRECTORY = click.argument(
+    "directory",
+    metavar="[DIR]",
+    default=".",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+JSON = click.option("as_json", "--json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="floe-orchestrator-dagster", prog_name="floe-dagster")
+def main() -> None:
+    """Check, prepare and run a floe data product on Dagster and dbt.
+
+    DIR is the product's directory: the one of compiled_artifacts.json, or of its target folder.
+    """
+    if not sys.warnoptions:
+        # Dagster's notes on beta features are for whoever writes Definitions, not who runs them.
+        warnings.simplefilter("ignore")
+
+
+@main.command(epilog=f"Exit codes: 0 sound; {PROBLEMS_FOUND} problems found; 2 usage.")
+@DIRECTORY
+@click.option(
+    "--graph",
+    "picture",
+    metavar="FILE.svg",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a picture of the plan, coloured by compute.",
+)
+@JSON
+def check(directory: Path, picture: Path | None, *, as_json: bool) -> None:
+    """Plan the product in DIR and show its computes, dbt runs and problems."""
+    from floe_orchestrator_dagster.cli.check import checked, show
+    from floe_orchestrator_dagster.cli.screen import console
+
+    with _reporting(as_json=as_json, product_wrong=PROBLEMS_FOUND):
+        product, said = checked(directory, console(stderr=True), picture)
+        show(product, said, as_json=as_json)
+
+
+@main.command(
+    epilog=f"Exit codes: 0 prepared; 2 usage; {PRODUCT_WRONG} the product or its files are wrong; "
+    f"{DBT_UNUSABLE} dbt could not run."
+)
+@DIRECTORY
+@click.option("--force", is_flag=True, help="Make the manifests again also when they are fresh.")
+@JSON
+def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
+    """Build the dbt manifest of every compute of the product in DIR.
+
+    With the manifests built and FLOE_PREPARED=1 set, a deployed code location starts without dbt.
+    """
+    from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
+    from floe_orchestrator_dagster.product import open_product
+
+    with _reporting(as_json=as_json):
+        errors = console(stderr=True)
+        with collected_warnings() as said:
+            product = open_product(directory, progress=progress_to(errors), force_parse=force)
+        for line in said:
+            errors.print(f"warning: {line}", style="yellow")
+        made = {target: str(path) for target, path in product.manifest_paths.items()}
+        if as_json:
+            click.echo(json.dumps({"product": product.plan.name, "manifests": made}, indent=2))
+            return
+        for target, path in made.items():
+            click.echo(f"target {target}: {path}")
+
+
+@main.command(epilog=f"\b\n{EXIT_CODES}")
+@DIRECTORY
+@click.option(
+    "--select",
+    "-s",
+    "select",
+    metavar="SEL",
+    multiple=True,
+    help="What to build and test; several add up. Default: everything. See above.",
+)
+@click.option(
+    "--exclude", metavar="SEL", multiple=True, help="What to leave out, in the same words."
+)
+@click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds.")
+@click.option("--empty", is_flag=True, help="Build schemas only, reading no rows.")
+@click.option("variables", "--vars", metavar="JSON|YAML", help="Variables for dbt: a mapping.")
+@click.option("--partition", metavar="KEY", help="Partition to build, for partitioned products.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of dbt, else the profile's.")
+@click.option("--job", metavar="NAME", help="Job to run, where the product has several.")
+@click.option("--no-checks", is_flag=True, help="Build without running any test.")
+@click.option("--verbose", "-v", is_flag=True, help="Print dbt's own log lines too, on stderr.")
+@JSON
+def run(
+    directory: Path,
+    variables: str | None,
+    *,
+    as_json: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Materialize the product in DIR through Dagster, without a server.
+
+    Where DAGSTER_HOME is set the results are kept in that Dagster instance; else only the tables
+    stay. On a terminal the view is live; elsewhere each finished node is one line whose fields
+    (number, status, kind, compute, name, rows, seconds) are at least two spaces apart. With
+    --json these lines go to stderr.
+
+    SEL is in dbt's syntax (`orders`, `+orders`, `tag:daily`, `path:models/marts`,
+    `config.materialized:view`, `source:raw+`, ...), and dbt itself selects, as `dbt build` would.
+    It is taken for Dagster's asset selection syntax where it begins with `dagster:`, and where it
+    holds one of `key:`, `kind:`, `owner:`, `code_location:`, `table_name:`, `column:`,
+    `column_tag:`, a double quote, a parenthesis, or the words `and`, `or`, `not`. `tag:` and
+    `group:` alone are dbt's; `dbt:` in front makes any selection dbt's.
+    """
+    from floe_orchestrator_dagster.cli.run import Asked, run_product
+
+    asked = Asked(variables=_mapping(variables), as_json=as_json, verbose=verbose, **options)
+    with _reporting(as_json=as_json):
+        code = run_product(directory, asked)
+    if code:
+        sys.exit(code)
+
+
+def _mapping(text: str | None) -> dict[str, Any]:
+    """Return the variables of --vars, as dbt reads them: YAML, of which JSON is a part."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text or "{}")
+    except yaml.YAMLError as error:
+        raise click.BadParameter(
+            f"{text!r} is neither JSON nor YAML.", param_hint="--vars"
+        ) from error
+    if not isinstance(value, dict):
+        raise click.BadParameter(
+            f"{text!r} is no mapping. Write '{{name: value}}'.", param_hint="--vars"
+        )
+    return {str(key): item for key, item in value.items()}
+
+
+@contextmanager
+def _reporting(*, as_json: bool, product_wrong: int = PRODUCT_WRONG) -> Iterator[None]:
+    """Print an error of ours without a traceback, and leave with its exit code."""
+    try:
+        yield
+    except FloeDagsterError as error:
+        if as_json:
+            problems = error.problems if isinstance(error, PlanError) else ()
+            document = {
+                "success": False,
+                "error": str(error),
+                "problems": [
+                    {"path": problem.path, "found": problem.found, "fix": problem.fix}
+                    for problem in problems
+                ],
+            }
+            click.echo(json.dumps(document, indent=2))
+        click.echo(str(error), err=True)
+        sys.exit(DBT_UNUSABLE if isinstance(error, DbtError) else product_wrong)
+    except KeyboardInterrupt:
+        click.echo("Interrupted: dbt was stopped.", err=True)
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,142 @@
+"""`floe-dagster check`: the plan of a product as tables or as one JSON document."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
+from floe_orchestrator_dagster.errors import ProductError
+from floe_orchestrator_dagster.plan import waves
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from floe_orchestrator_dagster.plan import ProductPlan, Wave
+    from floe_orchestrator_dagster.product import Product
+
+KINDS = ("model", "seed", "snapshot")
+
+
+def checked(
+    directory: Path, errors: Console, picture: Path | None
+) -> tuple[Product, Sequence[str]]:
+    """Return the product and the warnings of planning it; write its picture if one is asked for.
+
+    Raises:
+        FloeDagsterError: whatever would stop Dagster from loading the product.
+    """
+    from dagster import DagsterError, Definitions
+
+    from floe_orchestrator_dagster.definitions import build_definitions
+    from floe_orchestrator_dagster.files import write_atomically
+    from floe_orchestrator_dagster.graph import draw
+    from floe_orchestrator_dagster.product import open_product
+
+    with collected_warnings() as said:
+        product = open_product(directory, progress=progress_to(errors))
+        if picture is not None:
+            # A product whose schedule is wrong can be looked at all the same.
+            write_atomically(picture, draw(product.plan))
+        try:
+            Definitions.validate_loadable(build_definitions(product))
+        except DagsterError as error:
+            raise ProductError(
+                f"Cannot load product '{product.plan.name}' in Dagster, which says: {error}"
+            ) from error
+    return product, said
+
+
+def show(product: Product, said: Sequence[str], *, as_json: bool) -> None:
+    """Print what was planned."""
+    plan = product.plan
+    runs = waves(plan, [*plan.assets], [*plan.checks])
+    if as_json:
+        click.echo(json.dumps(_document(product, runs, said), indent=2))
+        return
+    out = console()
+    out.print(f"Data product {plan.name} {plan.version}".rstrip())
+    if not plan.assets:
+        out.print("It has no models, seeds or snapshots: nothing is to be built.")
+    else:
+        out.print(_computes_table(plan, runs))
+        out.print(_runs_table(plan, runs))
+    for line in said:
+        out.print(f"warning: {line}", style="yellow")
+    out.print("No problems found.", style="green")
+
+
+def _counts(plan: ProductPlan, compute: str, runs: Sequence[Wave]) -> dict[str, Any]:
+    kinds: list[str] = [node.kind for node in plan.assets.values() if node.compute == compute]
+    place = plan.computes[compute]
+    return {
+        "compute": compute,
+        "target": place.target,
+        "adapter": place.adapter,
+        **{f"{kind}s": kinds.count(kind) for kind in KINDS},
+        "tests": sum(check.compute == compute for check in plan.checks.values())
+        + sum(len(node.quality_checks) for node in plan.assets.values() if node.compute == compute),
+        "dbt_runs": sum(wave.target == place.target for wave in runs),
+    }
+
+
+def _document(product: Product, runs: Sequence[Wave], said: Sequence[str]) -> dict[str, Any]:
+    plan = product.plan
+    return {
+        "product": plan.name,
+        "version": plan.version,
+        "success": True,
+        "project_dir": str(product.project_dir),
+        "computes": [_counts(plan, compute, runs) for compute in plan.computes],
+        "waves": [
+            {
+                "number": number,
+                "compute": wave.compute,
+                "target": wave.target,
+                "nodes": list(wave.nodes),
+                "tests": [*wave.checks, *_quality_checks(plan, wave)],
+            }
+            for number, wave in enumerate(runs, 1)
+        ],
+        "warnings": list(said),
+        "problems": [],
+    }
+
+
+def _quality_checks(plan: ProductPlan, wave: Wave) -> list[str]:
+    return [f"{uid}#{check.name}" for uid in wave.nodes for check in plan.nodes[uid].quality_checks]
+
+
+def _computes_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Computes", title_justify="left")
+    for header in ("compute", "target", "adapter"):
+        table.add_column(header, overflow="fold")
+    for header in ("models", "seeds", "snapshots", "tests", "dbt runs"):
+        table.add_column(header, justify="right")
+    for compute in plan.computes:
+        table.add_row(*(Text(str(value)) for value in _counts(plan, compute, runs).values()))
+    return table
+
+
+def _runs_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="dbt runs of a full build, in order", title_justify="left")
+    table.add_column("number", justify="right")
+    table.add_column("compute", overflow="fold")
+    for header in ("nodes", "tests"):
+        table.add_column(header, justify="right")
+    for number, wave in enumerate(runs, 1):
+        tests = len(wave.checks) + len(_quality_checks(plan, wave))
+        table.add_row(str(number), Text(wave.compute), str(len(wave.nodes)), str(tests))
+    return table

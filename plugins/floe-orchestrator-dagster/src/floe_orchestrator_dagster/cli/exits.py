@@ -1,0 +1,20 @@
+"""Exit codes of the command line, and what each means."""
+
+from __future__ import annotations
+
+PROBLEMS_FOUND = 1
+FAILED = 1
+USAGE = 2
+PRODUCT_WRONG = 3
+DBT_UNUSABLE = 4
+INTERRUPTED = 130
+
+EXIT_CODES = """\
+Exit codes:
+    0  everything was built and no test of error severity failed
+    1  a node or a test failed, or was skipped
+    2  wrong usage, or a selection of nothing
+    3  the product or its files are wrong
+    4  dbt could not run at all
+  130  interrupted; dbt was stopped
+"""

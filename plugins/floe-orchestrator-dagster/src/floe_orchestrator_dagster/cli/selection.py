@@ -1,0 +1,144 @@
+"""`--select` and `--exclude`: from dbt's or Dagster's selection syntax to nodes of the plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from floe_orchestrator_dagster.dbt import run_dbt
+from floe_orchestrator_dagster.errors import DbtError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from floe_orchestrator_dagster.product import Product
+    from floe_orchestrator_dagster.specs import Specs
+
+DAGSTER, DBT = "dagster:", "dbt:"
+# What Dagster's syntax has and dbt's has not. `tag:` and `group:` are in both, so they are dbt's.
+_DAGSTER_MARKS = re.compile(
+    r"""["()]|(?:^|\s)(?:and|or|not)(?:\s|$)
+    |(?<![\w.])(?:key|kind|owner|code_location|table_name|column|column_tag):""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def is_dagster(selection: str) -> bool:
+    """Tell whether a selection is in Dagster's syntax; the rule is in `run --help`."""
+    if selection.startswith(DAGSTER):
+        return True
+    return not selection.startswith(DBT) and _DAGSTER_MARKS.search(selection) is not None
+
+
+def select_nodes(
+    product: Product,
+    specs: Specs,
+    select: Sequence[str],
+    exclude: Sequence[str],
+    warn: Callable[[str], None],
+) -> tuple[list[str], list[str]]:
+    """Return the assets and the checks that are selected, by unique id, in the plan's order.
+
+    Raises:
+        click.BadParameter: nothing is selected, or a selection cannot be read.
+    """
+    for option, words in (("--select", select), ("--exclude", exclude)):
+        for word in words:
+            _refuse_flags(option, word)
+    of_dagster = [word.removeprefix(DAGSTER) for word in select if is_dagster(word)]
+    of_dbt = [word.removeprefix(DBT) for word in select if not is_dagster(word)]
+    without = [word.removeprefix(DBT) for word in exclude if not is_dagster(word)]
+    chosen: set[str] = set()
+    if of_dbt or (without and not of_dagster):
+        chosen |= _by_dbt(product, of_dbt, without, warn)
+    elif not select:
+        chosen |= {*specs.plan.assets, *specs.plan.checks}
+    for word in of_dagster:
+        chosen |= _by_dagster(specs, word, "--select")
+    if of_dagster and without:
+        chosen -= _by_dbt(product, without, (), warn)
+    for word in exclude:
+        if is_dagster(word):
+            chosen -= _by_dagster(specs, word.removeprefix(DAGSTER), "--exclude")
+    assets = [uid for uid in specs.plan.assets if uid in chosen]
+    checks = [uid for uid in specs.plan.checks if uid in chosen]
+    if not assets and not checks:
+        raise click.BadParameter(_nothing(select, exclude, chosen), param_hint="--select")
+    return assets, checks
+
+
+def _refuse_flags(option: str, word: str) -> None:
+    if not word.strip() or word.lstrip().startswith("-"):
+        raise click.BadParameter(f"{word!r} is no selection.", param_hint=option)
+
+
+def _nothing(select: Sequence[str], exclude: Sequence[str], chosen: Iterable[str]) -> str:
+    asked = " ".join([*select, *(f"--exclude {word}" for word in exclude)])
+    others = sorted(chosen)
+    found = f" Only {others[0]} and the like match, which Dagster does not build." if others else ""
+    return (
+        f"'{asked}' selects no model, seed, snapshot or test of this product.{found} "
+        "`floe-dagster check` shows what there is."
+    )
+
+
+def _by_dbt(
+    product: Product,
+    select: Sequence[str],
+    exclude: Sequence[str],
+    warn: Callable[[str], None],
+) -> set[str]:
+    """Ask dbt which nodes a selection means; returns unique ids of every resource type."""
+    target = product.plan.computes[product.plan.default_compute].target
+    flags = [
+        *("--output", "json", "--output-keys", "unique_id"),
+        *(["--select", *select] if select else []),
+        *(["--exclude", *exclude] if exclude else []),
+    ]
+    run_dir = product.new_run_dir(f"select-{os.getpid()}", target)
+    found: set[str] = set()
+    said: list[str] = []
+    try:
+        with run_dbt(product.command("ls", target, run_dir, flags=tuple(flags))) as run:
+            for message in run:
+                info: dict[str, Any] = message["info"]
+                # dbt has renamed this event before, so it is known by what it says.
+                if info["msg"].startswith('{"unique_id"'):
+                    found.add(json.loads(info["msg"])["unique_id"])
+                elif info["level"] == "error":
+                    said.append(info["msg"])
+                elif info["name"] == "NoNodesForSelectionCriteria":
+                    warn(info["msg"])
+    finally:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    if run.success:
+        return found
+    if said:
+        reason = " ".join(said[0].removeprefix("Encountered an error:").split())
+        words = " ".join([*select, *exclude])
+        raise click.BadParameter(
+            f"dbt cannot read '{words}': {reason}.", param_hint="--select / --exclude"
+        )
+    raise DbtError(f"Cannot select nodes: {run.exception or 'dbt gave no reason'}")
+
+
+def _by_dagster(specs: Specs, text: str, option: str) -> set[str]:
+    """Ask Dagster which assets a selection means; their checks come with them."""
+    from dagster import AssetsDefinition, AssetSelection, DagsterError
+
+    try:
+        selection = AssetSelection.from_string(text)
+        known = [AssetsDefinition(specs=[*specs.assets.values(), *specs.sources])]
+        keys = selection.resolve(known, allow_missing=True)
+    except (DagsterError, ValueError) as error:
+        raise click.BadParameter(
+            f"Dagster cannot read '{text}': {str(error).splitlines()[0]}", param_hint=option
+        ) from error
+    found = {uid for uid, key in specs.keys.items() if key in keys}
+    plan = specs.plan
+    return found | {uid for uid, check in plan.checks.items() if check.on in found}
