@@ -15,7 +15,7 @@ import dagster as dg
 import duckdb
 import yaml
 
-from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from floe_orchestrator_dagster.product import Product, open_product
 
 BIN = Path(sys.executable).parent
@@ -94,14 +94,6 @@ class TinyProject:
         return self.directory / "target" / "tiny.duckdb"
 
 
-def job_of(definitions: dg.Definitions, name: str) -> dg.JobDefinition:
-    """Return a job of Definitions, by whatever name this Dagster has for that."""
-    resolve: Callable[[str], dg.JobDefinition] = getattr(
-        definitions, "resolve_job_def", None
-    ) or getattr(definitions, "get_job_def")  # noqa: B009  the name of Dagster 1.10
-    return resolve(name)
-
-
 def run(
     product: Product,
     instance: dg.DagsterInstance,
@@ -116,7 +108,7 @@ def run(
     """Materialize a product in this process; `select` are asset names."""
     definitions = build_definitions(product, listener=listener, echo=lambda _: None)
     ops = {"ops": {f"{job}_dbt": {"config": dict(config)}}} if config else {}
-    return job_of(definitions, job).execute_in_process(
+    return job_named(definitions, job).execute_in_process(
         instance=instance,
         raise_on_error=False,
         asset_selection=[dg.AssetKey(name.split("/")) for name in select] if select else None,
@@ -179,11 +171,7 @@ def floe_product(
 
 def asset_edges(definitions: dg.Definitions) -> set[tuple[str, str]]:
     """Return the edges of the asset graph as Dagster resolves it: (parent, child) key strings."""
-    resolve = getattr(definitions, "resolve_asset_graph", None) or getattr(
-        definitions,
-        "get_asset_graph",  # the name of Dagster 1.10
-    )
-    graph = resolve()
+    graph = definitions.resolve_asset_graph()
     return {
         (parent.to_user_string(), key.to_user_string())
         for key in graph.get_all_asset_keys()

@@ -20,6 +20,7 @@ from dagster import (
     BackfillPolicy,
     BetaWarning,
     Definitions,
+    JobDefinition,
     PreviewWarning,
     TimeWindowPartitionsDefinition,
     define_asset_job,
@@ -93,6 +94,19 @@ def build_definitions(
             # One step needs no second process, and no second load of these Definitions.
             executor=in_process_executor if product.config.isolation == "product" else None,
         )
+
+
+def job_named(definitions: Definitions, name: str) -> JobDefinition:
+    """Return a resolved job of Definitions, by the name that this Dagster has for that."""
+    resolve: Callable[[str], JobDefinition] = getattr(definitions, "resolve_job_def", None) or (
+        definitions.get_job_def  # until Dagster 1.10
+    )
+    return resolve(name)
+
+
+def step_names(product: Product) -> Sequence[str]:
+    """Return the op names of a product's steps, in the order in which they run."""
+    return [name for name, _ in _segments(product)]
 
 
 def build_transform_assets(
@@ -196,18 +210,28 @@ def _assets(
     listener: Listener | None,
     echo: Callable[[str], None] | None,
 ) -> list[AssetsDefinition]:
+    steps = []
+    for name, wave in _segments(product):
+        if wave is None:
+            nodes, checks = specs.assets, [*specs.checks]
+        else:
+            nodes = {uid: specs.assets[uid] for uid in wave.nodes if uid in specs.assets}
+            quality = [uid for uid in specs.checks if "#" in uid and uid.partition("#")[0] in nodes]
+            checks = [*wave.checks, *quality]
+        steps.append(_step(name, product, specs, nodes, checks, listener, echo, wave))
+    return steps
+
+
+def _segments(product: Product) -> list[tuple[str, Wave | None]]:
+    """Return the steps of a product by op name: one of everything, or one a wave."""
     name = f"{dagster_name(product.plan.name)}_dbt"
     if product.config.isolation == "product":
-        return [_step(name, product, specs, specs.assets, [*specs.checks], listener, echo, None)]
-    segments = waves(product.plan, [*specs.assets], [*product.plan.checks])
-    steps = []
-    for number, wave in enumerate(segments, 1):
-        nodes = {uid: specs.assets[uid] for uid in wave.nodes if uid in specs.assets}
-        quality = [uid for uid in specs.checks if uid.partition("#")[0] in nodes and "#" in uid]
-        step = f"{name}_{number}_{dagster_name(wave.compute)}"
-        checks = [*wave.checks, *quality]
-        steps.append(_step(step, product, specs, nodes, checks, listener, echo, wave))
-    return steps
+        return [(name, None)]
+    every = waves(product.plan, [*product.plan.assets], [*product.plan.checks])
+    return [
+        (f"{name}_{number}_{dagster_name(wave.compute)}", wave)
+        for number, wave in enumerate(every, 1)
+    ]
 
 
 def _step(

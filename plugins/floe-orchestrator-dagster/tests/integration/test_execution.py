@@ -187,9 +187,9 @@ models:
         | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("a"), "unique_a_id")),
     )
     merged = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
-    from support import job_of
+    from floe_orchestrator_dagster.definitions import job_named
 
-    result = job_of(merged, "no_checks").execute_in_process(instance=instance)
+    result = job_named(merged, "no_checks").execute_in_process(instance=instance)
     assert checked(result) == {"unique_a_id": True}
 
 
@@ -346,9 +346,7 @@ def test_quality_checks_of_floe_yaml_run_where_dbt_has_none_of_that_meaning(
 def test_assets_of_another_op_downstream_run_in_the_same_run(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
-    from support import job_of
-
-    from floe_orchestrator_dagster.definitions import build_definitions
+    from floe_orchestrator_dagster.definitions import build_definitions, job_named
 
     @dg.asset(deps=["c"])
     def report() -> None: ...
@@ -358,7 +356,7 @@ def test_assets_of_another_op_downstream_run_in_the_same_run(
         build_definitions(product, echo=lambda _: None),
         dg.Definitions(assets=[report], jobs=[dg.define_asset_job("all", "*")]),
     )
-    result = job_of(merged, "all").execute_in_process(instance=instance)
+    result = job_named(merged, "all").execute_in_process(instance=instance)
     assert materialized(result) == ["a", "b", "c", "report"]
 
 

@@ -1,4 +1,4 @@
-"""Projects that nobody here wrote: compiled by floe, validated and built, compared with bare dbt."""
+"""Projects that nobody here wrote: compiled by floe, built, compared with bare dbt."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import dbt.include.starter_project
 import dbt_metricflow.cli
 import pytest
 import yaml
-from floe_orchestrator_dagster.definitions import build_definitions
-from floe_orchestrator_dagster.product import Product, open_product
 from support import BIN, asset_edges, checked, floe_product, materialized, run, tables
 from support import dbt as bare_dbt
+
+from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.product import Product, open_product
 
 
 def starter(directory: Path) -> Path:

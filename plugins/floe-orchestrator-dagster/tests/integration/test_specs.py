@@ -1,0 +1,106 @@
+"""Our specs are those of `@dbt_assets` and its stock translator, but for what specs.py lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
+from floe_orchestrator_dagster.product import Product, load_all_manifests, open_product
+from floe_orchestrator_dagster.specs import Specs
+
+# `build_definitions` means to use what Dagster calls beta, and says so; here specs are made bare.
+# The whole manifest and translator hung on each spec, and dbt Cloud's id of the project.
+pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+NOT_OURS = {
+    "dagster_dbt/manifest",
+    "dagster_dbt/dagster_dbt_translator",
+    "dagster_dbt/project_id",
+}
+OURS = "floe/"
+
+
+@pytest.fixture
+def shop(example: Callable[[str], Path]) -> Product:
+    return open_product(example("shop"), progress=lambda _: None)
+
+
+def comparable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in metadata.items()
+        if key not in NOT_OURS
+        and not key.startswith(OURS)
+        and key != "dagster/code_references"
+    }
+
+
+def test_specs_equal_those_of_dagster_dbt(shop: Product) -> None:
+    [(_, manifest)] = load_all_manifests(shop)
+    specs = Specs(shop.plan, project_dir=shop.project_dir)
+    stock = DagsterDbtTranslator(DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
+    assert specs.assets
+    for uid, ours in specs.assets.items():
+        theirs = stock.get_asset_spec(manifest, uid, None)
+        assert ours.key == theirs.key
+        assert {dep.asset_key for dep in ours.deps} == {dep.asset_key for dep in theirs.deps}
+        assert ours.description == theirs.description
+        assert ours.code_version == theirs.code_version
+        assert ours.automation_condition == theirs.automation_condition
+        assert ours.kinds == theirs.kinds
+        assert ours.group_name == (theirs.group_name or "shop")
+        assert set(theirs.owners) <= set(ours.owners)
+        assert theirs.tags.items() <= ours.tags.items()
+        assert comparable(ours.metadata) == comparable(theirs.metadata)
+    for uid, check in specs.checks.items():
+        on = shop.plan.nodes[uid.partition("#")[0]].on
+        if not uid.startswith("test.") or "#" in uid:
+            continue
+        theirs_on = stock.get_asset_spec(manifest, on, None)
+        expected = stock.get_asset_check_spec(theirs_on, manifest, uid, None)
+        if expected is None:
+            # A singular test with several parents: dagster-dbt only observes it.
+            assert uid == "test.shop.orders_and_payments_agree"
+            continue
+        assert check.key == expected.key
+        assert check.blocking == expected.blocking
+        assert set(check.additional_deps) == set(expected.additional_deps)
+
+
+def test_a_users_own_translator_is_honoured(shop: Product) -> None:
+    class Prefixed(DagsterDbtTranslator):
+        def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> Any:
+            return super().get_asset_key(dbt_resource_props).with_prefix("mine")
+
+        def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+            return "theirs" if dbt_resource_props["resource_type"] == "model" else None
+
+    manifests = dict(load_all_manifests(shop))
+    specs = Specs(
+        shop.plan, project_dir=shop.project_dir, translator=Prefixed(), manifests=manifests
+    )
+    orders = specs.assets["model.shop.orders"]
+    assert orders.key.to_user_string() == "mine/orders"
+    assert orders.group_name == "theirs"
+    assert orders.metadata["floe/compute"] == "duckdb"
+    assert {dep.asset_key.to_user_string() for dep in orders.deps} == {
+        "mine/stg_orders",
+        "mine/stg_payments",
+    }
+
+
+def test_the_artifacts_show_on_the_asset(shop: Product) -> None:
+    specs = Specs(shop.plan, project_dir=shop.project_dir)
+    orders = specs.assets["model.shop.orders"]
+    assert orders.tags["layer"] == "gold"
+    assert orders.metadata["floe/quality_tier"] == "gold"
+    assert orders.metadata["floe/product"] == "shop"
+    assert orders.owners == ["finance@example.com"]
+    assert specs.assets["model.shop.stg_orders"].owners == []
+    assert "weekly_report" in specs.assets["model.shop.customers"].metadata["floe/exposures"]
+    [reference] = orders.metadata["dagster/code_references"].code_references
+    assert reference.file_path.endswith("models/marts/orders.sql")
+    assert json.dumps(sorted(specs.checks))

@@ -1,0 +1,41 @@
+"""The promises that other people's code stands on."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import floe_orchestrator_dagster as package
+from floe_core.plugins.orchestrator import OrchestratorPlugin
+from floe_orchestrator_dagster.loader import load_product_definitions
+from floe_orchestrator_dagster.plugin import DagsterOrchestratorPlugin
+
+
+def test_the_package_exports_these_names() -> None:
+    assert package.__all__ == ["DagsterOrchestratorPlugin", "load_product_definitions"]
+    for name in package.__all__:
+        assert getattr(package, name)
+
+
+def test_every_method_keeps_the_signature_of_the_abc() -> None:
+    for name in OrchestratorPlugin.__abstractmethods__:
+        theirs, ours = getattr(OrchestratorPlugin, name), getattr(DagsterOrchestratorPlugin, name)
+        if isinstance(theirs, property):
+            assert isinstance(ours, property)
+            continue
+        assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+
+
+def test_the_door_of_generated_files_takes_name_and_directory() -> None:
+    parameters = list(inspect.signature(load_product_definitions).parameters)
+    assert parameters[:2] == ["product_name", "project_dir"]
+
+
+def test_a_dbt_process_imports_no_dagster() -> None:
+    code = (
+        "import sys, floe_orchestrator_dagster.dbt_process;"
+        "print([m for m in ('dagster', 'floe_core', 'pydantic') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
