@@ -432,7 +432,7 @@ def test_a_broken_product_gets_one_clear_error(
     before = files_below(tiny.directory)
     done = CliRunner().invoke(main, ["check", str(tiny.directory)])
     assert done.stderr.replace(str(tiny.directory), "DIR").rstrip("\n") == MESSAGES[name]
-    assert done.exit_code == 3
+    assert done.exit_code == 1
     assert files_below(tiny.directory) == before
 
 
@@ -446,7 +446,7 @@ def test_dbt_that_cannot_parse_says_why_without_a_traceback(tiny: TinyProject) -
         env={key: value for key, value in os.environ.items() if key != "FLOE_PREPARED"},
         timeout=120,
     )
-    assert done.returncode == 3
+    assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"Cannot parse the dbt project {tiny.directory} for target 'dev'. dbt says: " in (
         done.stderr

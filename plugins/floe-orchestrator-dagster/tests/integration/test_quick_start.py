@@ -33,14 +33,15 @@ class Server:
         self.port = free_port()
         self.log = home / "dev.log"
         environment = {key: value for key, value in os.environ.items() if key != "FLOE_PREPARED"}
-        self.process = subprocess.Popen(
-            [str(BIN / "dagster"), "dev", "-f", "target/definitions.py", "-p", str(self.port)],
-            cwd=directory,
-            env={**environment, "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"},
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(BIN / "dagster"), "dev", "-f", "target/definitions.py", "-p", str(self.port)],
+                cwd=directory,
+                env={**environment, "DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def ask(self, query: str, **variables: Any) -> Any:
         answer = httpx.post(
