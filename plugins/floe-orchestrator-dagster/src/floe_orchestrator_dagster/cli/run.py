@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,11 +25,18 @@ from dagster import (
 
 from floe_orchestrator_dagster.cli.exits import DBT_UNUSABLE, FAILED, INTERRUPTED, PRODUCT_WRONG
 from floe_orchestrator_dagster.cli.live import LiveView, PlainView, Result, View
+from floe_orchestrator_dagster.cli.report import (
+    Failure,
+    Recorder,
+    document,
+    failure_of,
+    summarize,
+    times,
+)
 from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
 from floe_orchestrator_dagster.cli.selection import select_nodes
 from floe_orchestrator_dagster.definitions import build_definitions
 from floe_orchestrator_dagster.errors import did_you_mean, known
-from floe_orchestrator_dagster.execution import BUILT, NodeFinished, NodeStarted
 from floe_orchestrator_dagster.plan import dagster_name, waves
 from floe_orchestrator_dagster.product import Product, open_product
 from floe_orchestrator_dagster.specs import Specs, quality_check_id
@@ -39,11 +46,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
-
-    from floe_orchestrator_dagster.execution import Progress
-
-PASSED = frozenset({"pass", "success"})
-CHECKS = frozenset({"test", "unit_test", "quality_check"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +74,6 @@ class Asked:
         return config if self.threads is None else config | {"threads": self.threads}
 
 
-class Recorder:
-    """Keeps the last result of every planned node and passes each on to the view."""
-
-    def __init__(self, planned: Mapping[str, Result], view: View) -> None:
-        self.planned = planned
-        self.view = view
-        self.results: dict[str, Result] = {}
-        self.invocations: set[str] = set()
-
-    def __call__(self, progress: Progress) -> None:
-        """Take what dbt told."""
-        planned = self.planned.get(progress.unique_id)
-        if planned is None:
-            # dbt builds functions for the nodes that call them; Dagster knows nothing of those.
-            return
-        if isinstance(progress, NodeStarted):
-            self.view.started(replace(planned, compute=progress.compute))
-        else:
-            self.invocations.add(progress.invocation_id)
-            self.finish(_result(planned, progress))
-
-    def finish(self, result: Result) -> None:
-        """Note and show one result."""
-        self.results[result.unique_id] = result
-        self.view.finished(result)
-
-    def all(self) -> list[Result]:
-        """Return a result for every planned node."""
-        return [self.results.get(uid, planned) for uid, planned in self.planned.items()]
-
-
-def _result(planned: Result, finished: NodeFinished) -> Result:
-    return replace(
-        planned,
-        compute=finished.compute,
-        status=finished.status,
-        rows=finished.rows,
-        seconds=finished.seconds,
-        message=finished.message,
-    )
-
-
 def run_product(directory: Path, asked: Asked) -> int:
     """Materialize a product and print what happened; returns the exit code.
 
@@ -127,28 +87,32 @@ def run_product(directory: Path, asked: Asked) -> int:
         product = open_product(directory, progress=progress_to(errors))
     for line in said:
         errors.print(f"warning: {line}", style="yellow")
+
+    def echo(line: str) -> None:
+        if asked.verbose:
+            errors.print(line, style="dim")
+
+    recorder = Recorder()
+    definitions = build_definitions(product, listener=recorder, echo=echo)
     specs = Specs(product.plan, project_dir=product.project_dir)
-    assets, checks = _chosen(product, specs, asked, errors)
+    assets, checks = _chosen(product, specs, definitions, asked, errors)
+    if not assets and not checks:
+        out.print(f"Data product {product.plan.name} has nothing to build.")
+        if asked.as_json:
+            click.echo(json.dumps(document(product, recorder, Failure(), 0.0), indent=2))
+        return 0
+    job = _job(product, specs, definitions, asked, assets, checks)
+    assets, checks = _of_job(specs, definitions, job, assets, checks)
     planned = _planned(product, specs, assets, checks, with_quality=not asked.no_checks)
     runs = waves(product.plan, assets, checks)
-    if not planned:
-        out.print(f"Data product {product.plan.name} has nothing to build.")
-        return 0
     with _instance(out) as instance:
         _apply_pool_limits(product, instance, errors)
         out.print(
-            f"{product.plan.name}: {len(planned)} nodes planned ({len(assets)} to build, "
-            f"{len(planned) - len(assets)} tests) in {_times(len(runs), 'dbt run')}"
+            f"{product.plan.name}: {times(len(planned), 'node')} planned ({len(assets)} to build, "
+            f"{len(planned) - len(assets)} to test) in {times(len(runs), 'dbt run')}"
         )
         view: View = LiveView(out, planned) if out.is_terminal else PlainView(out, planned)
-        recorder = Recorder(planned, view)
-
-        def echo(line: str) -> None:
-            if asked.verbose:
-                errors.print(line, style="dim")
-
-        definitions = build_definitions(product, listener=recorder, echo=echo)
-        job = _job(product, specs, definitions, asked, assets, checks)
+        recorder.begin(planned, view)
         began = time.monotonic()
         try:
             result = job.execute_in_process(
@@ -161,7 +125,7 @@ def run_product(directory: Path, asked: Asked) -> int:
                 partition_key=asked.partition,
             )
             _add_quality_checks(recorder, specs, result)
-            failure = _failure(result)
+            failure = failure_of(result)
             for uid in failure.skipped:
                 if uid not in recorder.results and uid in planned:
                     recorder.finish(replace(planned[uid], status="skipped"))
@@ -173,14 +137,14 @@ def run_product(directory: Path, asked: Asked) -> int:
         finally:
             view.close()
         seconds = time.monotonic() - began
-    _summarize(out, recorder, failure, seconds, success=result.success)
+    summarize(out, recorder, failure, seconds, success=result.success)
     if asked.as_json:
-        click.echo(json.dumps(_document(product, recorder, failure, seconds, result), indent=2))
+        click.echo(json.dumps(document(product, recorder, failure, seconds, result), indent=2))
     return _exit_code(result, recorder, failure)
 
 
 def _chosen(
-    product: Product, specs: Specs, asked: Asked, errors: Console
+    product: Product, specs: Specs, definitions: Definitions, asked: Asked, errors: Console
 ) -> tuple[list[str], list[str]]:
     if not asked.select and not asked.exclude:
         assets, checks = [*specs.plan.assets], [*specs.plan.checks]
@@ -189,7 +153,9 @@ def _chosen(
         def warn(line: str) -> None:
             errors.print(f"warning: {line}", style="yellow")
 
-        assets, checks = select_nodes(product, specs, asked.select, asked.exclude, warn)
+        assets, checks = select_nodes(
+            product, specs, definitions, asked.select, asked.exclude, warn
+        )
     return assets, [] if asked.no_checks else checks
 
 
@@ -290,6 +256,21 @@ def _job(
     return job
 
 
+def _of_job(
+    specs: Specs,
+    definitions: Definitions,
+    job: JobDefinition,
+    assets: Sequence[str],
+    checks: Sequence[str],
+) -> tuple[list[str], list[str]]:
+    """Leave out what belongs to another job: a product has one for each of its partitionings."""
+    if len([*(definitions.jobs or ())]) == 1:
+        return [*assets], [*checks]
+    own = [uid for uid in assets if specs.partitions(uid) == job.partitions_def]
+    on = {*own, *(specs.plan.sources if job.partitions_def is None else ())}
+    return own, [uid for uid in checks if specs.plan.nodes[uid].on in on]
+
+
 def resolve_job(definitions: Definitions, name: str) -> JobDefinition:
     """Return a job of Definitions, by whatever name this Dagster has for that."""
     resolve = getattr(definitions, "resolve_job_def", None) or definitions.get_job_def
@@ -337,109 +318,6 @@ def _check_status(evaluation: AssetCheckEvaluation) -> str:
     if evaluation.passed:
         return "pass"
     return "warn" if evaluation.severity.value == "WARN" else "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why steps failed: what they skipped, how dbt crashed, errors that are no node's."""
-
-    skipped: tuple[str, ...] = ()
-    crashes: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
-    kinds: frozenset[str] = frozenset()
-
-
-def _failure(result: ExecuteInProcessResult) -> Failure:
-    skipped: dict[str, None] = {}
-    crashes: list[str] = []
-    others: list[str] = []
-    kinds: set[str] = set()
-    for event in result.all_events:
-        if not event.is_step_failure:
-            if event.is_run_failure and not kinds and event.message:
-                others.append(event.message)
-            continue
-        data = event.step_failure_data
-        if data.user_failure_data is not None:
-            metadata = data.user_failure_data.metadata
-            skipped.update(dict.fromkeys(_listed(metadata, "skipped")))
-            crashes += _listed(metadata, "crashes")
-            kinds.add("Failure")
-            continue
-        error = data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        kinds.add((error.cls_name if error else None) or "")
-        others.append(error.message.strip() if error else data.error_display_string)
-    return Failure(tuple(skipped), tuple(crashes), tuple(others), frozenset(kinds))
-
-
-def _listed(metadata: Mapping[str, Any], key: str) -> list[str]:
-    value = getattr(metadata.get(key), "value", None)
-    return [str(item) for item in value] if isinstance(value, (list, tuple)) else []
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _failed(result: Result) -> bool:
-    good = PASSED | {"warn"} if result.kind in CHECKS else BUILT
-    return result.status not in good | {"skipped", "not run"}
-
-
-def _counts(recorder: Recorder) -> dict[str, int]:
-    results = recorder.all()
-    tests = [result.status for result in results if result.kind in CHECKS]
-    nodes = [result for result in results if result.kind not in CHECKS]
-    return {
-        "built": sum(result.status in BUILT for result in nodes),
-        "failed": sum(_failed(result) for result in nodes),
-        "skipped": sum(result.status in {"skipped", "not run"} for result in results),
-        "tests_passed": sum(status in PASSED for status in tests),
-        "tests_warned": tests.count("warn"),
-        "tests_failed": sum(_failed(result) for result in results if result.kind in CHECKS),
-    }
-
-
-def _summarize(
-    out: Console, recorder: Recorder, failure: Failure, seconds: float, *, success: bool
-) -> None:
-    counts = _counts(recorder)
-    for result in recorder.all():
-        if _failed(result) or (result.status == "warn" and result.message):
-            style = "red" if _failed(result) else "yellow"
-            out.print(
-                f"{result.status}: {result.kind} {result.name}: {result.message}", style=style
-            )
-    for line in (*failure.crashes, *failure.errors):
-        out.print(line, style="red")
-    out.print(
-        f"{counts['built']} built, {counts['failed']} failed, {counts['skipped']} skipped; tests: "
-        f"{counts['tests_passed']} passed, {counts['tests_warned']} warned, "
-        f"{counts['tests_failed']} failed; {seconds:.1f} s in "
-        f"{_times(len(recorder.invocations), 'dbt run')}",
-        style="green" if success else "red",
-    )
-
-
-def _document(
-    product: Product,
-    recorder: Recorder,
-    failure: Failure,
-    seconds: float,
-    result: ExecuteInProcessResult,
-) -> dict[str, Any]:
-    return {
-        "product": product.plan.name,
-        "success": result.success,
-        "run_id": result.run_id,
-        "seconds": round(seconds, 3),
-        "dbt_runs": len(recorder.invocations),
-        "counts": _counts(recorder),
-        "errors": [*failure.crashes, *failure.errors],
-        "nodes": [asdict(item) for item in recorder.all()],
-    }
 
 
 def _exit_code(result: ExecuteInProcessResult, recorder: Recorder, failure: Failure) -> int:

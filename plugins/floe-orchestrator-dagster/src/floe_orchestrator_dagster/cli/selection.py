@@ -16,6 +16,8 @@ from floe_orchestrator_dagster.errors import DbtError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from dagster import Definitions
+
     from floe_orchestrator_dagster.product import Product
     from floe_orchestrator_dagster.specs import Specs
 
@@ -38,6 +40,7 @@ def is_dagster(selection: str) -> bool:
 def select_nodes(
     product: Product,
     specs: Specs,
+    definitions: Definitions,
     select: Sequence[str],
     exclude: Sequence[str],
     warn: Callable[[str], None],
@@ -59,12 +62,12 @@ def select_nodes(
     elif not select:
         chosen |= {*specs.plan.assets, *specs.plan.checks}
     for word in of_dagster:
-        chosen |= _by_dagster(specs, word, "--select")
+        chosen |= _by_dagster(specs, definitions, word, "--select")
     if of_dagster and without:
         chosen -= _by_dbt(product, without, (), warn)
     for word in exclude:
         if is_dagster(word):
-            chosen -= _by_dagster(specs, word.removeprefix(DAGSTER), "--exclude")
+            chosen -= _by_dagster(specs, definitions, word.removeprefix(DAGSTER), "--exclude")
     assets = [uid for uid in specs.plan.assets if uid in chosen]
     checks = [uid for uid in specs.plan.checks if uid in chosen]
     if not assets and not checks:
@@ -127,13 +130,16 @@ def _by_dbt(
     raise DbtError(f"Cannot select nodes: {run.exception or 'dbt gave no reason'}")
 
 
-def _by_dagster(specs: Specs, text: str, option: str) -> set[str]:
+def _by_dagster(specs: Specs, definitions: Definitions, text: str, option: str) -> set[str]:
     """Ask Dagster which assets a selection means; their checks come with them."""
     from dagster import AssetsDefinition, AssetSelection, DagsterError
 
     try:
         selection = AssetSelection.from_string(text)
-        known = [AssetsDefinition(specs=[*specs.assets.values(), *specs.sources])]
+        # Of the real assets: what no step builds is a source to Dagster, and left out.
+        known = [item for item in definitions.assets or () if isinstance(item, AssetsDefinition)]
+        if specs.sources:
+            known.append(AssetsDefinition(specs=specs.sources))
         keys = selection.resolve(known, allow_missing=True)
     except (DagsterError, ValueError) as error:
         raise click.BadParameter(

@@ -1,0 +1,176 @@
+"""What became of a run: recorded as it happens, told at its end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from floe_orchestrator_dagster.execution import BUILT, NodeFinished, NodeStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagster import ExecuteInProcessResult
+    from rich.console import Console
+
+    from floe_orchestrator_dagster.cli.live import Result, View
+    from floe_orchestrator_dagster.execution import Progress
+    from floe_orchestrator_dagster.product import Product
+
+PASSED = frozenset({"pass", "success"})
+CHECKS = frozenset({"test", "unit_test", "quality_check"})
+
+
+class Recorder:
+    """Keeps the last result of every planned node and passes each on to the view."""
+
+    def __init__(self) -> None:
+        self.planned: Mapping[str, Result] = {}
+        self.view: View | None = None
+        self.results: dict[str, Result] = {}
+        self.invocations: set[str] = set()
+
+    def begin(self, planned: Mapping[str, Result], view: View) -> None:
+        """Expect these nodes, which are known only once the Definitions exist."""
+        self.planned, self.view = planned, view
+
+    def __call__(self, progress: Progress) -> None:
+        """Take what dbt told."""
+        planned = self.planned.get(progress.unique_id)
+        if planned is None:
+            # dbt builds functions for the nodes that call them; Dagster knows nothing of those.
+            return
+        if isinstance(progress, NodeStarted):
+            if self.view is not None:
+                self.view.started(replace(planned, compute=progress.compute))
+        else:
+            self.invocations.add(progress.invocation_id)
+            self.finish(_result(planned, progress))
+
+    def finish(self, result: Result) -> None:
+        """Note and show one result."""
+        self.results[result.unique_id] = result
+        if self.view is not None:
+            self.view.finished(result)
+
+    def all(self) -> list[Result]:
+        """Return a result for every planned node."""
+        return [self.results.get(uid, planned) for uid, planned in self.planned.items()]
+
+
+def _result(planned: Result, finished: NodeFinished) -> Result:
+    return replace(
+        planned,
+        compute=finished.compute,
+        status=finished.status,
+        rows=finished.rows,
+        seconds=finished.seconds,
+        message=finished.message,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why steps failed: what they skipped, how dbt crashed, errors that are no node's."""
+
+    skipped: tuple[str, ...] = ()
+    crashes: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    kinds: frozenset[str] = frozenset()
+
+
+def failure_of(result: ExecuteInProcessResult) -> Failure:
+    """Return why a run failed; empty if it did not."""
+    skipped: dict[str, None] = {}
+    crashes: list[str] = []
+    others: list[str] = []
+    kinds: set[str] = set()
+    for event in result.all_events:
+        if not event.is_step_failure:
+            if event.is_run_failure and not kinds and event.message:
+                others.append(event.message)
+            continue
+        data = event.step_failure_data
+        if data.user_failure_data is not None:
+            metadata = data.user_failure_data.metadata
+            skipped.update(dict.fromkeys(_listed(metadata, "skipped")))
+            crashes += _listed(metadata, "crashes")
+            kinds.add("Failure")
+            continue
+        error = data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        kinds.add((error.cls_name if error else None) or "")
+        others.append(error.message.strip() if error else data.error_display_string)
+    return Failure(tuple(skipped), tuple(crashes), tuple(others), frozenset(kinds))
+
+
+def _listed(metadata: Mapping[str, Any], key: str) -> list[str]:
+    value = getattr(metadata.get(key), "value", None)
+    return [str(item) for item in value] if isinstance(value, (list, tuple)) else []
+
+
+def times(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural where it is due."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _failed(result: Result) -> bool:
+    good = PASSED | {"warn"} if result.kind in CHECKS else BUILT
+    return result.status not in good | {"skipped", "not run"}
+
+
+def _counts(recorder: Recorder) -> dict[str, int]:
+    results = recorder.all()
+    tests = [result.status for result in results if result.kind in CHECKS]
+    nodes = [result for result in results if result.kind not in CHECKS]
+    return {
+        "built": sum(result.status in BUILT for result in nodes),
+        "failed": sum(_failed(result) for result in nodes),
+        "skipped": sum(result.status in {"skipped", "not run"} for result in results),
+        "tests_passed": sum(status in PASSED for status in tests),
+        "tests_warned": tests.count("warn"),
+        "tests_failed": sum(_failed(result) for result in results if result.kind in CHECKS),
+    }
+
+
+def summarize(
+    out: Console, recorder: Recorder, failure: Failure, seconds: float, *, success: bool
+) -> None:
+    """Print each failure with its message, then one line of counts."""
+    counts = _counts(recorder)
+    for result in recorder.all():
+        if _failed(result) or (result.status == "warn" and result.message):
+            style = "red" if _failed(result) else "yellow"
+            out.print(
+                f"{result.status}: {result.kind} {result.name}: {result.message}", style=style
+            )
+    for line in (*failure.crashes, *failure.errors):
+        out.print(line, style="red")
+    out.print(
+        f"{counts['built']} built, {counts['failed']} failed, {counts['skipped']} skipped; tests: "
+        f"{counts['tests_passed']} passed, {counts['tests_warned']} warned, "
+        f"{counts['tests_failed']} failed; {seconds:.1f} s in "
+        f"{times(len(recorder.invocations), 'dbt run')}",
+        style="green" if success else "red",
+    )
+
+
+def document(
+    product: Product,
+    recorder: Recorder,
+    failure: Failure,
+    seconds: float,
+    result: ExecuteInProcessResult | None = None,
+) -> dict[str, Any]:
+    """Return the run as one JSON document."""
+    return {
+        "product": product.plan.name,
+        "success": result is None or result.success,
+        "run_id": result.run_id if result else None,
+        "seconds": round(seconds, 3),
+        "dbt_runs": len(recorder.invocations),
+        "counts": _counts(recorder),
+        "errors": [*failure.crashes, *failure.errors],
+        "nodes": [asdict(item) for item in recorder.all()],
+    }
