@@ -77,9 +77,12 @@ def parse_config(raw: Mapping[str, Any] | None) -> PluginConfig:
         ConfigError: listing every wrong key at once, with near matches.
     """
     try:
-        return PluginConfig.model_validate(dict(raw or {}))
+        return PluginConfig.model_validate({} if raw is None else raw)
     except ValidationError as error:
-        problems = [_explain(item["loc"], item["type"], item["msg"]) for item in error.errors()]
+        # A field that takes one of two shapes is wrong once, not once for each.
+        problems = dict.fromkeys(
+            _explain(item["loc"], item["type"], item["msg"]) for item in error.errors()
+        )
     raise ConfigError(
         "Cannot use plugins.orchestrator.config of the platform manifest: "
         + "; ".join(problems)
@@ -88,7 +91,12 @@ def parse_config(raw: Mapping[str, Any] | None) -> PluginConfig:
 
 
 def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    if "resources" in loc:
+        loc = loc[: loc.index("resources") + 1]
+        message = "expected small, medium, large, or {requests: {cpu: '1', ...}, limits: {...}}"
     path = ".".join(map(str, loc)) or "(the whole section)"
+    if kind == "model_type":
+        message = "expected keys with values"
     if kind != "extra_forbidden":
         return f"{path}: {message[:1].lower()}{message[1:]}"
     siblings: Iterable[str] = (

@@ -76,5 +76,6 @@ def known(names: Iterable[str]) -> str:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for a near match among `names`, else an empty string."""
-    near = get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    spelled = {known_name.casefold(): known_name for known_name in sorted(names)}
+    near = get_close_matches(name.casefold(), spelled, n=1, cutoff=0.6)
+    return f" Did you mean '{spelled[near[0]]}'?" if near else ""

@@ -1,11 +1,9 @@
 """Planning: which nodes exist, what feeds what, and on which compute each is built."""
 
-from floe_orchestrator_dagster.plan.build import (
+from floe_orchestrator_dagster.plan.build import plan_product
+from floe_orchestrator_dagster.plan.compiled import (
     CompiledProduct,
     Transform,
-    asset_path,
-    dagster_name,
-    plan_product,
     resolve_computes,
     unknown_dependencies,
 )
@@ -18,6 +16,7 @@ from floe_orchestrator_dagster.plan.model import (
     ProductPlan,
     QualityCheck,
 )
+from floe_orchestrator_dagster.plan.names import asset_path, dagster_name
 from floe_orchestrator_dagster.plan.preflight import preflight
 from floe_orchestrator_dagster.plan.waves import Wave, blocked_by_check, downstream, waves
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from graphlib import TopologicalSorter
+from itertools import compress
+from operator import and_, or_
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ AssetPath = tuple[str, ...]
 
 ASSET_KINDS = frozenset({"model", "seed", "snapshot"})
 CHECK_KINDS = frozenset({"test", "unit_test"})
+# No relations of their own: what reads them really reads what they read.
+INLINED_KINDS = frozenset({"ephemeral", "function"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Node:
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """Everything that Dagster and dbt need to know of a product, with no file or clock behind it."""
+    """Everything that Dagster and dbt need to know of a product; no file or clock behind it."""
 
     name: str
     nodes: Mapping[str, Node]
@@ -90,14 +94,15 @@ class ProductPlan:
     warnings: tuple[str, ...] = ()
 
     @cached_property
+    def order(self) -> Sequence[str]:
+        """Every node behind all that it reads, boundary edges included."""
+        graph = {uid: (*node.parents, *node.after) for uid, node in self.nodes.items()}
+        return [uid for uid in TopologicalSorter(graph).static_order() if uid in self.nodes]
+
+    @cached_property
     def assets(self) -> Mapping[str, Node]:
         """Models, seeds and snapshots by unique id, in dependency order."""
-        order = TopologicalSorter({uid: node.parents for uid, node in self.nodes.items()})
-        return {
-            uid: self.nodes[uid]
-            for uid in order.static_order()
-            if uid in self.nodes and self.nodes[uid].kind in ASSET_KINDS
-        }
+        return {uid: self.nodes[uid] for uid in self.order if self.nodes[uid].kind in ASSET_KINDS}
 
     @cached_property
     def sources(self) -> Mapping[str, Node]:
@@ -111,24 +116,8 @@ class ProductPlan:
 
     @cached_property
     def folded_parents(self) -> Mapping[str, tuple[str, ...]]:
-        """Parents that are assets or sources, seen through ephemerals; sorted, without repeats."""
-        folded: dict[str, tuple[str, ...]] = {}
-        graph = {uid: node.parents for uid, node in self.nodes.items()}
-        for uid in TopologicalSorter(graph).static_order():
-            node = self.nodes.get(uid)
-            if node is None:
-                continue
-            found: set[str] = set()
-            for parent in node.parents:
-                seen = self.nodes.get(parent)
-                if seen is None:
-                    continue
-                if seen.kind in ASSET_KINDS or seen.kind == "source":
-                    found.add(parent)
-                elif seen.kind == "ephemeral":
-                    found.update(folded[parent])
-            folded[uid] = tuple(sorted(found))
-        return folded
+        """Parents that are assets or sources, seen through what dbt inlines; sorted, no repeats."""
+        return fold(self.nodes, self.order)
 
     @cached_property
     def checks_on(self) -> Mapping[str, tuple[str, ...]]:
@@ -146,6 +135,35 @@ class ProductPlan:
             for parent in {*self.folded_parents[uid], *node.after}:
                 grouped[parent].append(uid)
         return {parent: tuple(uids) for parent, uids in grouped.items()}
+
+    @cached_property
+    def _below(self) -> Mapping[str, int]:
+        """Assets below each node as bits, numbered as in `assets`.
+
+        Bits make the assets below many nodes at once a few operations on integers.
+        """
+        own = {uid: 1 << number for number, uid in enumerate(self.assets)}
+        below = dict.fromkeys(self.nodes, 0)
+        for uid in reversed(self.order):
+            if self.nodes[uid].kind in CHECK_KINDS:
+                continue
+            reached = below[uid] | own.get(uid, 0)
+            for parent in (*self.nodes[uid].parents, *self.nodes[uid].after):
+                if parent in below:
+                    below[parent] |= reached
+        return below
+
+    def below_any(self, unique_ids: Iterable[str]) -> set[str]:
+        """Return the assets below at least one of the given nodes."""
+        return self._decode(reduce(or_, (self._below.get(uid, 0) for uid in unique_ids), 0))
+
+    def below_all(self, unique_ids: Iterable[str]) -> set[str]:
+        """Return the assets below every one of the given nodes; of no nodes, none."""
+        found = [self._below[uid] for uid in unique_ids if uid in self._below]
+        return self._decode(reduce(and_, found)) if found else set()
+
+    def _decode(self, bits: int) -> set[str]:
+        return set(compress(self.assets, map(int, reversed(f"{bits:b}"))))
 
     def target_of(self, unique_id: str) -> str:
         """Return the dbt target that a node runs on."""
@@ -167,3 +185,23 @@ class ProductPlan:
                 if node.kind == "function":
                     found[parent] = None
         return tuple(found)
+
+
+def fold(nodes: Mapping[str, Node], order: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return what each node reads, with what dbt inlines replaced by what that reads.
+
+    `order` names the nodes, each behind its parents.
+    """
+    folded: dict[str, tuple[str, ...]] = {}
+    for uid in order:
+        found: set[str] = set()
+        for parent in nodes[uid].parents:
+            node = nodes.get(parent)
+            if node is None:
+                continue
+            if node.kind in INLINED_KINDS:
+                found.update(folded[parent])
+            elif node.kind not in CHECK_KINDS:
+                found.add(parent)
+        folded[uid] = tuple(sorted(found))
+    return folded

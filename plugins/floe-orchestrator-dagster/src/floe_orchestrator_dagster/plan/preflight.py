@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from floe_orchestrator_dagster.errors import Problem
+from floe_orchestrator_dagster.plan.model import ASSET_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,38 +26,46 @@ def preflight(plan: ProductPlan, manifests: Mapping[str, DbtManifest]) -> tuple[
 def _problems(plan: ProductPlan, manifests: Mapping[str, DbtManifest]) -> Iterator[Problem]:
     seen: set[tuple[str, str]] = set()
     for uid, node in plan.nodes.items():
-        if node.kind in {"source", "ephemeral", "function", "unit_test"} or not node.compute:
+        consumer = plan.computes.get(node.compute)
+        # A unit test reads what its model reads, on its model's compute.
+        if consumer is None or (node.kind not in ASSET_KINDS and node.kind != "test"):
             continue
-        consumer = plan.computes[node.compute]
         for parent in plan.folded_parents[uid]:
             producer_node = plan.nodes[parent]
-            if producer_node.kind == "source":
-                continue
-            producer = plan.computes[producer_node.compute]
-            if producer.target == consumer.target or (parent, consumer.target) in seen:
+            producer = plan.computes.get(producer_node.compute)
+            if (
+                producer_node.kind == "source"
+                or producer is None
+                or producer.target == consumer.target
+                or (parent, consumer.target) in seen
+                or not {producer.target, consumer.target} <= manifests.keys()
+            ):
                 continue
             seen.add((parent, consumer.target))
-            written = _relation(manifests, producer.target, parent)
-            read = _relation(manifests, consumer.target, parent)
+            written = _relation(manifests[producer.target], parent)
+            read = _relation(manifests[consumer.target], parent)
             if written and read and same_relation(written) == same_relation(read):
                 continue
             yield Problem(
                 f"{producer_node.name} -> {node.name}",
-                f"'{producer_node.name}' is written as {written} on compute '{producer.name}' "
-                f"(target {producer.target}) but read as {read} on compute '{consumer.name}' "
-                f"(target {consumer.target}).",
+                f"'{producer_node.name}' is written as {written or 'no relation'} on compute "
+                f"'{producer.name}' (target {producer.target}) but read as "
+                f"{read or 'no relation (disabled or ephemeral there)'} on compute "
+                f"'{consumer.name}' (target {consumer.target}).",
                 "Give it the same database, schema and alias for both targets "
                 "(+database and +schema in dbt_project.yml, or `attach` one engine to the "
                 "other under that database name), or build both on one compute.",
             )
 
 
-def _relation(manifests: Mapping[str, DbtManifest], target: str, uid: str) -> str | None:
-    manifest = manifests.get(target)
-    node = manifest.nodes.get(uid) if manifest else None
+def _relation(manifest: DbtManifest, uid: str) -> str | None:
+    node = manifest.nodes.get(uid)
     return node.relation_name if node else None
 
 
 def same_relation(relation: str) -> str:
     """Return a relation name without its quoting and case: equal for the same table."""
-    return "".join(ch for ch in relation if ch not in '"`[]').casefold()
+    return relation.translate(_QUOTES).casefold()
+
+
+_QUOTES = str.maketrans("", "", '"`[]')

@@ -1,0 +1,172 @@
+"""What compiled_artifacts.json says of a product, with what is wrong with that by itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from floe_orchestrator_dagster.config import ComputeConfig, PluginConfig
+from floe_orchestrator_dagster.errors import MAX_LISTED, Problem, did_you_mean, known
+from floe_orchestrator_dagster.plan.cycles import cycles
+from floe_orchestrator_dagster.plan.model import Compute, QualityCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """A model of floe.yaml as the compiler left it."""
+
+    name: str
+    compute: str
+    depends_on: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    tier: str | None = None
+    quality_checks: tuple[QualityCheck, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompiledProduct:
+    """What compiled_artifacts.json says of a product."""
+
+    name: str
+    transforms: tuple[Transform, ...] = ()
+    default_compute: str = ""
+    version: str = ""
+    owner: str | None = None
+    profiles: Mapping[str, Any] = field(default_factory=dict)
+    config: PluginConfig = field(default_factory=PluginConfig)
+    artifacts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def computes_named(self) -> tuple[str, ...]:
+        """Computes that the product names, the default first."""
+        names = [self.default_compute, *(transform.compute for transform in self.transforms)]
+        return tuple(dict.fromkeys(filter(None, names)))
+
+
+class Names:
+    """Names that are known, for errors about one that is not."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._left = MAX_LISTED
+        self.listed = known(self._names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def near(self, name: str) -> str:
+        """Return a near match as a question; only for the first few names, the search is slow."""
+        self._left -= 1
+        return did_you_mean(name, self._names) if self._left >= 0 else ""
+
+
+def resolve_computes(
+    product: CompiledProduct, outputs: Mapping[str, str]
+) -> tuple[dict[str, Compute], list[Problem]]:
+    """Find the dbt profile output of every compute.
+
+    `outputs` maps output name to adapter type. In this order: the target that the plugin's config
+    names, an output of the compute's name, the only output of that adapter type.
+    """
+    computes: dict[str, Compute] = {}
+    problems = [*_misspelled_computes(product)]
+    user = {transform.compute: transform.name for transform in reversed(product.transforms)}
+    for name in product.computes_named:
+        setting = product.config.computes.get(name, ComputeConfig())
+        found = _output_for(name, setting.target, outputs)
+        if isinstance(found, Problem):
+            where = f"models[{user[name]}].compute" if name in user else "default_compute"
+            problems.append(replace(found, path=f"transforms.{where}"))
+            continue
+        size = setting.resources
+        computes[name] = Compute(
+            name,
+            target=found,
+            adapter=outputs[found],
+            pool=setting.pool,
+            pool_limit=setting.pool_limit,
+            resources={"size": {"name": size}} if isinstance(size, str) else size,
+        )
+    return computes, problems
+
+
+def _misspelled_computes(product: CompiledProduct) -> Iterator[Problem]:
+    # A platform may configure computes that this product does not use; a near miss is a mistake.
+    for name in sorted(product.config.computes.keys() - {*product.computes_named}):
+        near = did_you_mean(name, product.computes_named)
+        if near:
+            yield Problem(
+                f"plugins.orchestrator.config.computes.{name}",
+                f"No model runs on compute '{name}'.{near}",
+                f"Computes of this product: {known(product.computes_named)}.",
+            )
+
+
+def _output_for(name: str, target: str | None, outputs: Mapping[str, str]) -> str | Problem:
+    listed = known(f"{output} ({adapter})" for output, adapter in outputs.items())
+    fix = (
+        f"Outputs of the dbt profile: {listed}. Name one under "
+        f"plugins.orchestrator.config.computes.{name}.target, add an output '{name}' to "
+        f"profiles.yml, or choose another compute in floe.yaml."
+    )
+    if target is not None:
+        if target in outputs:
+            return target
+        found = f"Compute '{name}' is mapped to target '{target}', no such output."
+        return Problem("", f"{found}{did_you_mean(target, outputs)}", fix)
+    if name in outputs:
+        return name
+    of_type = sorted(output for output, adapter in outputs.items() if adapter == name)
+    if len(of_type) == 1:
+        return of_type[0]
+    if of_type:
+        return Problem(
+            "", f"Compute '{name}' fits {len(of_type)} dbt outputs ({known(of_type)}).", fix
+        )
+    return Problem("", f"Compute '{name}' has no dbt output.{did_you_mean(name, outputs)}", fix)
+
+
+def transform_problems(product: CompiledProduct) -> Iterator[Problem]:
+    """Yield a problem for each duplicate name and each circular dependency."""
+    seen: dict[str, int] = {}
+    graph: defaultdict[str, list[str]] = defaultdict(list)
+    for index, transform in enumerate(product.transforms):
+        first = seen.setdefault(transform.name, index)
+        graph[transform.name] += transform.depends_on
+        if first != index:
+            yield Problem(
+                f"transforms.models[{index}].name",
+                f"Duplicate name '{transform.name}' (first at models[{first}]).",
+                "Keep one of them in floe.yaml.",
+            )
+    for ring in cycles(graph):
+        yield Problem(
+            "transforms.models",
+            f"Circular dependency: {' -> '.join(ring)}.",
+            "Remove one of these dependsOn entries from floe.yaml.",
+        )
+
+
+def unknown_dependencies(product: CompiledProduct) -> Iterator[Problem]:
+    """Yield a problem for each `depends_on` that names no other transform.
+
+    Only for a plan without manifests: with them, seeds and sources are known too.
+    """
+    names = Names(transform.name for transform in product.transforms)
+    for index, transform in enumerate(product.transforms):
+        for parent in transform.depends_on:
+            if parent not in names:
+                yield unknown_dependency(index, transform, parent, names)
+
+
+def unknown_dependency(index: int, transform: Transform, parent: str, names: Names) -> Problem:
+    """Return the problem of a `depends_on` that names nothing."""
+    return Problem(
+        f"transforms.models[{index}].depends_on",
+        f"'{transform.name}' depends on unknown '{parent}'.{names.near(parent)}",
+        f"Correct dependsOn in floe.yaml; known: {names.listed}.",
+    )

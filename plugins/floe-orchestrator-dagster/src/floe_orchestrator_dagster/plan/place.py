@@ -1,0 +1,512 @@
+"""Placing: every node of dbt's manifests gets its compute, its key and its boundary edges."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from functools import cached_property
+from graphlib import TopologicalSorter
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from floe_orchestrator_dagster.errors import Problem, known
+from floe_orchestrator_dagster.plan.compiled import Names, unknown_dependency
+from floe_orchestrator_dagster.plan.cycles import cycles
+from floe_orchestrator_dagster.plan.model import ASSET_KINDS, INLINED_KINDS, Node, fold
+from floe_orchestrator_dagster.plan.names import asset_path, dagster_name
+from floe_orchestrator_dagster.plan.preflight import same_relation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from floe_orchestrator_dagster.plan.compiled import CompiledProduct, Transform
+    from floe_orchestrator_dagster.plan.manifest import DbtManifest, DbtNode
+    from floe_orchestrator_dagster.plan.model import Compute, Kind
+
+_PLACED = ASSET_KINDS | {"source", "function"}
+
+
+class Placer:
+    """Places the nodes of a product's manifests; notes what is wrong and what is odd."""
+
+    def __init__(
+        self,
+        product: CompiledProduct,
+        computes: Mapping[str, Compute],
+        manifests: Mapping[str, DbtManifest],
+    ) -> None:
+        self.product = product
+        self.computes = computes
+        self.manifests = manifests
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self.nodes: dict[str, Node] = {}
+        self._transforms = {transform.name: transform for transform in product.transforms}
+        self._named: defaultdict[str, list[str]] = defaultdict(list)
+        default = computes.get(product.default_compute)
+        self._base = (
+            manifests[default.target]
+            if default and default.target in manifests
+            else next(iter(manifests.values()))
+        )
+
+    def place(self) -> Mapping[str, Node]:
+        """Return every node, placed."""
+        for uid, dbt in self._every.items():
+            if dbt.resource_type in _PLACED:
+                self._place_node(uid, dbt)
+        self._refuse_cycles()
+        self._settle_ephemerals()
+        self._mark_boundaries()
+        self._cut_feedback()
+        for uid, dbt in self._every.items():
+            if dbt.resource_type == "test":
+                self._place_test(uid, dbt)
+            elif dbt.resource_type == "unit_test":
+                self._place_unit_test(uid, dbt)
+        self._settle_quality_checks()
+        self._compare_transforms()
+        return self.nodes
+
+    @cached_property
+    def _every(self) -> Mapping[str, DbtNode]:
+        """Everything in any of the manifests; where they differ, as on the default compute."""
+        every: dict[str, DbtNode] = {}
+        for manifest in (*self.manifests.values(), self._base):
+            every |= manifest.nodes
+            every |= manifest.sources
+            every |= manifest.functions
+            every |= manifest.unit_tests
+        # Whatever order dbt wrote them in, one product has one plan.
+        return dict(sorted(every.items()))
+
+    @cached_property
+    def _position(self) -> Mapping[str, int]:
+        """Where each node stands in dependency order, tests aside."""
+        graph = {uid: node.parents for uid, node in self.nodes.items()}
+        order = [uid for uid in TopologicalSorter(graph).static_order() if uid in self.nodes]
+        return {uid: at for at, uid in enumerate(order)}
+
+    @cached_property
+    def _folded(self) -> Mapping[str, tuple[str, ...]]:
+        return fold(self.nodes, self._position)
+
+    @cached_property
+    def _readers(self) -> Mapping[str, Sequence[str]]:
+        """Computes of the assets that read each node, ephemerals between them or not."""
+        readers: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        for uid, node in self.nodes.items():
+            if node.kind in ASSET_KINDS:
+                for parent in self._folded[uid]:
+                    readers[parent][node.compute] = None
+        return {uid: tuple(computes) for uid, computes in readers.items()}
+
+    @cached_property
+    def _own_names(self) -> frozenset[str]:
+        """Names of the root project's own models, seeds and snapshots."""
+        return frozenset(
+            dbt.name
+            for dbt in self._every.values()
+            if dbt.resource_type in ASSET_KINDS
+            and dbt.package_name == self._base.metadata.project_name
+        )
+
+    def _manifest_of(self, compute: str) -> DbtManifest | None:
+        found = self.computes.get(compute)
+        return self.manifests.get(found.target) if found else None
+
+    def _on_compute(self, uid: str, compute: str) -> DbtNode | None:
+        """Return a node as dbt sees it on a compute's target; None if it is disabled there."""
+        manifest = self._manifest_of(compute)
+        if manifest is None:
+            return self._every[uid]
+        for nodes in (manifest.nodes, manifest.sources, manifest.functions, manifest.unit_tests):
+            if uid in nodes:
+                return nodes[uid]
+        return None
+
+    # --- models, seeds, snapshots, sources, functions
+
+    def _place_node(self, uid: str, dbt: DbtNode) -> None:
+        transform = self._transform_of(dbt)
+        compute = transform.compute if transform else self.product.default_compute
+        here = self._on_compute(uid, compute)
+        if here is None and transform is None:
+            # Nobody asked for it on this compute: it goes where it is enabled.
+            compute = next(name for name in self.computes if self._on_compute(uid, name))
+            here = self._on_compute(uid, compute)
+        if transform is not None:
+            self._named[transform.name].append(uid)
+        if here is None:
+            self.problems.append(
+                Problem(
+                    f"dbt {dbt.resource_type} '{dbt.name}'",
+                    f"It does not exist on target '{self.computes[compute].target}', where compute "
+                    f"'{compute}' would build it (enabled for another target only?).",
+                    "Enable it for that target or choose another compute in floe.yaml.",
+                )
+            )
+            here = dbt
+        self.nodes[uid] = Node(
+            unique_id=uid,
+            kind=_kind(here),
+            compute=compute,
+            parents=here.depends_on.nodes,
+            key=asset_path(here),
+            name=here.name,
+            relation=here.relation_name,
+            materialized=here.config.materialized,
+            tags=tuple(dict.fromkeys((*here.tags, *(transform.tags if transform else ())))),
+            tier=transform.tier if transform else None,
+            quality_checks=transform.quality_checks if transform else (),
+            dbt=here,
+        )
+
+    def _transform_of(self, dbt: DbtNode) -> Transform | None:
+        """Return the transform that names this node; the root project's own nodes come first."""
+        if dbt.resource_type not in ASSET_KINDS:
+            return None
+        if dbt.package_name != self._base.metadata.project_name and dbt.name in self._own_names:
+            return None
+        return self._transforms.get(dbt.name)
+
+    def _refuse_cycles(self) -> None:
+        graph = {uid: node.parents for uid, node in self.nodes.items()}
+        found = [*cycles(graph)]
+        self.problems += (
+            Problem(
+                "dbt models",
+                f"Circular dependency: {self._path(ring)}.",
+                "Remove one of these ref() calls.",
+            )
+            for ring in found
+        )
+        if found:
+            for uid, node in self.nodes.items():
+                self.nodes[uid] = replace(node, parents=())
+
+    def _path(self, uids: Iterable[str]) -> str:
+        return " -> ".join(self.nodes[uid].name for uid in uids)
+
+    def _settle_ephemerals(self) -> None:
+        """Give an ephemeral its consumers' compute; two dialects cannot share one."""
+        users: defaultdict[str, set[str]] = defaultdict(set)
+        for uid in reversed([*self._position]):
+            node = self.nodes[uid]
+            own = {node.compute} if node.kind in ASSET_KINDS else users[uid]
+            for parent in node.parents:
+                users[parent] |= own
+        for uid in self._position:
+            node = self.nodes[uid]
+            if node.kind != "ephemeral":
+                continue
+            computes = users[uid] & self.computes.keys()
+            adapters = {self.computes[name].adapter for name in computes}
+            if len(adapters) > 1:
+                self.problems.append(
+                    Problem(
+                        f"dbt model '{node.name}'",
+                        f"It is ephemeral and inlined on computes of {len(adapters)} SQL dialects "
+                        f"({known(computes)}).",
+                        "Materialize it as a view or table, or build its consumers on one compute.",
+                    )
+                )
+            compute = min(computes, default=self._compute_of_unused(uid))
+            if uid in self._named[node.name] and node.compute != compute:
+                self.warnings.append(
+                    f"dbt model '{node.name}' is ephemeral: it is inlined on '{compute}', where "
+                    f"its consumers are built, not on '{node.compute}'."
+                )
+            self.nodes[uid] = replace(node, compute=compute)
+
+    def _compute_of_unused(self, uid: str) -> str:
+        """Return the compute of an ephemeral that only tests read: that of what it reads."""
+        if uid in self._named[self.nodes[uid].name]:
+            return self.nodes[uid].compute
+        above = [parent for parent in self._folded[uid] if self.nodes[parent].kind in ASSET_KINDS]
+        last = max(above, key=self._position.__getitem__, default=uid)
+        return self.nodes[last].compute
+
+    # --- sources that the product builds itself
+
+    def _mark_boundaries(self) -> None:
+        """Note where a source is a table that the product itself builds: dbt does not know."""
+        builders: dict[str, str] = {}
+        for uid, node in self.nodes.items():
+            if node.kind in ASSET_KINDS and node.relation:
+                builders.setdefault(same_relation(node.relation), uid)
+        self._builders = builders
+        for uid, node in [*self.nodes.items()]:
+            if node.kind == "source":
+                feeders = self._feeders([uid], node.compute)
+            elif node.kind in ASSET_KINDS:
+                feeders = self._feeders(self._folded[uid], node.compute)
+            else:
+                continue
+            if feeders - {uid}:
+                self.nodes[uid] = replace(node, after=tuple(sorted(feeders - {uid})))
+
+    def _feeders(self, reads: Iterable[str], compute: str) -> set[str]:
+        """Return the assets that build the tables behind the sources among `reads`."""
+        found = set()
+        for uid in reads:
+            if self.nodes[uid].kind == "source":
+                relation = self._relation(uid, compute)
+                if relation in self._builders:
+                    found.add(self._builders[relation])
+        return found
+
+    def _relation(self, uid: str, compute: str) -> str:
+        """Return the name of a table as a compute would read it, comparably; '' for none."""
+        here = self._on_compute(uid, compute)
+        return same_relation(here.relation_name or "") if here else ""
+
+    def _cut_feedback(self) -> None:
+        """Let a node read, through a source, what a node below it left there in the run before."""
+        while True:
+            graph = {uid: (*node.parents, *node.after) for uid, node in self.nodes.items()}
+            ring = next(cycles(graph), None)
+            if ring is None:
+                return
+            for reader, builder in pairwise(ring):
+                if builder in self.nodes[reader].after:
+                    self._cut(reader, builder, self._path(ring))
+
+    def _cut(self, reader: str, builder: str, path: str) -> None:
+        node, built = self.nodes[reader], self.nodes[builder]
+        left = tuple(uid for uid in node.after if uid != builder)
+        self.nodes[reader] = replace(node, after=left)
+        if node.kind == "source":
+            return
+        keys = {self.nodes[uid].key for uid in self._folded[reader]}
+        if built.key in keys:
+            self.problems.append(
+                Problem(
+                    f"dbt {node.kind} '{node.name}'",
+                    f"It reads a source that is the table of '{built.name}', which is built below "
+                    f"it ({path}), under one asset key {list(built.key)}: a cycle for Dagster.",
+                    "Set meta.dagster.asset_key on the source.",
+                )
+            )
+        else:
+            self.warnings.append(
+                f"dbt {node.kind} '{node.name}' reads a source that is the table of "
+                f"'{built.name}', which is built below it ({path}): it gets what the run before "
+                "left there."
+            )
+
+    # --- tests
+
+    def _place_test(self, uid: str, dbt: DbtNode) -> None:
+        reads = self._reads(dbt)
+        if not reads:
+            self.warnings.append(
+                f"dbt test '{dbt.name}' reads no model, seed, snapshot or source: it is no check "
+                "of any asset and does not run. Give it a ref() or source()."
+            )
+            return
+        able = self._computes_for(uid, dbt, reads)
+        if not able:
+            self.warnings.append(
+                f"dbt test '{dbt.name}' is disabled on every compute that has what it reads: it "
+                "is no check and does not run."
+            )
+            return
+        here = self._on_compute(uid, able[0]) or dbt
+        self.nodes[uid] = Node(
+            unique_id=uid,
+            kind="test",
+            compute=able[0],
+            also_on=tuple(able[1:]),
+            parents=dbt.depends_on.nodes,
+            after=tuple(sorted(self._feeders(reads, able[0]))),
+            name=dagster_name(here.name),
+            on=self._asset_of_test(here, reads),
+            blocking=(here.config.severity or "error").lower() == "error",
+            tags=here.tags,
+            dbt=here,
+        )
+
+    def _reads(self, dbt: DbtNode) -> list[str]:
+        """Return what a test reads, with what dbt inlines replaced by what that reads, in order."""
+        found: dict[str, None] = {}
+        for uid in dbt.depends_on.nodes:
+            node = self.nodes.get(uid)
+            if node is not None:
+                found |= dict.fromkeys(
+                    self._folded[uid] if node.kind in INLINED_KINDS else (uid,),
+                )
+        return list(found)
+
+    def _computes_for(self, uid: str, dbt: DbtNode, reads: Sequence[str]) -> Sequence[str]:
+        """Return the computes that a test can run on, the one of what is built last first."""
+        direct = [self.nodes[parent] for parent in dbt.depends_on.nodes if parent in self.nodes]
+        # An ephemeral is inlined in the test, in the dialect of its own compute.
+        near = [node for node in direct if node.kind == "ephemeral"] or [
+            self.nodes[parent] for parent in reads if self.nodes[parent].kind in ASSET_KINDS
+        ]
+        near.sort(key=lambda node: self._position[node.unique_id], reverse=True)
+        computes = [node.compute for node in near] or [
+            *(compute for parent in reads for compute in self._readers.get(parent, ())),
+            self.product.default_compute,
+        ]
+        enabled = [name for name in dict.fromkeys(computes) if self._on_compute(uid, name)]
+        able = [name for name in enabled if self._sees(name, reads, home=enabled[0])]
+        return able or enabled[:1]
+
+    def _sees(self, compute: str, reads: Iterable[str], home: str) -> bool:
+        """Tell whether a compute reads the same tables by the same names; sources as on `home`."""
+        for uid in reads:
+            node = self.nodes[uid]
+            written_on = home if node.kind == "source" else node.compute
+            if written_on == compute or not self._manifest_of(compute):
+                continue
+            relation = self._relation(uid, compute)
+            if not relation or relation != self._relation(uid, written_on):
+                return False
+        return True
+
+    @cached_property
+    def _by_reference(self) -> Mapping[tuple[str, str, str], str]:
+        return {
+            (node.name, node.dbt.package_name, str(node.dbt.version)): uid
+            for uid, node in self.nodes.items()
+            if node.kind in ASSET_KINDS and node.dbt is not None
+        }
+
+    def _asset_of_test(self, dbt: DbtNode, reads: Sequence[str]) -> str:
+        """Choose the asset that shows a test, as dagster-dbt does; else the first that it reads."""
+        fallback = dbt.attached_node if dbt.attached_node in reads else None
+        fallback = fallback or reads[0]
+        ref = dbt.dagster_meta.get("ref")
+        if not isinstance(ref, dict) or not ref:
+            return fallback
+        package = ref.get("package") or self._base.metadata.project_name
+        named = (str(ref.get("name")), str(package), str(ref.get("version")))
+        found = self._by_reference.get(named)
+        if found in reads:
+            return str(found)
+        self.warnings.append(
+            f"dbt test '{dbt.name}': meta.dagster.ref names '{ref.get('name')}', which the test "
+            f"does not read; it is shown on '{self.nodes[fallback].name}' instead."
+        )
+        return fallback
+
+    def _place_unit_test(self, uid: str, dbt: DbtNode) -> None:
+        # dbt takes the first, too.
+        model = next(iter(dbt.depends_on.nodes), "")
+        node = self.nodes.get(model)
+        if node is None or node.kind not in ASSET_KINDS:
+            self.warnings.append(
+                f"dbt unit test '{dbt.name}' tests '{dbt.model}', which is no asset: it does not "
+                "run. Only models that are not ephemeral can carry checks."
+            )
+            return
+        here = self._on_compute(uid, node.compute)
+        if here is None:
+            self.warnings.append(
+                f"dbt unit test '{dbt.name}' is disabled on compute '{node.compute}', which builds "
+                f"'{node.name}': it is no check and does not run."
+            )
+            return
+        self.nodes[uid] = Node(
+            unique_id=uid,
+            kind="unit_test",
+            compute=node.compute,
+            parents=(model,),
+            name=dagster_name(here.name),
+            on=model,
+            tags=here.tags,
+            dbt=here,
+        )
+
+    # --- what floe.yaml asks for
+
+    def _settle_quality_checks(self) -> None:
+        """Keep the quality checks that dbt has no test for and has a generic test to run with."""
+        meanings: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for node in self.nodes.values():
+            if node.dbt is not None and node.dbt.test_metadata and node.dbt.attached_node:
+                test = node.dbt.test_metadata
+                meanings[node.dbt.attached_node].append(_meaning(test.name, test.kwargs))
+        runnable = {uid.rpartition(".")[2] for uid in self._base.macros}
+        for uid, node in [*self.nodes.items()]:
+            kept = []
+            for check in node.quality_checks:
+                kind = check.type.rpartition(".")[2]
+                about = f"quality check '{check.name}' of '{node.name}'"
+                if node.kind not in ASSET_KINDS:
+                    self.warnings.append(
+                        f"{about}: the model is {node.kind}, so it carries no checks and this one "
+                        "does not run. Materialize it as a view or table."
+                    )
+                elif _meaning(kind, check.arguments) in meanings[uid]:
+                    continue
+                elif f"test_{kind}" in runnable:
+                    kept.append(check)
+                else:
+                    self.warnings.append(
+                        f"{about}: dbt has no generic test '{check.type}', so it does not run. "
+                        "Install the dbt package that has it."
+                    )
+            if len(kept) != len(node.quality_checks):
+                self.nodes[uid] = replace(node, quality_checks=tuple(kept))
+
+    def _compare_transforms(self) -> None:
+        """Compare the artifacts with dbt: problems for what cannot run, warnings for what can."""
+        models = {
+            node.name for node in self.nodes.values() if node.kind in ASSET_KINDS | {"ephemeral"}
+        }
+        names, feeders = Names(models), Names({*models, *self._source_names()})
+        for index, transform in enumerate(self.product.transforms):
+            uids = self._named[transform.name]
+            if not uids:
+                self.problems.append(
+                    Problem(
+                        f"transforms.models[{index}].name",
+                        f"dbt has no model, seed or snapshot '{transform.name}'."
+                        f"{names.near(transform.name)}",
+                        "Correct the name in floe.yaml, or add the model to the dbt project.",
+                    )
+                )
+                continue
+            packages = {dbt.package_name for uid in uids if (dbt := self.nodes[uid].dbt)}
+            if len(packages) > 1:
+                self.warnings.append(
+                    f"transforms.models[{index}].name: the dbt packages {known(packages)} each "
+                    f"have a '{transform.name}'. All are built on compute '{transform.compute}'."
+                )
+            above = {
+                self.nodes[parent].name
+                for uid in uids
+                for parent in self.nodes[uid].parents
+                if parent in self.nodes
+            }
+            for parent in transform.depends_on:
+                if parent not in feeders:
+                    self.problems.append(unknown_dependency(index, transform, parent, feeders))
+                elif parent not in above and parent.rpartition(".")[2] not in above:
+                    self.warnings.append(
+                        f"transforms.models[{index}].depends_on: '{transform.name}' does not "
+                        f"depend on '{parent}' in dbt. dbt's graph is used; correct dependsOn in "
+                        "floe.yaml."
+                    )
+
+    def _source_names(self) -> Iterator[str]:
+        for node in self.nodes.values():
+            if node.kind == "source" and node.dbt is not None:
+                yield node.name
+                yield f"{node.dbt.source_name}.{node.name}"
+
+
+def _kind(dbt: DbtNode) -> Kind:
+    if dbt.resource_type == "model" and dbt.config.materialized == "ephemeral":
+        return "ephemeral"
+    return dbt.resource_type  # type: ignore[return-value]  # only what is in _PLACED gets here
+
+
+def _meaning(kind: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a generic test asserts: its name and arguments, the model aside."""
+    column = str(arguments.get("column_name", "")).casefold()
+    others = {key: arguments[key] for key in arguments if key not in {"model", "column_name"}}
+    return {"test": kind, "column": column, **others}
