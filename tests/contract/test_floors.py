@@ -69,7 +69,17 @@ def test_a_module_opens_with_one_sentence(path: Path) -> None:
 
 
 def test_the_pure_rooms_know_no_clock_file_environment_or_dagster() -> None:
-    impure = {"os", "pathlib", "time", "datetime", "dagster", "dagster_dbt", "dbt", "httpx", "logging"}
+    impure = {
+        "os",
+        "pathlib",
+        "time",
+        "datetime",
+        "dagster",
+        "dagster_dbt",
+        "dbt",
+        "httpx",
+        "logging",
+    }
     for room in ("plan", "deploy", "graph"):
         for path in (p for p in MODULES if room_of(p) == room):
             assert not {module.split(".")[0] for module in imports(path)} & impure, path

@@ -6,8 +6,9 @@ import inspect
 import subprocess
 import sys
 
-import floe_orchestrator_dagster as package
 from floe_core.plugins.orchestrator import OrchestratorPlugin
+
+import floe_orchestrator_dagster as package
 from floe_orchestrator_dagster.loader import load_product_definitions
 from floe_orchestrator_dagster.plugin import DagsterOrchestratorPlugin
 
@@ -24,7 +25,9 @@ def test_every_method_keeps_the_signature_of_the_abc() -> None:
         if isinstance(theirs, property):
             assert isinstance(ours, property)
             continue
-        assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+        assert list(inspect.signature(ours).parameters) == list(
+            inspect.signature(theirs).parameters
+        )
 
 
 def test_the_door_of_generated_files_takes_name_and_directory() -> None:

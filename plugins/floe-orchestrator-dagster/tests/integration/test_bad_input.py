@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_input_messages import MESSAGES
 from click.testing import CliRunner
+
+from bad_input_messages import MESSAGES
 from floe_orchestrator_dagster.cli import main
 from support import BIN, TinyProject
 

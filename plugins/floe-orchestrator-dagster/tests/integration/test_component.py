@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 import yaml
+
 from floe_orchestrator_dagster.component import FloeProduct, FloeProductScaffolder
 from floe_orchestrator_dagster.definitions import job_named
 from support import TinyProject

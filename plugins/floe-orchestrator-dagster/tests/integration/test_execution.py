@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 import pytest
+
 from support import TinyProject, checked, failure_of, materialized, run
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+
 from support import BIN
 
 LOCATION = "definitions.py"
@@ -93,8 +94,8 @@ LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $pa
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 STATUS = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status
   assetMaterializations { assetKey { path } } } } }"""
-SCHEDULES = """query($selector: RepositorySelector!) { schedulesOrError(repositorySelector: $selector)
-  { ... on Schedules { results { name cronSchedule executionTimezone pipelineName
+SCHEDULES = """query($selector: RepositorySelector!) {
+  schedulesOrError(repositorySelector: $selector) { ... on Schedules { results { name cronSchedule executionTimezone pipelineName
     scheduleState { id status ticks(limit: 5) { status runIds } } } } } }"""
 START = """mutation($selector: ScheduleSelector!) { startSchedule(scheduleSelector: $selector)
   { __typename } }"""
@@ -167,9 +168,10 @@ def test_the_quick_start_loads_runs_and_ticks_in_dagster_dev(dev: Server) -> Non
     )
     dev.ask(STOP, id=schedule()["scheduleState"]["id"])
     ran = dev.wait_for(
-        lambda: dev.ask(STATUS, id=tick["runIds"][0])["runOrError"]["status"]
-        in {"SUCCESS", "FAILURE"}
-        and dev.ask(STATUS, id=tick["runIds"][0])["runOrError"],
+        lambda: (
+            dev.ask(STATUS, id=tick["runIds"][0])["runOrError"]["status"] in {"SUCCESS", "FAILURE"}
+            and dev.ask(STATUS, id=tick["runIds"][0])["runOrError"]
+        ),
         180,
     )
     assert ran["status"] == "SUCCESS"

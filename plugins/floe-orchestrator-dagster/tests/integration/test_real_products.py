@@ -12,11 +12,11 @@ import dbt.include.starter_project
 import dbt_metricflow.cli
 import pytest
 import yaml
-from support import BIN, asset_edges, checked, floe_product, materialized, run, tables
-from support import dbt as bare_dbt
 
 from floe_orchestrator_dagster.definitions import build_definitions
 from floe_orchestrator_dagster.product import Product, open_product
+from support import BIN, asset_edges, checked, floe_product, materialized, run, tables
+from support import dbt as bare_dbt
 
 
 def starter(directory: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
+
 from floe_orchestrator_dagster.product import Product, load_all_manifests, open_product
 from floe_orchestrator_dagster.specs import Specs
 
@@ -32,9 +33,7 @@ def comparable(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in metadata.items()
-        if key not in NOT_OURS
-        and not key.startswith(OURS)
-        and key != "dagster/code_references"
+        if key not in NOT_OURS and not key.startswith(OURS) and key != "dagster/code_references"
     }
 
 

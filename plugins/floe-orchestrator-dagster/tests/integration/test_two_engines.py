@@ -9,10 +9,10 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pytest
-from support import checked, failure_of, materialized, run
 
 from floe_orchestrator_dagster.errors import PlanError
 from floe_orchestrator_dagster.product import open_product
+from support import checked, failure_of, materialized, run
 
 Query = Callable[[str], list[tuple[Any, ...]]]
 JOB = "two_engines"
