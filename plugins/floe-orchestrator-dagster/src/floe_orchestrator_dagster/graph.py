@@ -90,8 +90,8 @@ def draw(plan: ProductPlan) -> str:
 
 
 def _parents(plan: ProductPlan) -> dict[str, tuple[str, ...]]:
-    """Return what feeds each drawn node, parents before children."""
-    drawn = {**dict.fromkeys(plan.sources, ()), **dict.fromkeys(plan.assets, ())}
+    """Return what feeds each drawn node; in the order of ids, so that a picture can be compared."""
+    drawn = dict.fromkeys(sorted((*plan.sources, *plan.assets)))
     return {
         uid: tuple(
             parent

@@ -187,4 +187,4 @@ class LiveView:
             Text(f"{clock(now - self._opened)} gone, {clock(left)} left"),
             Text(said, style="dim"),
         )
-        return Group(table, summary)
+        return Group(table, summary) if running else summary

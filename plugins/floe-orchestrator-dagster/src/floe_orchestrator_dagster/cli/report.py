@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from floe_orchestrator_dagster.execution import BUILT, NodeFinished, NodeStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dagster import ExecuteInProcessResult
     from rich.console import Console
@@ -53,6 +53,12 @@ class Recorder:
         if self.view is not None:
             self.view.finished(result)
 
+    def skip(self, unique_ids: Iterable[str]) -> None:
+        """Note nodes that no dbt run was given, because what feeds them had failed."""
+        for uid in unique_ids:
+            if uid in self.planned and uid not in self.results:
+                self.finish(replace(self.planned[uid], status="skipped"))
+
     def all(self) -> list[Result]:
         """Return a result for every planned node."""
         return [self.results.get(uid, planned) for uid, planned in self.planned.items()]
@@ -77,6 +83,11 @@ class Failure:
     crashes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the run."""
+        return "DagsterExecutionInterruptedError" in self.kinds
 
 
 def failure_of(result: ExecuteInProcessResult) -> Failure:

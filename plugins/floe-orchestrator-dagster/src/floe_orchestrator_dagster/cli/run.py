@@ -98,8 +98,7 @@ def run_product(directory: Path, asked: Asked) -> int:
     assets, checks = _chosen(product, specs, definitions, asked, errors)
     if not assets and not checks:
         out.print(f"Data product {product.plan.name} has nothing to build.")
-        if asked.as_json:
-            click.echo(json.dumps(document(product, recorder, Failure(), 0.0), indent=2))
+        _print_document(asked, document(product, recorder, Failure(), 0.0))
         return 0
     job = _job(product, specs, definitions, asked, assets, checks)
     assets, checks = _of_job(specs, definitions, job, assets, checks)
@@ -124,23 +123,28 @@ def run_product(directory: Path, asked: Asked) -> int:
                 },
                 partition_key=asked.partition,
             )
-            _add_quality_checks(recorder, specs, result)
             failure = failure_of(result)
-            for uid in failure.skipped:
-                if uid not in recorder.results and uid in planned:
-                    recorder.finish(replace(planned[uid], status="skipped"))
+            # Dagster takes an interrupt during a step for the step's failure, and returns.
+            if failure.interrupted:
+                raise KeyboardInterrupt  # noqa: TRY301  it is handled as any other one
+            _add_quality_checks(recorder, specs, result)
+            recorder.skip(failure.skipped)
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
             view.close()
-            done = len(recorder.results)
-            errors.print(f"Interrupted: dbt was stopped; {done} of {len(planned)} nodes were done.")
+            done = times(len(planned), "node")
+            errors.print(f"Interrupted: dbt was stopped; {len(recorder.results)} of {done} done.")
             return INTERRUPTED
         finally:
             view.close()
         seconds = time.monotonic() - began
     summarize(out, recorder, failure, seconds, success=result.success)
-    if asked.as_json:
-        click.echo(json.dumps(document(product, recorder, failure, seconds, result), indent=2))
+    _print_document(asked, document(product, recorder, failure, seconds, result))
     return _exit_code(result, recorder, failure)
+
+
+def _print_document(asked: Asked, content: Mapping[str, Any]) -> None:
+    if asked.as_json:
+        click.echo(json.dumps(content, indent=2))
 
 
 def _chosen(

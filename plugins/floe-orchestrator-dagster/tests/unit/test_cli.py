@@ -1,0 +1,249 @@
+"""The command line over values: words, exit codes, selection rule, lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from floe_orchestrator_dagster.cli import main
+from floe_orchestrator_dagster.cli.live import Lines, LiveView, PlainView, Result, clock, time_left
+from floe_orchestrator_dagster.cli.report import Failure, Recorder, summarize
+from floe_orchestrator_dagster.cli.selection import is_dagster
+from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
+from floe_orchestrator_dagster.execution import NodeFinished, NodeStarted
+
+
+def result(name: str, status: str = "not run", kind: str = "model", **more: Any) -> Result:
+    return Result(f"{kind}.p.{name}", name, kind, "duckdb", status, **more)
+
+
+def paper() -> Console:
+    return Console(record=True, width=200, file=StringIO(), highlight=False)  # noqa: PTH123
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["prepare"], ["run"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    done = CliRunner().invoke(main, [*command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
+
+
+def test_the_help_of_run_says_every_exit_code_and_the_rule_of_selections() -> None:
+    said = CliRunner().invoke(main, ["run", "--help"]).output
+    for line in (
+        "0  everything was built and no test of error severity failed",
+        "1  a node or a test failed, or was skipped",
+        "2  wrong usage, or a selection of nothing",
+        "3  the product or its files are wrong",
+        "4  dbt could not run at all",
+        "130  interrupted; dbt was stopped",
+    ):
+        assert line in said
+    assert "`dagster:`" in said
+
+
+def test_help_imports_neither_dagster_nor_rich_nor_floe_core() -> None:
+    code = (
+        "import sys; from floe_orchestrator_dagster.cli import main\n"
+        "try: main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([n for n in ('dagster', 'rich', 'floe_core', 'dbt') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "no/such/directory"],
+        ["run", ".", "--vars", "[1]"],
+        ["run", ".", "--vars", "{"],
+        ["run", ".", "--threads", "0"],
+        ["paint"],
+    ],
+)
+def test_wrong_usage_exits_with_2(words: list[str]) -> None:
+    assert CliRunner().invoke(main, words).exit_code == 2
+
+
+def test_vars_that_are_no_mapping_are_named() -> None:
+    said = CliRunner().invoke(main, ["run", ".", "--vars", "[1]"]).stderr
+    assert "'[1]' is no mapping. Write '{name: value}'." in said
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def open_product(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("floe_orchestrator_dagster.product.open_product", open_product)
+    monkeypatch.setattr("floe_orchestrator_dagster.cli.run.open_product", open_product)
+
+
+PROBLEM = PlanError("Cannot plan product 'p'", [Problem("transforms.a", "Twice.", "Rename one.")])
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "code"),
+    [
+        ("check", PROBLEM, 1),
+        ("prepare", PROBLEM, 3),
+        ("run", PROBLEM, 3),
+        ("run", ProductError("Cannot find x."), 3),
+        ("run", DbtError("Cannot start dbt."), 4),
+        ("prepare", DbtError("Cannot start dbt."), 4),
+        ("run", KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_error_has_its_exit_code_and_no_traceback(
+    command: str, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, error)
+    done = CliRunner().invoke(main, [command, "."])
+    assert done.exit_code == code
+    assert done.stderr.strip() == (str(error) or "Interrupted: dbt was stopped.")
+    assert done.stdout == ""
+
+
+def test_json_carries_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, PROBLEM)
+    done = CliRunner().invoke(main, ["check", ".", "--json"])
+    assert json.loads(done.stdout) == {
+        "success": False,
+        "error": "Cannot plan product 'p': 1 problem.\n  1. transforms.a: Twice. Rename one.",
+        "problems": [{"path": "transforms.a", "found": "Twice.", "fix": "Rename one."}],
+    }
+
+
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ZeroDivisionError("a bug"))
+    assert isinstance(CliRunner().invoke(main, ["check", "."]).exception, ZeroDivisionError)
+
+
+def test_a_directory_without_artifacts_says_how_to_make_them(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["check", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "Make it with `floe platform compile" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("selection", "dagster"),
+    [
+        ("orders", False),
+        ("+orders+", False),
+        ("2+orders", False),
+        ("@orders", False),
+        ("stg_*", False),
+        ("tag:daily", False),
+        ("group:finance", False),
+        ("path:models/marts", False),
+        ("config.materialized:view", False),
+        ("config.meta.owner:me", False),
+        ("source:raw+", False),
+        ("tag:daily,tag:big", False),
+        ("orders_and_payments", False),
+        ('dbt:key:"orders"', False),
+        ("dagster:tag:daily", True),
+        ('key:"orders"', True),
+        ("key:orders+", True),
+        ("kind:duckdb", True),
+        ("owner:team@example.com", True),
+        ("tag:a and tag:b", True),
+        ("orders or customers", True),
+        ("not tag:a", True),
+        ("sinks(*)", True),
+    ],
+)
+def test_a_selection_is_taken_for_dagsters_by_what_only_dagster_writes(
+    selection: str, *, dagster: bool
+) -> None:
+    assert is_dagster(selection) is dagster
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "left"),
+    [(0, 10, 5.0, None), (5, 10, 5.0, 5.0), (10, 10, 5.0, 0.0), (1, 4, 2.0, 6.0)],
+)
+def test_the_time_left_is_that_of_the_nodes_done(
+    done: int, total: int, seconds: float, left: float | None
+) -> None:
+    assert time_left(done, total, seconds) == left
+
+
+def test_clocks_are_read_as_clocks() -> None:
+    assert [clock(value) for value in (None, 0, 59.6, 61, 3661)] == [
+        "-:--",
+        "0:00",
+        "1:00",
+        "1:01",
+        "1:01:01",
+    ]
+
+
+def test_a_finished_node_is_one_line_of_fields_two_spaces_apart() -> None:
+    done = result("orders", "success", rows=1200, seconds=0.256)
+    planned = {done.unique_id: done, "x": result("x")}
+    line = Lines(planned).line(1, done).plain
+    assert [field.strip() for field in line.split("  ") if field.strip()] == [
+        "1/2",
+        "success",
+        "model",
+        "duckdb",
+        "orders",
+        "1,200 rows",
+        "0.26 s",
+    ]
+
+
+def test_a_plain_view_counts_a_retried_node_once() -> None:
+    out = paper()
+    view = PlainView(out, {"model.p.a": result("a"), "model.p.b": result("b")})
+    view.started(result("a"))
+    for status in ("error", "success"):
+        view.finished(result("a", status))
+    view.finished(result("b", "success"))
+    lines = out.export_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1/2", "1/2", "2/2"]
+
+
+def test_a_live_view_shows_what_runs_and_how_far_it_is() -> None:
+    times = iter(range(100))
+    out = Console(record=True, width=120, file=StringIO(), force_terminal=True)
+    planned = {"model.p.a": result("a"), "model.p.b": result("b")}
+    view = LiveView(out, planned, now=lambda: float(next(times)))
+    view.started(result("a"))
+    view.started(result("b"))
+    view.finished(result("a", "success", rows=3))
+    drawn = paper()
+    drawn.print(view.render())
+    view.close()
+    said = drawn.export_text()
+    assert "running  model  duckdb  b" in said
+    assert "1/2" in said
+    assert "left" in said
+    assert "1 success" in said
+
+
+def test_markup_in_names_and_messages_is_printed_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from floe_orchestrator_dagster.cli.screen import console
+
+    recorder = Recorder()
+    odd = result("[bold]x[/bold]")
+    recorder.begin({odd.unique_id: odd}, PlainView(console(), {}))
+    recorder(NodeStarted(odd.unique_id, "duckdb"))
+    recorder(NodeFinished(odd.unique_id, "duckdb", "error", message="[/nope] :smile:"))
+    recorder(NodeFinished("function.p.f", "duckdb", "success"))
+    summarize(console(), recorder, Failure(), 1.0, success=False)
+    said = capsys.readouterr().out
+    assert "error: model [bold]x[/bold]: [/nope] :smile:" in said
+    assert "0 built, 1 failed, 0 skipped" in said

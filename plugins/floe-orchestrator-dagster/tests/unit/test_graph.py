@@ -1,0 +1,122 @@
+"""Pictures of plans: well-formed, complete, and safe with any name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from floe_orchestrator_dagster.graph import COLOURS, MIN_ROWS, draw
+from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan, QualityCheck
+
+SVG = "{http://www.w3.org/2000/svg}"
+DUCK, PG = Compute("duck", "dev", "duckdb"), Compute("pg", "pg", "postgres")
+
+
+def model(name: str, *parents: str, **more: Any) -> Node:
+    uids = tuple(parent if "." in parent else f"model.p.{parent}" for parent in parents)
+    settings: dict[str, Any] = {"compute": "duck", "key": (name,), **more}
+    return Node(f"model.p.{name}", parents=uids, name=name, **settings)
+
+
+def plan(*nodes: Node) -> ProductPlan:
+    by_id = {node.unique_id: node for node in nodes}
+    return ProductPlan("shop", by_id, {"duck": DUCK, "pg": PG}, "duck")
+
+
+def tree(svg: str) -> ET.Element:
+    return ET.fromstring(svg)  # noqa: S314  our own
+
+
+def boxes(svg: str) -> dict[str, ET.Element]:
+    root = tree(svg)
+    return {group.attrib["id"]: group for group in root.iter(f"{SVG}g") if "id" in group.attrib}
+
+
+def edges(svg: str) -> list[ET.Element]:
+    return [
+        path
+        for path in tree(svg).iter(f"{SVG}path")
+        if path.attrib.get("class", "").startswith("edge")
+    ]
+
+
+def left(box: ET.Element) -> int:
+    return int(box.findall(f"{SVG}rect")[0].attrib["x"])
+
+
+def test_every_asset_and_source_has_a_box_and_every_edge_a_line() -> None:
+    source = Node("source.p.raw.t", "source", name="t", key=("raw", "t"))
+    svg = draw(plan(source, model("a", "source.p.raw.t"), model("b", "a"), model("c", "a", "b")))
+    assert set(boxes(svg)) == {"source.p.raw.t", "model.p.a", "model.p.b", "model.p.c"}
+    assert len(edges(svg)) == 4
+
+
+def test_what_is_fed_stands_to_the_right_of_what_feeds_it() -> None:
+    found = boxes(draw(plan(model("c", "a", "b"), model("b", "a"), model("a"))))
+    assert left(found["model.p.a"]) < left(found["model.p.b"]) < left(found["model.p.c"])
+
+
+def test_an_ephemeral_is_folded_into_its_readers() -> None:
+    hidden = model("e", "a", kind="ephemeral", compute="")
+    svg = draw(plan(model("a"), hidden, model("b", "e")))
+    assert set(boxes(svg)) == {"model.p.a", "model.p.b"}
+    assert len(edges(svg)) == 1
+
+
+def test_each_compute_has_its_colour_and_its_line_in_the_legend() -> None:
+    svg = draw(plan(model("a"), model("b", "a", compute="pg")))
+    found = boxes(svg)
+    colour = {uid: box.findall(f"{SVG}rect")[1].attrib["stroke"] for uid, box in found.items()}
+    assert colour == {"model.p.a": COLOURS[0], "model.p.b": COLOURS[1]}
+    words = ["".join(text.itertext()) for text in tree(svg).iter(f"{SVG}text")]
+    assert {"duck (duckdb): 1", "pg (postgres): 1"} <= set(words)
+
+
+def test_a_boundary_edge_that_dbt_does_not_know_is_dashed() -> None:
+    svg = draw(plan(model("a"), model("b", after=("model.p.a",))))
+    assert [edge.attrib["class"] for edge in edges(svg)] == ["edge late"]
+
+
+@pytest.mark.parametrize("name", ['<b>&"quotes"', "control\x00\x1b[31m", "ü\ud800", "x" * 500])
+def test_any_name_gives_well_formed_xml(name: str) -> None:
+    svg = draw(plan(model(name)))
+    assert len(boxes(svg)) == 1
+    svg.encode()
+
+
+def test_a_long_name_is_cut_and_stands_whole_in_the_tooltip() -> None:
+    [box] = boxes(draw(plan(model("n" * 80)))).values()
+    assert box.findtext(f"{SVG}title", "").startswith("model.p." + "n" * 80 + " on duck: model")
+    assert box.findtext(f"{SVG}text") == "n" * 29 + "…"
+
+
+def test_tests_and_quality_checks_are_counted() -> None:
+    check = QualityCheck("q", "not_null", {})
+    test = Node("test.p.t", "test", "duck", ("model.p.a",), name="t", on="model.p.a")
+    [box] = boxes(
+        draw(plan(model("a", materialized="table", quality_checks=(check,)), test))
+    ).values()
+    assert box.findall(f"{SVG}text")[1].text == "model · table · 2 tests"
+
+
+def test_a_layer_of_thousands_is_spread_over_columns() -> None:
+    svg = draw(plan(*(model(f"m{number}") for number in range(3000))))
+    found = boxes(svg)
+    assert len(found) == 3000
+    columns = [left(box) for box in found.values()]
+    assert max(columns.count(x) for x in set(columns)) <= max(MIN_ROWS, 2 * 54)
+
+
+def test_an_empty_product_is_a_picture_with_its_name() -> None:
+    root = tree(draw(plan()))
+    assert root.findtext(f"{SVG}title") == "Data product shop"
+
+
+def test_the_same_plan_gives_the_same_picture_on_light_and_dark_ground() -> None:
+    nodes = [model("a"), model("b", "a"), model("c", "a")]
+    svg = draw(plan(*nodes))
+    assert svg == draw(plan(*reversed(nodes)))
+    assert re.search(r"@media \(prefers-color-scheme: dark\)", svg)
