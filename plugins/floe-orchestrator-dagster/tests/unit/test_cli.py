@@ -26,7 +26,7 @@ def result(name: str, status: str = "not run", kind: str = "model", **more: Any)
 
 
 def paper() -> Console:
-    return Console(record=True, width=200, file=StringIO(), highlight=False)  # noqa: PTH123
+    return Console(record=True, width=200, file=StringIO(), highlight=False)
 
 
 @pytest.mark.parametrize("command", [[], ["check"], ["prepare"], ["run"]])
