@@ -11,9 +11,12 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import TypeAlias
 
     from floe_orchestrator_dagster.plan.model import ProductPlan
+
+    _Placed: TypeAlias = tuple[int, "_Task"]
 
 # The search stops looking for a better order after touching this many tasks; what it has by
 # then is right, and at most a few builds longer than the best.
@@ -53,17 +56,16 @@ def waves(
     """
     builds, tests = _tasks(plan, frozenset(selected), checks)
     tasks = [*builds.values()]
-    waiting: defaultdict[_Task, list[str]] = defaultdict(list)
-    for uid, test in tests.items():
-        waiting[test].append(uid)
+    lanes = _lanes([*tasks, *_demanding(tasks, [test for test, _ in tests])])
     functions_built: set[tuple[str, str]] = set()
     result = []
     done = 0
-    for target in _best_order([*tasks, *_demanding(tasks, waiting)]):
-        reached = _closure(tasks, done, target)
+    for target in _best_order(lanes):
+        reached = _closure(lanes[target], done)
+        ready = [_is_ready(test, target, reached, done) for test, _ in tests]
+        tested = [uid for _, uids in compress(tests, ready) for uid in uids]
+        tests = [test for test, now in zip(tests, ready, strict=True) if not now]
         nodes = _members(builds, reached & ~done)
-        ready = [test for test in waiting if _is_ready(test, target, reached, done)]
-        tested = [uid for test in ready for uid in waiting.pop(test)]
         functions = [
             uid
             for uid in plan.functions_of([*nodes, *tested])
@@ -103,8 +105,8 @@ def _compute_of(plan: ProductPlan, target: str) -> str:
 
 def _tasks(
     plan: ProductPlan, selected: frozenset[str], checks: Iterable[str]
-) -> tuple[dict[str, _Task], dict[str, _Task]]:
-    """Return a task for each selected asset, in dependency order, and for each check."""
+) -> tuple[dict[str, _Task], list[tuple[_Task, list[str]]]]:
+    """Return a task for each selected asset, in dependency order, and for checks that are alike."""
     # What must be there for whoever reads a node: of a selected node, the node itself; of another
     # one, the selected ancestors met first on the way up.
     within: dict[str, int] = {}
@@ -127,13 +129,14 @@ def _tasks(
             builds[uid] = found
         else:
             within[uid], before[uid] = found.within, found.before
-    tests: dict[str, _Task] = {}
+    # Alike is what reads alike. Tasks are bad keys: Python hashes a lone bit to one of 61 values.
+    alike: defaultdict[tuple[Sequence[str], ...], list[str]] = defaultdict(list)
     for uid in checks:
         check = plan.nodes[uid]
-        able = [plan.computes[name].target for name in (check.compute, *check.also_on)]
-        reads = [check.on] if check.kind == "unit_test" else plan.folded_parents[uid]
-        tests[uid] = task(able, reads, check.after)
-    return builds, tests
+        able = tuple(plan.computes[name].target for name in (check.compute, *check.also_on))
+        reads = (check.on,) if check.kind == "unit_test" else plan.folded_parents[uid]
+        alike[able, reads, check.after].append(uid)
+    return builds, [(task(*reading), uids) for reading, uids in alike.items()]
 
 
 def _demanding(tasks: Sequence[_Task], tests: Iterable[_Task]) -> Iterator[_Task]:
@@ -152,25 +155,32 @@ def _is_ready(task: _Task, target: str, reached: int, done: int) -> bool:
     return target in task.targets and not (task.within & ~reached or task.before & ~done)
 
 
-def _closure(tasks: Iterable[_Task], done: int, target: str) -> int:
-    """Return `done` and all that one build on `target` can add (`tasks` are in order)."""
-    reached, bit = done, 1
-    for task in tasks:
-        if not reached & bit and _is_ready(task, target, reached, done):
+def _lanes(tasks: Sequence[_Task]) -> Mapping[str, Sequence[_Placed]]:
+    """Return, for each target, the tasks it can do, each with its bit, in order."""
+    lanes: defaultdict[str, list[_Placed]] = defaultdict(list)
+    for number, task in enumerate(tasks):
+        for target in task.targets:
+            lanes[target].append((1 << number, task))
+    return {target: lanes[target] for target in sorted(lanes)}
+
+
+def _closure(lane: Iterable[_Placed], done: int) -> int:
+    """Return `done` and all that one more build can add on the target of this lane."""
+    reached = done
+    for bit, task in lane:
+        if not (reached & bit or task.within & ~reached or task.before & ~done):
             reached |= bit
-        bit <<= 1
     return reached
 
 
-def _best_order(tasks: Sequence[_Task]) -> Sequence[str]:
+def _best_order(lanes: Mapping[str, Sequence[_Placed]]) -> Sequence[str]:
     """Return the shortest sequence of targets whose closures do every task (A* search).
 
     Taking the whole closure of a target is never worse than a part of it, so the sequence of
     targets is all there is to choose.
     """
-    targets = sorted(frozenset[str]().union(*(task.targets for task in tasks)))
-    levels = _levels(tasks, targets)
-    every = (1 << len(tasks)) - 1
+    every = reduce(or_, (bit for lane in lanes.values() for bit, _ in lane), 0)
+    levels = _levels(lanes)
     queue: list[tuple[int, int, int, int, tuple[str, ...]]] = [(0, 0, 0, 0, ())]
     seen: set[int] = set()
     pushed = 0
@@ -185,56 +195,52 @@ def _best_order(tasks: Sequence[_Task]) -> Sequence[str]:
         if budget <= 0:
             # Follow the most promising branch alone from here: right, if not always the shortest.
             queue, seen = [], set()
-        for target in targets:
-            budget -= len(tasks)
-            reached = _closure(tasks, done, target)
+        for target, lane in lanes.items():
+            budget -= len(lane)
+            reached = _closure(lane, done)
             if reached != done:
                 pushed += 1
                 cost = len(order) + 1 + _builds_left(levels, every & ~reached)
                 heapq.heappush(
                     queue, (cost, -reached.bit_count(), pushed, reached, (*order, target))
                 )
-    raise AssertionError(f"no order for {len(tasks)} tasks; the plan has a cycle")
+    raise AssertionError("no order does every task; the plan has a cycle")
 
 
-def _builds_left(levels: Iterable[Sequence[tuple[int, int]]], left: int) -> int:
+def _builds_left(levels: Iterable[Sequence[int]], left: int) -> int:
     """Return how many builds the tasks that are left need at least."""
-    least = sum(next((n for n, bits in ranked if bits & left), 0) for ranked in levels)
+    least = sum(_highest(masks, left) for masks in levels)
     return max(least, left != 0)
 
 
-def _levels(tasks: Sequence[_Task], targets: Sequence[str]) -> list[list[tuple[int, int]]]:
-    """Return for each target (n, the tasks with a path down that takes n builds on it), n falling.
+def _levels(lanes: Mapping[str, Sequence[_Placed]]) -> Sequence[Sequence[int]]:
+    """Return for each target, at index n - 1, tasks with a path down that takes n builds on it.
 
     Some tasks of the highest n stay to be done until there was a build on that target, whatever
     the others do; so the highest n of each target, added up, is a lower bound.
     """
-    height = {target: [0] * len(tasks) for target in targets}
-    for number in range(len(tasks) - 1, -1, -1):
-        task = tasks[number]
-        own = next(iter(task.targets)) if len(task.targets) == 1 else None
-        if own is not None:
-            height[own][number] = max(height[own][number], 1)
-        for bits, same_build in ((task.within, True), (task.before, False)):
-            for parent in _numbers(bits):
-                for target, of in height.items():
-                    again = target in tasks[parent].targets and not (same_build and target == own)
-                    of[parent] = max(of[parent], of[number] + again)
-    return [
-        [(n, _bits(h >= n for h in of)) for n in range(max(of, default=0), 0, -1)]
-        for of in height.values()
-    ]
+    # Masks all the way: the edges of a selection with gaps can be many times those of the plan.
+    on = {target: reduce(or_, (bit for bit, _ in lane)) for target, lane in lanes.items()}
+    levels: dict[str, list[int]] = {target: [] for target in lanes}
+    placed = {bit.bit_length(): (bit, task) for lane in lanes.values() for bit, task in lane}
+    for number in sorted(placed, reverse=True):
+        bit, task = placed[number]
+        for target, masks in levels.items():
+            alone = task.targets == {target}
+            height = max(_highest(masks, bit), alone)
+            _mark(masks, height, (bit if alone else 0) | task.within | task.before)
+            _mark(masks, height + 1, on[target] & (task.before | (0 if alone else task.within)))
+    return list(levels.values())
 
 
-def _numbers(bits: int) -> Iterator[int]:
-    while bits:
-        lowest = bits & -bits
-        yield lowest.bit_length() - 1
-        bits ^= lowest
+def _highest(masks: Sequence[int], bits: int) -> int:
+    return next((n for n in range(len(masks), 0, -1) if masks[n - 1] & bits), 0)
 
 
-def _bits(flags: Iterable[bool]) -> int:
-    return int("".join("01"[flag] for flag in flags)[::-1] or "0", 2)
+def _mark(masks: list[int], n: int, bits: int) -> None:
+    if n and bits:
+        masks.extend([0] * (n - len(masks)))
+        masks[n - 1] |= bits
 
 
 def _members(names: Iterable[str], bits: int) -> list[str]:
