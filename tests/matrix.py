@@ -1,7 +1,7 @@
 """Runs the tests on every Python of this machine and on three releases of Dagster; a table tells.
 
-    make test-matrix
-    make test-matrix MATRIX_PYTHONS="3.10 3.13" MATRIX_DAGSTERS="1.10.21" MATRIX_ARGS="tests/unit"
+make test-matrix
+make test-matrix MATRIX_PYTHONS="3.10 3.13" MATRIX_DAGSTERS="1.10.21" MATRIX_ARGS="tests/unit"
 """
 
 from __future__ import annotations
@@ -49,6 +49,15 @@ def run(command: list[str], log: Path, cwd: Path = ROOT) -> tuple[int, str]:
     return code, log.read_text(errors="replace")
 
 
+def _pins(dagster: str) -> list[str]:
+    """Return what belongs to one release of Dagster, so that pip need not search for it."""
+    libraries = DAGSTERS[dagster]
+    if not libraries:
+        return []
+    core = ("dagster", "dagster-graphql", "dagster-webserver")
+    return [*(f"{name}=={dagster}" for name in core), f"dagster-dbt=={libraries}"]
+
+
 def cell(version: str, dagster: str, arguments: list[str]) -> str:
     """Install one pair, run the tests, return what came of it in a few words."""
     python = python_of(version)
@@ -59,12 +68,12 @@ def cell(version: str, dagster: str, arguments: list[str]) -> str:
     log.unlink(missing_ok=True)
     if not (home / "bin" / "python").exists():
         run([python, "-m", "venv", str(home)], log)
-    pair = [f"dagster=={dagster}", f"dagster-dbt=={DAGSTERS[dagster]}"] if DAGSTERS[dagster] else []
+    pins = _pins(dagster)
     code, _ = run(
         [
             str(home / "bin" / "pip"),
             *("install", "--quiet", "--disable-pip-version-check"),
-            *("-e", f"{PLUGIN}[dev]", *pair),
+            *("-e", f"{PLUGIN}[dev]", *pins),
         ],
         log,
     )

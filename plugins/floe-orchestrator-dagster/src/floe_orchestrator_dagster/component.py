@@ -13,11 +13,11 @@ from floe_orchestrator_dagster.files import write_atomically
 if not hasattr(dg, "Component"):
     raise ConfigError(
         f"Cannot load component FloeProduct: Dagster {dg.__version__} exports no components. Use "
-        "Dagster 1.11 or newer, or load_product_definitions() in definitions.py."
+        "Dagster 1.10.21 or newer, or load_product_definitions() in definitions.py."
     )
 
 
-class FloeProductScaffolder(dg.Scaffolder):  # type: ignore[type-arg]  # not generic in 1.10
+class FloeProductScaffolder(dg.Scaffolder):
     """Writes defs.yaml for a product; its directory is left to be filled in."""
 
     def scaffold(self, request: Any) -> None:

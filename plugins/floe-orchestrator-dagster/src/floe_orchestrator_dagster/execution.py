@@ -37,6 +37,7 @@ from dagster import (
 from pydantic import Field
 
 from floe_orchestrator_dagster.dbt import run_dbt
+from floe_orchestrator_dagster.errors import known
 from floe_orchestrator_dagster.plan import (
     QualityCheck,
     Wave,
@@ -69,12 +70,12 @@ class DbtRunConfig(Config):
     variables: dict[str, Any] = Field(default_factory=dict, description="dbt --vars.")
     threads: int | None = Field(default=None, description="dbt --threads, else the profile's.")
 
-    def flags(self) -> tuple[str, ...]:
-        """Return them as dbt's command line flags."""
+    def flags(self, *, building: bool) -> tuple[str, ...]:
+        """Return them as flags of `dbt build`, or of `dbt test` where nothing is built."""
         words: list[str] = []
-        if self.full_refresh:
+        if building and self.full_refresh:
             words.append("--full-refresh")
-        if self.empty:
+        if building and self.empty:
             words.append("--empty")
         if self.threads is not None:
             words += ["--threads", str(self.threads)]
@@ -133,6 +134,7 @@ def build(
     Raises:
         dagster.Failure: at the end, when nodes failed or were skipped; lists them.
     """
+    _require_partition(context, specs)
     launch = _launch(context, specs, config)
     step = _Step(context, product, specs, launch, listener, echo or _print)
     planned = waves(product.plan, launch.assets, launch.checks)
@@ -175,6 +177,20 @@ def _launch(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig) 
         config=config,
         variables={**_window(context), **config.variables},
     )
+
+
+def _require_partition(context: AssetExecutionContext, specs: Specs) -> None:
+    """Refuse to build a partitioned asset without knowing which partition."""
+    if context.has_partition_key or context.has_partition_key_range:
+        return
+    chosen = (specs.unique_ids[key] for key in context.selected_asset_keys)
+    names = sorted(specs.plan.nodes[uid].name for uid in chosen if specs.partitions(uid))
+    if names:
+        raise Failure(
+            description=f"Cannot build {known(names)} without a partition: they are partitioned. "
+            "Launch a partition or a backfill.",
+            allow_retries=False,
+        )
 
 
 def _window(context: AssetExecutionContext) -> dict[str, str]:
@@ -298,6 +314,17 @@ class _Step:
         nodes = [uid for uid in wave.nodes if uid not in self.blocked]
         self.skipped.update(dict.fromkeys(uid for uid in wave.nodes if uid in self.blocked))
         checks = [uid for uid in wave.checks if not self._unreadable(uid)]
+        # `dbt build` runs a unit test only together with its model.
+        alone = [
+            uid
+            for uid in checks
+            if self.plan.nodes[uid].kind == "unit_test" and self.plan.nodes[uid].on not in nodes
+        ]
+        together = [uid for uid in checks if uid not in alone]
+        yield from self._try(f"{number}", wave, nodes, together)
+        yield from self._try(f"{number}u", wave, [], alone)
+
+    def _try(self, number: str, wave: Wave, nodes: list[str], checks: list[str]) -> Iterator[Event]:
         attempts = 1 + self.product.config.retries
         for attempt in range(1, attempts + 1):
             if not [*nodes, *checks]:
@@ -336,7 +363,7 @@ class _Step:
 
     def _run_once(
         self,
-        number: int,
+        number: str,
         wave: Wave,
         attempt: int,
         nodes: list[str],
@@ -348,11 +375,11 @@ class _Step:
         step = self.context.op_execution_context.op_handle.name
         name = f"{self.context.run.run_id[:8]}-{step}-{number}-{attempt}"
         command = self.product.command(
-            "build",
+            "build" if nodes else "test",
             wave.target,
             self.product.new_run_dir(name, wave.target),
             select=(*nodes, *checks),
-            flags=self.launch.config.flags(),
+            flags=self.launch.config.flags(building=bool(nodes)),
             variables=self.launch.variables,
             row_counts=self.product.config.row_counts and not self.launch.config.empty,
             checks={

@@ -13,6 +13,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from support import TinyProject, checked, failure_of, materialized, run
 
 if TYPE_CHECKING:
@@ -165,6 +166,55 @@ unit_tests:
     assert materialized(result).index("raw") < materialized(result).index("b")
 
 
+def test_a_unit_test_alone_runs_without_its_model(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    tiny.write(
+        {
+            "a": "select 1 as id",
+            "b": "select id + 1 as id from {{ ref('a') }}",
+            "models/s.yml": """
+models:
+  - name: a
+    columns: [{name: id, data_tests: [unique]}]
+unit_tests:
+  - name: b_adds_one
+    model: b
+    given: [{input: ref('a'), rows: [{id: 5}]}]
+    expect: {rows: [{id: 6}]}
+""",
+        }
+    )
+    definitions = build_definitions(tiny.compile([]).open(), echo=lambda _: None)
+    everything = job_named(definitions, "tiny").execute_in_process(instance=instance)
+    assert checked(everything) == {"unique_a_id": True, "b_adds_one": True}
+    job = dg.define_asset_job(
+        "alone", dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("b"), "b_adds_one"))
+    )
+    mixed = dg.define_asset_job(
+        "mixed",
+        dg.AssetSelection.assets("a")
+        | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("b"), "b_adds_one")),
+    )
+    merged = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job, mixed]))
+    alone = job_named(merged, "alone").execute_in_process(instance=instance)
+    assert (materialized(alone), checked(alone)) == ([], {"b_adds_one": True})
+    both = job_named(merged, "mixed").execute_in_process(instance=instance)
+    assert materialized(both) == ["a"]
+    assert checked(both) == {"unique_a_id": True, "b_adds_one": True}
+
+
+def test_a_partitioned_asset_is_not_built_without_a_partition(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    meta = "{'dagster': {'partitions': {'type': 'daily', 'start': '2026-01-01'}}}"
+    tiny.write({"a": f"{{{{ config(meta={meta}) }}}} select 1 as id"})
+    result = run(tiny.compile([]).open(), instance)
+    assert not result.success
+    assert "Cannot build a without a partition" in failure_of(result)
+    assert materialized(result) == []
+
+
 def test_checks_that_are_not_selected_do_not_run(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
@@ -179,8 +229,6 @@ models:
         }
     )
     product = tiny.compile([]).open()
-    from floe_orchestrator_dagster.definitions import build_definitions
-
     definitions = build_definitions(product, echo=lambda _: None)
     job = dg.define_asset_job(
         "no_checks",
@@ -188,8 +236,6 @@ models:
         | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("a"), "unique_a_id")),
     )
     merged = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job]))
-    from floe_orchestrator_dagster.definitions import job_named
-
     result = job_named(merged, "no_checks").execute_in_process(instance=instance)
     assert checked(result) == {"unique_a_id": True}
 
@@ -347,8 +393,6 @@ def test_quality_checks_of_floe_yaml_run_where_dbt_has_none_of_that_meaning(
 def test_assets_of_another_op_downstream_run_in_the_same_run(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
-    from floe_orchestrator_dagster.definitions import build_definitions, job_named
-
     @dg.asset(deps=["c"])
     def report() -> None: ...
 

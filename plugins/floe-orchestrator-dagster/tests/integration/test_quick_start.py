@@ -95,7 +95,8 @@ LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $pa
 STATUS = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status
   assetMaterializations { assetKey { path } } } } }"""
 SCHEDULES = """query($selector: RepositorySelector!) {
-  schedulesOrError(repositorySelector: $selector) { ... on Schedules { results { name cronSchedule executionTimezone pipelineName
+  schedulesOrError(repositorySelector: $selector) { ... on Schedules { results {
+    name cronSchedule executionTimezone pipelineName
     scheduleState { id status ticks(limit: 5) { status runIds } } } } } }"""
 START = """mutation($selector: ScheduleSelector!) { startSchedule(scheduleSelector: $selector)
   { __typename } }"""

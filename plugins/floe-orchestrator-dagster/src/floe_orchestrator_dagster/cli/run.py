@@ -35,7 +35,7 @@ from floe_orchestrator_dagster.cli.report import (
 )
 from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
 from floe_orchestrator_dagster.cli.selection import select_nodes
-from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from floe_orchestrator_dagster.errors import did_you_mean, known
 from floe_orchestrator_dagster.plan import dagster_name, waves
 from floe_orchestrator_dagster.product import Product, open_product
@@ -233,7 +233,7 @@ def _job(
             param_hint="--job",
         )
     try:
-        job = resolve_job(definitions, name)
+        job = job_named(definitions, name)
         if asked.select or asked.exclude or asked.no_checks:
             keys = [specs.checks[uid].key for uid in checks]
             if not asked.no_checks:
@@ -253,7 +253,7 @@ def _job(
                     )
                 ],
             )
-            job = resolve_job(narrowed, name)
+            job = job_named(narrowed, name)
     except DagsterError as error:
         raise click.UsageError(f"Dagster cannot run this selection in one job: {error}") from error
     _check_partition(job, asked.partition)
@@ -273,13 +273,6 @@ def _of_job(
     own = [uid for uid in assets if specs.partitions(uid) == job.partitions_def]
     on = {*own, *(specs.plan.sources if job.partitions_def is None else ())}
     return own, [uid for uid in checks if specs.plan.nodes[uid].on in on]
-
-
-def resolve_job(definitions: Definitions, name: str) -> JobDefinition:
-    """Return a job of Definitions, by whatever name this Dagster has for that."""
-    resolve = getattr(definitions, "resolve_job_def", None) or definitions.get_job_def
-    job: JobDefinition = resolve(name)
-    return job
 
 
 def _check_partition(job: JobDefinition, partition: str | None) -> None:
