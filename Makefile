@@ -26,13 +26,13 @@ test-matrix: ## run the tests on every Python of this machine and on three Dagst
 	$(PYTHON) tests/matrix.py
 
 check: .venv/.dev ## lint, check formatting and types
-	$(BIN)/ruff check --config $(PLUGIN)/pyproject.toml $(PLUGIN) tests
-	$(BIN)/ruff format --check --config $(PLUGIN)/pyproject.toml $(PLUGIN) tests
+	$(BIN)/ruff check $(PLUGIN) tests
+	$(BIN)/ruff format --check $(PLUGIN) tests
 	cd $(PLUGIN) && $(BIN)/mypy
 
 format: .venv/.dev ## format the code
-	$(BIN)/ruff check --fix --config $(PLUGIN)/pyproject.toml $(PLUGIN) tests
-	$(BIN)/ruff format --config $(PLUGIN)/pyproject.toml $(PLUGIN) tests
+	$(BIN)/ruff check --fix $(PLUGIN) tests
+	$(BIN)/ruff format $(PLUGIN) tests
 
 clean: ## remove what these verbs made
 	rm -rf .venv .venvs examples/*/target examples/*/logs
