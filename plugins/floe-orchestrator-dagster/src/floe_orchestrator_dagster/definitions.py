@@ -133,6 +133,13 @@ def build_transform_assets(
     else:
         # What is no transform here is somebody else's asset, not an error.
         product = product_of_transforms(_without_foreign_parents(compiled))
+    with _loading():
+        return _transform_assets(product, transforms)
+
+
+def _transform_assets(
+    product: Product, transforms: Sequence[TransformConfig]
+) -> list[AssetsDefinition]:
     specs = Specs(product.plan, project_dir=product.project_dir)
     by_name = {node.name: uid for uid, node in product.plan.assets.items()}
     assets = []
