@@ -1,0 +1,200 @@
+"""Tiny builders of manifests and plans: `plan("a > b > c", on={"b": "pg"})`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from floe_orchestrator_dagster.config import parse_config
+from floe_orchestrator_dagster.errors import PlanError
+from floe_orchestrator_dagster.plan import (
+    CompiledProduct,
+    Compute,
+    DbtManifest,
+    ProductPlan,
+    Transform,
+    Wave,
+    decode_manifest,
+    plan_product,
+    waves,
+)
+
+SCHEMA = "https://schemas.getdbt.com/dbt/manifest/v12.json"
+ADAPTERS = {"duck": "duckdb", "pg": "postgres", "pg2": "postgres"}
+Json = dict[str, Any]
+
+
+def edges(graph: str) -> dict[str, list[str]]:
+    """Read "a > b > c, a > d" as the parents of each name."""
+    parents: dict[str, list[str]] = {}
+    for path in filter(None, (part.strip() for part in graph.split(","))):
+        above: list[str] = []
+        for step in path.split(">"):
+            names = step.split()
+            for name in names:
+                found = parents.setdefault(name, [])
+                found += [parent for parent in above if parent not in found]
+            above = names
+    return parents
+
+
+def uid(name: str, kind: str = "model", package: str = "shop") -> str:
+    """Return dbt's unique id; a dotted name is a source."""
+    return f"source.{package}.{name}" if "." in name else f"{kind}.{package}.{name}"
+
+
+def raw_manifest(
+    graph: str = "",
+    *,
+    kinds: Mapping[str, str] | None = None,
+    tests: Mapping[str, str | Mapping[str, Any]] | None = None,
+    unit_tests: Mapping[str, str] | None = None,
+    change: Mapping[str, Mapping[str, Any]] | None = None,
+    without: Collection[str] = (),
+    macros: Iterable[str] = (),
+    adapter: str | None = None,
+    schema: str = SCHEMA,
+) -> Json:
+    """Return the JSON of a manifest: `kinds` says what is no model, `change` alters nodes.
+
+    A test is what it reads ("a b"), or {"reads": "a b", and fields of the node}.
+    """
+    kinds, change = kinds or {}, change or {}
+    parents = edges(graph)
+    ids = {name: uid(name, _resource(kinds.get(name, "model"))) for name in parents}
+    nodes: Json = {}
+    sources: Json = {}
+    functions: Json = {}
+    for name, above in parents.items():
+        kind = kinds.get(name, "model")
+        node: Json = {
+            "unique_id": ids[name],
+            "name": name.rpartition(".")[2],
+            "resource_type": "source" if "." in name else _resource(kind),
+            "package_name": "shop",
+            "relation_name": None if kind == "ephemeral" else f'"db"."main"."{name}"',
+            "config": {"materialized": kind if kind == "ephemeral" else "table"},
+            "depends_on": {"nodes": [ids[parent] for parent in above]},
+        }
+        if "." in name:
+            node["source_name"] = name.partition(".")[0]
+        if name in without:
+            continue
+        place = sources if "." in name else functions if kind == "function" else nodes
+        place[ids[name]] = _merge(node, change.get(name, {}))
+    for name, asked in (tests or {}).items():
+        fields = {"reads": asked} if isinstance(asked, str) else dict(asked)
+        if name in without:
+            continue
+        node = {
+            "unique_id": uid(name, "test"),
+            "name": name,
+            "resource_type": "test",
+            "package_name": "shop",
+            "depends_on": {"nodes": [ids.get(n, n) for n in fields.pop("reads").split()]},
+        }
+        if "attached_node" in fields:
+            fields["attached_node"] = ids[fields["attached_node"]]
+        nodes[node["unique_id"]] = _merge(node, fields)
+    return {
+        "metadata": {
+            "dbt_schema_version": schema,
+            "dbt_version": "1.11.0",
+            "project_name": "shop",
+            "adapter_type": adapter,
+        },
+        "nodes": nodes,
+        "sources": sources,
+        "functions": functions,
+        "unit_tests": {
+            f"unit_test.shop.{model}.{name}": {
+                "unique_id": f"unit_test.shop.{model}.{name}",
+                "name": name,
+                "resource_type": "unit_test",
+                "package_name": "shop",
+                "model": model,
+                "depends_on": {"nodes": [ids[model]]},
+            }
+            for name, model in (unit_tests or {}).items()
+            if name not in without
+        },
+        "macros": {f"macro.dbt.{name}": {} for name in macros},
+    }
+
+
+def manifest(graph: str = "", **fields: Any) -> DbtManifest:
+    """Return a decoded manifest; see `raw_manifest`."""
+    return decode_manifest(json.dumps(raw_manifest(graph, **fields)).encode())
+
+
+def plan(
+    graph: str = "",
+    *,
+    on: Mapping[str, str] | None = None,
+    transforms: Sequence[Transform] | None = None,
+    per_target: Mapping[str, Mapping[str, Any]] | None = None,
+    computes: Iterable[str] = (),
+    **fields: Any,
+) -> ProductPlan:
+    """Return the plan of a graph whose models run on "duck" unless `on` says otherwise.
+
+    Each compute has a target of its name; `per_target` are further `fields` of its manifest.
+    """
+    on = on or {}
+    named = list(transforms or (Transform(name, compute) for name, compute in on.items()))
+    names = dict.fromkeys(["duck", *(transform.compute for transform in named), *computes])
+    found = {name: Compute(name, name, ADAPTERS.get(name, name)) for name in names}
+    manifests = {
+        name: manifest(graph, **{**fields, **(per_target or {}).get(name, {})}) for name in names
+    }
+    return plan_product(product(*named), found, manifests)
+
+
+def product(*transforms: Transform, config: Mapping[str, Any] | None = None) -> CompiledProduct:
+    """Return a compiled product on the default compute "duck"."""
+    return CompiledProduct("shop", transforms, default_compute="duck", config=parse_config(config))
+
+
+def problems_of(graph: str = "", **fields: Any) -> list[str]:
+    """Return what is wrong with a product, each problem as its text."""
+    with pytest.raises(PlanError) as error:
+        plan(graph, **fields)
+    return [str(problem) for problem in error.value.problems]
+
+
+def told(planned: ProductPlan, found: Iterable[Wave]) -> list[str]:
+    """Return waves as sentences: "pg: a b (unique_b)"."""
+
+    def names(uids: Iterable[str]) -> str:
+        return " ".join(planned.nodes[one].name for one in uids)
+
+    return [
+        f"{wave.compute}: {names(wave.nodes)}"
+        + (f" ({names(sorted(wave.checks))})" if wave.checks else "")
+        for wave in found
+    ]
+
+
+def waves_of(
+    planned: ProductPlan, select: str | None = None, checks: str | None = None
+) -> list[str]:
+    """Return the waves of a selection by names, of everything without one, as sentences."""
+    assets = [
+        one for one, node in planned.assets.items() if select is None or node.name in select.split()
+    ]
+    tests = [
+        one for one, node in planned.checks.items() if checks is None or node.name in checks.split()
+    ]
+    return told(planned, waves(planned, assets, tests))
+
+
+def _resource(kind: str) -> str:
+    return "model" if kind == "ephemeral" else kind
+
+
+def _merge(node: Json, fields: Mapping[str, Any]) -> Json:
+    config = {**node.get("config", {}), **fields.get("config", {})}
+    return {**node, **fields, **({"config": config} if config else {})}

@@ -1,0 +1,255 @@
+"""Waves: few dbt builds, in the right order, for any selection."""
+
+from __future__ import annotations
+
+from plans import plan, uid, waves_of
+
+from floe_orchestrator_dagster.plan import blocked_by_check, downstream, waves
+
+CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
+
+
+def names(planned, uids) -> str:
+    return " ".join(sorted(planned.nodes[one].name for one in uids))
+
+
+def test_one_compute_is_one_build() -> None:
+    assert waves_of(plan("a > b > c, a > d")) == ["duck: a b d c"]
+
+
+def test_nothing_selected_is_no_build() -> None:
+    assert waves(plan("a > b"), []) == ()
+    assert waves(plan(""), []) == ()
+
+
+def test_a_chain_that_alternates_is_a_build_for_each_turn() -> None:
+    chain = plan("a > b > c > d", on=CHAIN)
+    assert waves_of(chain) == ["duck: a", "pg: b", "duck: c", "pg: d"]
+
+
+def test_order_comes_through_nodes_that_are_not_selected() -> None:
+    chain = plan("a > b > c > d", on=CHAIN)
+    assert waves_of(chain, "a d") == ["duck: a", "pg: d"]
+    assert waves_of(chain, "a c") == ["duck: a c"]
+    assert waves_of(chain, "d") == ["pg: d"]
+
+
+def test_a_build_takes_everything_it_can_reach() -> None:
+    two = plan("a > b > c, x > y", on={"b": "pg", "x": "duck", "y": "pg"})
+    assert waves_of(two) == ["duck: a x", "pg: b y", "duck: c"]
+
+
+def test_the_better_compute_goes_first() -> None:
+    assert waves_of(plan("b > a", on={"a": "duck", "b": "pg"})) == ["pg: b", "duck: a"]
+    late = plan("a > b > c, x > y", on={"a": "pg", "b": "duck", "c": "pg", "x": "pg", "y": "duck"})
+    assert waves_of(late) == ["pg: a x", "duck: b y", "pg: c"]
+
+
+def test_three_computes_share_builds() -> None:
+    three = plan(
+        "a > b > c, d > e > f",
+        on={"a": "x", "b": "y", "c": "duck", "d": "y", "e": "x", "f": "duck"},
+    )
+    assert len(waves_of(three)) == 4
+
+
+def test_two_computes_of_one_target_are_one_build() -> None:
+    from plans import manifest, product
+
+    from floe_orchestrator_dagster.plan import Compute, Transform, plan_product
+
+    computes = {name: Compute(name, "dev", "duckdb") for name in ("duck", "other")}
+    one = plan_product(
+        product(Transform("a", "duck"), Transform("b", "other"), Transform("c", "duck")),
+        computes,
+        {"dev": manifest("a > b > c")},
+    )
+    assert waves_of(one) == ["duck: a b c"]
+
+
+def test_a_source_fed_by_a_seed_waits_for_an_earlier_build() -> None:
+    fed = plan(
+        "s, raw.s > a > b",
+        kinds={"s": "seed"},
+        change={"raw.s": {"relation_name": "DB.main.s"}},
+    )
+    assert waves_of(fed) == ["duck: s", "duck: a b"]
+    assert waves_of(fed, "a b") == ["duck: a b"]
+    assert waves_of(fed, "s b") == ["duck: s", "duck: b"]
+
+
+def test_a_boundary_counts_through_an_unselected_builder() -> None:
+    fed = plan(
+        "s > t, raw.t > a",
+        kinds={"s": "seed"},
+        change={"raw.t": {"relation_name": '"db"."main"."t"'}},
+    )
+    assert waves_of(fed, "s a") == ["duck: s", "duck: a"]
+
+
+def test_a_boundary_counts_through_an_unselected_reader_of_another() -> None:
+    fed = plan(
+        "x, raw.x > y, raw.y > z",
+        change={
+            name: {"relation_name": f'"db"."main"."{name[-1]}"'} for name in ("raw.x", "raw.y")
+        },
+    )
+    assert waves_of(fed) == ["duck: x", "duck: y", "duck: z"]
+    assert waves_of(fed, "x z") == ["duck: x", "duck: z"]
+
+
+def test_the_reader_of_a_fed_source_comes_after_its_builder_whatever_their_names() -> None:
+    # dbt has no edge between them: "a" would come first by any order of its own.
+    fed = plan("raw.z > a, z", change={"raw.z": {"relation_name": '"db"."main"."z"'}})
+    assert waves_of(fed) == ["duck: z", "duck: a"]
+    assert [*fed.assets] == [uid("z"), uid("a")]
+
+
+def test_a_check_runs_in_the_wave_that_builds_what_it_reads() -> None:
+    chain = plan("a > b > c > d", on=CHAIN, tests={"ta": "a", "tb": "b", "tc": "c", "tcc": "c"})
+    assert waves_of(chain) == ["duck: a (ta)", "pg: b (tb)", "duck: c (tc tcc)", "pg: d"]
+
+
+def test_a_check_of_several_runs_once_where_the_last_of_them_is_built() -> None:
+    chain = plan("a > b > c > d", on=CHAIN, tests={"rel": "d a", "early": "a b"})
+    assert waves_of(chain) == ["duck: a", "pg: b (early)", "duck: c", "pg: d (rel)"]
+
+
+def test_a_check_without_anything_built_is_a_build_of_its_own() -> None:
+    chain = plan("a > b", on={"b": "pg"}, tests={"ta": "a", "tb": "b"})
+    assert waves_of(chain, "", "tb") == ["pg:  (tb)"]
+    assert waves_of(chain, "", "ta tb") == ["duck:  (ta)", "pg:  (tb)"]
+    assert waves_of(chain, "a", "tb") == ["duck: a", "pg:  (tb)"]
+
+
+def test_a_check_waits_for_what_is_selected_above_what_it_reads() -> None:
+    # b may be a view: it shows whatever a is.
+    chain = plan("a > b > c", on={"c": "pg"}, tests={"tc": "c"})
+    assert waves_of(chain, "a") == ["duck: a", "pg:  (tc)"]
+
+
+def test_a_check_that_one_compute_alone_can_run_bears_on_the_order() -> None:
+    elsewhere = {"a": {"relation_name": '"db"."other"."a"'}}
+    odd = plan(
+        "a, b",
+        on={"a": "duck", "b": "pg"},
+        tests={"both": "a b"},
+        per_target={"pg": {"change": elsewhere}},
+    )
+    assert odd.checks[uid("both", "test")].also_on == ()
+    assert waves_of(odd) == ["pg: b", "duck: a (both)"]
+
+
+def test_a_check_of_a_source_rides_with_any_build_there() -> None:
+    read = plan("raw.x > a > b", on={"b": "pg"}, tests={"fresh": "raw.x"})
+    assert waves_of(read) == ["duck: a (fresh)", "pg: b"]
+    assert waves_of(read, "b") == ["duck:  (fresh)", "pg: b"]
+
+
+def test_a_check_of_a_source_that_a_seed_feeds_waits_for_the_seed() -> None:
+    fed = plan(
+        "s, raw.s > a",
+        kinds={"s": "seed"},
+        change={"raw.s": {"relation_name": '"db"."main"."s"'}},
+        tests={"fresh": "raw.s"},
+    )
+    assert waves_of(fed) == ["duck: s", "duck: a (fresh)"]
+    assert waves_of(fed, "s") == ["duck: s", "duck:  (fresh)"]
+
+
+def test_a_unit_test_runs_with_its_model() -> None:
+    chain = plan("a > b", on={"b": "pg"}, unit_tests={"ub": "b"})
+    assert waves_of(chain) == ["duck: a", "pg: b (ub)"]
+    assert waves_of(chain, "a") == ["duck: a", "pg:  (ub)"]
+
+
+def test_ephemerals_are_no_part_of_a_wave() -> None:
+    folded = plan("a > e > b", kinds={"e": "ephemeral"}, on={"b": "pg"})
+    assert waves_of(folded) == ["duck: a", "pg: b"]
+
+
+def test_a_function_is_built_once_on_each_target_that_calls_it() -> None:
+    called = plan(
+        "f > a > b, f > b, a > c, f > c",
+        kinds={"f": "function"},
+        on={"b": "pg"},
+    )
+    assert waves_of(called) == ["duck: f a c", "pg: f b"]
+    assert waves_of(called, "b") == ["pg: f b"]
+
+
+def test_a_function_that_only_a_check_calls_is_built_for_it() -> None:
+    called = plan("f, a", kinds={"f": "function"}, tests={"t": "f a"})
+    assert waves_of(called) == ["duck: f a (t)"]
+
+
+def test_what_a_function_reads_is_built_before_what_calls_it() -> None:
+    called = plan("a > f > b", kinds={"f": "function"}, on={"a": "pg"})
+    assert called.folded_parents[uid("b")] == (uid("a"),)
+    assert waves_of(called) == ["pg: a", "duck: f b"]
+
+
+def test_a_wave_names_the_default_compute_of_its_target() -> None:
+    [wave] = waves(plan("a"), [uid("a")])
+    assert (wave.compute, wave.target, wave.nodes, wave.checks) == ("duck", "duck", (uid("a"),), ())
+
+
+def test_downstream_is_everything_below() -> None:
+    tree = plan("a > b > c, a > e > d, x", kinds={"e": "ephemeral"})
+    assert names(tree, downstream(tree, [uid("a")])) == "b c d"
+    assert names(tree, downstream(tree, [uid("a"), uid("b")])) == "b c d"
+    assert downstream(tree, [uid("x")]) == set()
+    assert downstream(tree, ["model.shop.unknown"]) == set()
+
+
+def test_downstream_goes_on_where_a_source_is_fed_by_the_product() -> None:
+    fed = plan(
+        "s, raw.s > a > b",
+        kinds={"s": "seed"},
+        change={"raw.s": {"relation_name": '"db"."main"."s"'}},
+    )
+    assert names(fed, downstream(fed, [uid("s", "seed")])) == "a b"
+
+
+def test_a_failed_check_stops_what_is_below_all_that_it_reads() -> None:
+    tree = plan("a > c, b > c, b > d, c > x", tests={"ta": "a", "tb": "b", "both": "a b"})
+    assert names(tree, blocked_by_check(tree, uid("ta", "test"))) == "c x"
+    assert names(tree, blocked_by_check(tree, uid("tb", "test"))) == "c d x"
+    assert names(tree, blocked_by_check(tree, uid("both", "test"))) == "c x"
+
+
+def test_a_failed_relationship_along_a_chain_stops_what_is_below_the_lower_one() -> None:
+    chain = plan("a > b > c", tests={"rel": "a b"})
+    assert names(chain, blocked_by_check(chain, uid("rel", "test"))) == "c"
+
+
+def test_a_warning_stops_nothing() -> None:
+    warned = plan("a > b", tests={"ta": {"reads": "a", "config": {"severity": "WARN"}}})
+    assert blocked_by_check(warned, uid("ta", "test")) == set()
+
+
+def test_a_failed_check_of_a_source_stops_its_readers() -> None:
+    read = plan("raw.x > a > b, c", tests={"fresh": "raw.x"})
+    assert names(read, blocked_by_check(read, uid("fresh", "test"))) == "a b"
+
+
+def test_a_failed_check_of_an_ephemeral_stops_what_is_below_it_alone() -> None:
+    folded = plan("a > e > b, a > c", kinds={"e": "ephemeral"}, tests={"te": "e"})
+    assert names(folded, blocked_by_check(folded, uid("te", "test"))) == "b"
+
+
+def test_a_failed_unit_test_stops_its_model_too() -> None:
+    chain = plan("a > b > c", unit_tests={"ub": "b"})
+    assert names(chain, blocked_by_check(chain, "unit_test.shop.b.ub")) == "b c"
+
+
+def test_a_large_product_is_ordered_in_moments() -> None:
+    from time import process_time
+
+    layers = [" ".join(f"m{layer}_{i}" for i in range(20)) for layer in range(50)]
+    on = {f"m{layer}_{i}": ("duck", "pg")[layer // 5 % 2] for layer in range(50) for i in range(20)}
+    large = plan(" > ".join(layers), on=on, tests={f"t_{name}": name for name in on})
+    assert large.assets
+    began = process_time()
+    assert len(waves_of(large)) == 10
+    assert process_time() - began < 2

@@ -1,0 +1,387 @@
+"""Planning and waves against plain references, on random products."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import SCHEMA, Json, product
+
+from floe_orchestrator_dagster.plan import (
+    ASSET_KINDS,
+    Compute,
+    ProductPlan,
+    Transform,
+    Wave,
+    decode_manifest,
+    plan_product,
+    waves,
+)
+
+many = settings(max_examples=400, derandomize=True, deadline=None, database=None)
+KINDS = ["model"] * 6 + ["seed", "snapshot", "ephemeral", "ephemeral", "source", "source"]
+TARGETS = ["duck", "pg", "spark", "trino"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random product: dbt's JSON, the compute of each node, where each test is disabled."""
+
+    nodes: dict[str, Json]
+    computes: dict[str, str]
+    disabled: dict[str, frozenset[str]]
+    targets: list[str]
+    seed: int
+
+    def raw(self, target: str, *, shuffled: bool = False) -> bytes:
+        """Return the manifest of a target."""
+        items = [
+            (uid, node)
+            for uid, node in self.nodes.items()
+            if target not in self.disabled.get(uid, ())
+        ]
+        if shuffled:
+            random.Random(self.seed).shuffle(items)
+        places: dict[str, Json] = {"nodes": {}, "sources": {}, "unit_tests": {}}
+        for uid, node in items:
+            kind = node["resource_type"]
+            places[{"source": "sources", "unit_test": "unit_tests"}.get(kind, "nodes")][uid] = node
+        metadata = {"dbt_schema_version": SCHEMA, "project_name": "shop"}
+        return json.dumps({"metadata": metadata, **places}).encode()
+
+    def plan(self, *, shuffled: bool = False) -> ProductPlan:
+        """Return the plan of this product."""
+        transforms = [
+            Transform(self.nodes[uid]["name"], compute) for uid, compute in self.computes.items()
+        ]
+        if shuffled:
+            random.Random(self.seed).shuffle(transforms)
+        return plan_product(
+            product(*transforms),
+            {name: Compute(name, name, "duckdb") for name in self.targets},
+            {name: decode_manifest(self.raw(name, shuffled=shuffled)) for name in self.targets},
+        )
+
+    # --- what follows is the reference: straight from the JSON, no plan in it
+
+    def is_asset(self, uid: str) -> bool:
+        """Tell whether a node builds a relation."""
+        node = self.nodes[uid]
+        return (
+            node["resource_type"] in ASSET_KINDS
+            and node["config"].get("materialized") != "ephemeral"
+        )
+
+    def reads(self, uid: str) -> set[str]:
+        """Return the assets and sources that a node reads, ephemerals folded."""
+        found: set[str] = set()
+        for parent in self.nodes[uid]["depends_on"]["nodes"]:
+            if self.is_asset(parent) or self.nodes[parent]["resource_type"] == "source":
+                found.add(parent)
+            else:
+                found |= self.reads(parent)
+        return found
+
+    def builder(self, source: str) -> str | None:
+        """Return the asset whose table a source is."""
+        relation = self.nodes[source]["relation_name"]
+        for uid, node in self.nodes.items():
+            if self.is_asset(uid) and node["relation_name"] == relation:
+                return uid
+        return None
+
+    def direct(self, uid: str) -> Iterator[tuple[str, bool]]:
+        """Yield each asset that a node needs and whether in an earlier build."""
+        for parent in self.reads(uid):
+            if self.is_asset(parent):
+                yield parent, False
+            elif (builder := self.builder(parent)) is not None and builder != uid:
+                yield builder, True
+
+    @cached_property
+    def above(self) -> dict[str, dict[str, bool]]:
+        """Of each node, every ancestor and whether an earlier build must have made it."""
+        found: dict[str, dict[str, bool]] = {}
+
+        def look(uid: str) -> dict[str, bool]:
+            if uid not in found:
+                seen: dict[str, bool] = {}
+                for parent, early in self.direct(uid):
+                    seen[parent] = seen.get(parent, False) or early
+                    for other, earlier in look(parent).items():
+                        seen[other] = seen.get(other, False) or early or earlier
+                found[uid] = seen
+            return found[uid]
+
+        return {uid: look(uid) for uid in self.nodes}
+
+
+@st.composite
+def cases(draw: st.DrawFn, most: int = 12) -> Case:
+    """Draw a product of up to `most` nodes, with half as many tests, on up to four computes."""
+    targets = TARGETS[: draw(st.integers(1, 4))]
+    nodes: dict[str, Json] = {}
+    computes: dict[str, str] = {}
+    for number in range(draw(st.integers(1, most))):
+        kind = draw(st.sampled_from(KINDS))
+        # Names in another order than the graph's, as in life.
+        name = f"{draw(st.sampled_from('abcdef'))}{number}"
+        resource = "model" if kind == "ephemeral" else kind
+        uid = f"source.shop.raw.{name}" if kind == "source" else f"{resource}.shop.{name}"
+        rootless = kind in {"seed", "source"}
+        earlier = sorted(nodes)
+        parents = (
+            []
+            if rootless or not earlier
+            else draw(st.lists(st.sampled_from(earlier), max_size=3, unique=True))
+        )
+        relation = None if kind == "ephemeral" else f'"db"."main"."{name}"'
+        built = [n["relation_name"] for u, n in nodes.items() if not u.startswith("source")]
+        if kind == "source" and any(built) and draw(st.booleans()):
+            relation = draw(st.sampled_from([*filter(None, built)]))
+        nodes[uid] = {
+            "unique_id": uid,
+            "name": name,
+            "source_name": "raw",
+            "resource_type": resource,
+            "package_name": "shop",
+            "relation_name": relation,
+            "config": {"materialized": kind},
+            "depends_on": {"nodes": parents},
+        }
+        if kind != "source" and draw(st.booleans()):
+            computes[uid] = draw(st.sampled_from(targets))
+    disabled = {}
+    for number in range(draw(st.integers(0, most // 2))):
+        uid = f"test.shop.t{number}"
+        readable = [one for one in nodes if not one.startswith(("test", "unit"))]
+        reads = draw(st.lists(st.sampled_from(sorted(readable)), min_size=1, max_size=3))
+        nodes[uid] = _test(uid, "test", list(dict.fromkeys(reads)))
+        disabled[uid] = draw(st.frozensets(st.sampled_from(targets), max_size=len(targets) - 1))
+    models = [
+        one
+        for one, node in nodes.items()
+        if node["resource_type"] == "model" and node["config"]["materialized"] == "model"
+    ]
+    if models and draw(st.booleans()):
+        uid = "unit_test.shop.u"
+        nodes[uid] = _test(uid, "unit_test", [draw(st.sampled_from(models))])
+    return Case(nodes, computes, disabled, targets, draw(st.integers(0, 99)))
+
+
+def _test(uid: str, kind: str, reads: list[str]) -> Json:
+    return {
+        "unique_id": uid,
+        "name": uid.rpartition(".")[2],
+        "resource_type": kind,
+        "package_name": "shop",
+        "relation_name": None,
+        "config": {},
+        "depends_on": {"nodes": reads},
+    }
+
+
+def part_of(case: Case, names: list[str], salt: int) -> list[str]:
+    """Return everything for one product in three, else a random part."""
+    chance = random.Random(case.seed * 7 + salt)
+    if case.seed % 3 == 0:
+        return names
+    return [name for name in names if chance.random() < 0.6]
+
+
+@given(cases())
+@many
+def test_the_graph_is_dbts_with_ephemerals_folded(case: Case) -> None:
+    planned = case.plan()
+    assert set(planned.assets) == {uid for uid in case.nodes if case.is_asset(uid)}
+    for uid in (*planned.assets, *planned.checks):
+        assert set(planned.folded_parents[uid]) == case.reads(uid)
+    for uid, node in planned.assets.items():
+        assert set(node.after) == {above for above, early in case.direct(uid) if early}
+        assert node.compute == case.computes.get(uid, "duck")
+    order = [*planned.assets]
+    for uid in order:
+        assert all(order.index(parent) < order.index(uid) for parent in case.above[uid])
+
+
+@given(cases())
+@many
+def test_no_check_is_lost_unless_it_is_said(case: Case) -> None:
+    planned = case.plan()
+    for uid, node in case.nodes.items():
+        if node["resource_type"] in {"test", "unit_test"}:
+            told = any(f"'{node['name']}'" in warning for warning in planned.warnings)
+            assert (uid in planned.checks) != told
+    for uid, check in planned.checks.items():
+        if check.kind == "test":
+            assert check.on in case.reads(uid)
+            assert not {check.compute, *check.also_on} & case.disabled[uid]
+
+
+@given(cases())
+@many
+def test_planning_does_not_depend_on_the_order_of_anything(case: Case) -> None:
+    one, again, other = case.plan(), case.plan(), case.plan(shuffled=True)
+    assert one == again == other
+    assert [*one.assets] == [*other.assets]
+    assets = part_of(case, [*one.assets], 1)
+    checks = part_of(case, [*one.checks], 2)
+    found = waves(one, assets, checks)
+    assert found == waves(one, assets, checks)
+    backwards = waves(other, set(assets), checks[::-1])
+    assert [(w.target, w.nodes, set(w.checks)) for w in found] == [
+        (w.target, w.nodes, set(w.checks)) for w in backwards
+    ]
+
+
+@given(cases())
+@many
+def test_waves_respect_every_ancestor_and_do_everything_once(case: Case) -> None:
+    planned = case.plan()
+    assets = part_of(case, [*planned.assets], 1)
+    checks = part_of(case, [*planned.checks], 2)
+    found = waves(planned, assets, checks)
+    built = [uid for wave in found for uid in wave.nodes]
+    tested = [uid for wave in found for uid in wave.checks]
+    assert sorted(built) == sorted(assets)
+    assert sorted(tested) == sorted(checks)
+    assert all(wave.nodes or wave.checks for wave in found)
+    at = {uid: n for n, wave in enumerate(found) for uid in (*wave.nodes, *wave.checks)}
+    for number, wave in enumerate(found):
+        assert planned.computes[wave.compute].target == wave.target
+        for uid in wave.nodes:
+            assert planned.target_of(uid) == wave.target
+        for uid in wave.checks:
+            check = planned.nodes[uid]
+            assert wave.target in {check.compute, *check.also_on}
+        for uid in (*wave.nodes, *wave.checks):
+            for above, early in case.above[uid].items():
+                if above in at:
+                    assert at[above] < number if early else at[above] <= number
+        # A check is never later than it need be.
+        for uid in wave.checks:
+            check = planned.nodes[uid]
+            for sooner in range(number):
+                assert found[sooner].target not in {check.compute, *check.also_on} or any(
+                    at[above] >= sooner if early else at[above] > sooner
+                    for above, early in case.above[uid].items()
+                    if above in at
+                )
+
+
+@given(cases(most=8))
+@many
+def test_waves_are_never_more_than_the_best_of_an_exhaustive_search(case: Case) -> None:
+    planned = case.plan()
+    for salt in (1, 3):
+        assets = part_of(case, [*planned.assets], salt)
+        checks = part_of(case, [*planned.checks], salt + 1)
+        assert len(waves(planned, assets, checks)) == fewest_builds(case, planned, assets, checks)
+
+
+@st.composite
+def mazes(draw: st.DrawFn) -> Case:
+    """Draw two to four chains of models that change computes at each step: many orders to try."""
+    targets = TARGETS[: draw(st.integers(3, 4))]
+    nodes: dict[str, Json] = {}
+    computes: dict[str, str] = {}
+    left = 9
+    for chain in "abcd"[: draw(st.integers(2, 4))]:
+        above: list[str] = []
+        for step in range(draw(st.integers(1, min(left, 4)))):
+            name = f"{chain}{step}"
+            uid = f"model.shop.{name}"
+            last = computes[above[0]] if above else None
+            computes[uid] = draw(st.sampled_from([one for one in targets if one != last]))
+            nodes[uid] = {
+                **_test(uid, "model", above),
+                "config": {"materialized": "table"},
+                "relation_name": f"db.main.{name}",
+            }
+            above = [uid]
+            left -= 1
+        if left < 1:
+            break
+    return Case(nodes, computes, {}, targets, 0)
+
+
+@given(mazes())
+@many
+def test_interleaved_chains_take_the_fewest_builds(case: Case) -> None:
+    planned = case.plan()
+    found = waves(planned, [*planned.assets])
+    assert len(found) == fewest_builds(case, planned, [*planned.assets], [])
+
+
+@given(cases())
+@many
+def test_below_is_every_asset_with_that_ancestor(case: Case) -> None:
+    planned = case.plan()
+    for uid in case.nodes:
+        if case.is_asset(uid):
+            below = {other for other in planned.assets if uid in case.above[other]}
+            assert planned.below_any([uid]) == below
+
+
+def fewest_builds(case: Case, planned: ProductPlan, assets: list[str], checks: list[str]) -> int:
+    """Return the least number of builds, trying every sequence of targets and of nodes in each.
+
+    A build may leave out what it could do. A state is what is done, what was done when the
+    current build began, and its target; one more node is free, one more build costs one.
+    """
+    tasks = [*assets, *checks]
+    able = {uid: {node.compute, *node.also_on} for uid in tasks for node in (planned.nodes[uid],)}
+    needs = {
+        uid: [(above, early) for above, early in case.above[uid].items() if above in set(assets)]
+        for uid in tasks
+    }
+    strict = any(early for need in needs.values() for _, early in need)
+    nothing: frozenset[str] = frozenset()
+    start: tuple[frozenset[str], frozenset[str], str] = (nothing, nothing, "")
+    best: dict[Any, int] = {start: 0}
+    queue = deque([start])
+    while queue:
+        state = queue.popleft()
+        done, begun, target = state
+        cost = best[state]
+        if len(done) == len(tasks):
+            return cost
+        steps: list[tuple[Any, int]] = [
+            ((done | {uid}, begun, target), 0)
+            for uid in tasks
+            if uid not in done
+            and target in able[uid]
+            and all(above in (begun if early else done) for above, early in needs[uid])
+        ]
+        steps += [((done, done if strict else nothing, other), 1) for other in case.targets]
+        for reached, price in steps:
+            if cost + price < best.get(reached, 1_000):
+                best[reached] = cost + price
+                (queue.append if price else queue.appendleft)(reached)
+    raise AssertionError("no order at all")
+
+
+def test_the_fallback_of_a_search_that_runs_out_is_right(monkeypatch: Any) -> None:
+    room = sys.modules["floe_orchestrator_dagster.plan.waves"]
+    monkeypatch.setattr(room, "SEARCH_BUDGET", 0)
+
+    @given(cases())
+    @many
+    def ordered(case: Case) -> None:
+        planned = case.plan()
+        found: tuple[Wave, ...] = waves(planned, [*planned.assets], [*planned.checks])
+        at = {uid: n for n, wave in enumerate(found) for uid in (*wave.nodes, *wave.checks)}
+        assert set(at) == {*planned.assets, *planned.checks}
+        for uid, number in at.items():
+            for above, early in case.above[uid].items():
+                assert at[above] < number if early else at[above] <= number
+
+    ordered()
