@@ -196,7 +196,7 @@ def load_project(
     )
     profile, outputs, default = merged_outputs(compiled, project_dir, dbt_project, target_dir)
     if not compiled.default_compute:
-        compiled = replace(compiled, default_compute=default)
+        compiled = _with_default(compiled, default)
     adapters = {name: str(output.get("type", "")) for name, output in outputs.items()}
     computes, problems = resolve_computes(compiled, adapters)
     if problems:
@@ -224,6 +224,14 @@ def load_project(
     for warning in plan.warnings:
         logger.warning("%s", warning)
     return replace(product, plan=plan, manifest_paths=paths)
+
+
+def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:
+    """Put what names no compute on the profile's default output."""
+    transforms = (
+        item if item.compute else replace(item, compute=compute) for item in compiled.transforms
+    )
+    return replace(compiled, default_compute=compute, transforms=tuple(transforms))
 
 
 def product_of_artifacts(artifacts: Mapping[str, Any], project_dir: Path | None = None) -> Product:
