@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from plans import plan, uid, waves_of
+from time import process_time
 
-from floe_orchestrator_dagster.plan import blocked_by_check, downstream, waves
+from plans import manifest, plan, product, uid, waves_of
+
+from floe_orchestrator_dagster.plan import (
+    Compute,
+    Transform,
+    blocked_by_check,
+    downstream,
+    plan_product,
+    waves,
+)
 
 CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
 
@@ -54,10 +63,6 @@ def test_three_computes_share_builds() -> None:
 
 
 def test_two_computes_of_one_target_are_one_build() -> None:
-    from plans import manifest, product
-
-    from floe_orchestrator_dagster.plan import Compute, Transform, plan_product
-
     computes = {name: Compute(name, "dev", "duckdb") for name in ("duck", "other")}
     one = plan_product(
         product(Transform("a", "duck"), Transform("b", "other"), Transform("c", "duck")),
@@ -244,8 +249,6 @@ def test_a_failed_unit_test_stops_its_model_too() -> None:
 
 
 def test_a_large_product_is_ordered_in_moments() -> None:
-    from time import process_time
-
     layers = [" ".join(f"m{layer}_{i}" for i in range(20)) for layer in range(50)]
     on = {f"m{layer}_{i}": ("duck", "pg")[layer // 5 % 2] for layer in range(50) for i in range(20)}
     large = plan(" > ".join(layers), on=on, tests={f"t_{name}": name for name in on})
