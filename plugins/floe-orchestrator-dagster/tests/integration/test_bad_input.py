@@ -362,9 +362,16 @@ def two_checks_that_map_to_one(project: TinyProject) -> None:
 
 
 @case
-def a_source_that_a_node_below_it_builds(project: TinyProject) -> None:
-    source = node("t", "source", source_name="s", relation_name='"tiny"."main"."a"')
-    manifest(project, node("a", depends_on={"nodes": ["source.tiny.t"]}), source)
+def a_source_under_the_key_of_a_node_below_it(project: TinyProject) -> None:
+    source = node(
+        "t",
+        "source",
+        source_name="s",
+        relation_name='"tiny"."main"."a"',
+        meta={"dagster": {"asset_key": ["a"]}},
+    )
+    below = node("b", depends_on={"nodes": ["source.tiny.t"]})
+    manifest(project, node("a", depends_on={"nodes": ["model.tiny.b"]}), below, source)
 
 
 @case
