@@ -6,7 +6,6 @@ from time import process_time
 from typing import Any
 
 import pytest
-from plans import SCHEMA, manifest, plan, problems_of, product, uid
 
 from floe_orchestrator_dagster.errors import PlanError
 from floe_orchestrator_dagster.plan import (
@@ -22,6 +21,7 @@ from floe_orchestrator_dagster.plan import (
     resolve_computes,
     unknown_dependencies,
 )
+from plans import SCHEMA, manifest, plan, problems_of, product, uid
 
 DUCK = {"duck": Compute("duck", "duck", "duckdb")}
 

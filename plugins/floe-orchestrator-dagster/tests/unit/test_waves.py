@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from time import process_time
 
-from plans import manifest, plan, product, uid, waves_of
-
 from floe_orchestrator_dagster.plan import (
     Compute,
     Transform,
@@ -14,6 +12,7 @@ from floe_orchestrator_dagster.plan import (
     plan_product,
     waves,
 )
+from plans import manifest, plan, product, uid, waves_of
 
 CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
 

@@ -1,0 +1,27 @@
+"""Dagster's resolved asset graph equals dbt's, on random products."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+
+from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.plan import CompiledProduct
+from floe_orchestrator_dagster.product import Product
+from random_products import Case, cases
+from support import asset_edges
+
+
+@given(cases())
+@settings(max_examples=300, derandomize=True, deadline=None, database=None)
+def test_the_asset_graph_that_dagster_resolves_is_dbts(case: Case) -> None:
+    plan = case.plan()
+    definitions = build_definitions(Product(plan=plan, compiled=CompiledProduct(plan.name)))
+    keys = {uid: "/".join(node.key) for uid, node in plan.nodes.items() if node.key}
+    expected = {
+        (keys[parent], keys[uid])
+        for uid in case.nodes
+        if case.is_asset(uid)
+        for parent in case.reads(uid)
+        if keys[parent] != keys[uid]
+    }
+    assert asset_edges(definitions) == (expected if plan.assets else set())
