@@ -14,7 +14,7 @@ help: ## list these verbs
 
 demo: .venv/.demo ## compile examples/shop with floe and build it through Dagster on DuckDB
 	cd examples/shop && PATH="$(BIN):$$PATH" $(COMPILE)
-	$(BIN)/floe-dagster run examples/shop
+	$(BIN)/floe-dagster run --lineage examples/shop
 
 test: .venv/.dev ## run the tests that take minutes
 	cd $(PLUGIN) && $(BIN)/python -m pytest -m "not heavy" --cov --cov-report=term:skip-covered $(ARGS)

@@ -114,6 +114,7 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of dbt, else the profile's.")
 @click.option("--job", metavar="NAME", help="Job to run, where the product has several.")
 @click.option("--no-checks", is_flag=True, help="Build without running any test.")
+@click.option("--lineage", is_flag=True, help="Tell at the end what each node was built from.")
 @click.option("--verbose", "-v", is_flag=True, help="Print dbt's own log lines too, on stderr.")
 @JSON
 def run(

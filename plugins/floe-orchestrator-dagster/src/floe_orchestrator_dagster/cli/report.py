@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.cli.live import Result, View
     from floe_orchestrator_dagster.execution import Progress
+    from floe_orchestrator_dagster.plan import ProductPlan
     from floe_orchestrator_dagster.product import Product
 
 PASSED = frozenset({"pass", "success"})
@@ -143,6 +144,16 @@ def _counts(recorder: Recorder) -> dict[str, int]:
         "tests_warned": tests.count("warn"),
         "tests_failed": sum(_failed(result) for result in results if result.kind in CHECKS),
     }
+
+
+def show_lineage(out: Console, recorder: Recorder, plan: ProductPlan) -> None:
+    """Print what each built node was built from."""
+    for result in recorder.all():
+        if result.kind in CHECKS or result.status not in BUILT:
+            continue
+        parents = plan.folded_parents.get(result.unique_id, ())
+        names = (".".join(plan.nodes[parent].key) for parent in parents)
+        out.print(f"{result.name} <- {', '.join(names) or '(nothing)'}")
 
 
 def summarize(

@@ -30,6 +30,7 @@ from floe_orchestrator_dagster.cli.report import (
     Recorder,
     document,
     failure_of,
+    show_lineage,
     summarize,
     times,
 )
@@ -62,6 +63,7 @@ class Asked:
     job: str | None = None
     no_checks: bool = False
     verbose: bool = False
+    lineage: bool = False
     as_json: bool = False
 
     def op_config(self) -> dict[str, Any]:
@@ -137,6 +139,8 @@ def run_product(directory: Path, asked: Asked) -> int:
         finally:
             view.close()
         seconds = time.monotonic() - began
+    if asked.lineage:
+        show_lineage(out, recorder, product.plan)
     summarize(out, recorder, failure, seconds, success=result.success)
     _print_document(asked, document(product, recorder, failure, seconds, result))
     return _exit_code(result, recorder, failure)
