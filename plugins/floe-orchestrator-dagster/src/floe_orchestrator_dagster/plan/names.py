@@ -108,22 +108,20 @@ def _is_one_table(one: Node, other: Node) -> bool:
 
 def _check_problems(plan: ProductPlan, owner_of_output: Mapping[str, str]) -> Iterator[Problem]:
     # Dagster calls the output of a check after its asset and itself, beside those of the assets.
-    taken = {output: (uid, "", f"'{uid}'") for output, uid in owner_of_output.items()}
-    for check in _checks(plan):
-        on, name, owner = check
+    taken = {output: f"'{uid}'" for output, uid in owner_of_output.items()}
+    for on, name, owner in _checks(plan):
         output = f"{output_name(plan.nodes[on].key)}_{name}"
-        other = taken.setdefault(output, check)
-        if other is not check:
-            one = f"check name '{name}'" if other[:2] == (on, name) else f"Dagster output name '{output}'"
+        other = taken.setdefault(output, owner)
+        if other is not owner:
             yield Problem(
                 f"checks of '{plan.nodes[on].name}'",
-                f"{owner} and {other[2]} both map to the {one}.",
+                f"{owner} and {other} both map to the Dagster output name '{output}'.",
                 "Rename one of them.",
             )
 
 
 def _checks(plan: ProductPlan) -> Iterator[tuple[str, str, str]]:
-    """Yield of each check what it is on, its name, and what an error calls it."""
+    """Yield of each check what it is on, its name, and what it is called in an error."""
     for uid, node in plan.nodes.items():
         if node.kind in CHECK_KINDS:
             yield node.on, node.name, f"'{uid}'"
