@@ -143,6 +143,15 @@ class Specs:
                 )
         return checks
 
+    @cached_property
+    def _exposures(self) -> Mapping[str, list[str]]:
+        """Names of the exposures that use a node, by its unique id."""
+        found: dict[str, list[str]] = {}
+        for name, parents in self.plan.exposures.items():
+            for parent in parents:
+                found.setdefault(parent, []).append(name)
+        return found
+
     def partitions(self, uid: str) -> TimeWindowPartitionsDefinition | None:
         """Return the time-window partitions of a node, if its meta asks for any."""
         return self._partitions.get(uid)
@@ -269,9 +278,7 @@ class Specs:
                 metadata["dagster/code_references"] = CodeReferencesMetadataValue(
                     code_references=[LocalFileCodeReference(file_path=str(path))]
                 )
-            used_by = [
-                name for name, parents in self.plan.exposures.items() if node.unique_id in parents
-            ]
+            used_by = self._exposures.get(node.unique_id)
             if used_by:
                 metadata["floe/exposures"] = used_by
         return metadata
