@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import process_time
 from typing import Any
 
 import pytest
@@ -138,11 +137,9 @@ def test_all_problems_come_at_once() -> None:
     )
 
 
-def test_thousands_of_unknown_dependencies_take_no_time() -> None:
-    began = process_time()
+def test_thousands_of_unknown_dependencies_are_all_found() -> None:
     found = refused(*(Transform(f"model_{n}", "duck", (f"modle_{n}",)) for n in range(3000)))
     assert len(found) == 3000
-    assert process_time() - began < 5
 
 
 # --- computes
@@ -843,12 +840,10 @@ def test_a_plan_can_be_asked_for_targets_and_functions() -> None:
     assert set(names(called, called.functions_of([uid("a")]))) == {"f", "g"}
 
 
-def test_many_ephemerals_in_a_row_take_no_time() -> None:
+def test_many_ephemerals_in_a_row_are_folded() -> None:
     row = [f"e{n}" for n in range(2000)]
-    began = process_time()
     long = plan(" > ".join(["a", *row, "b"]), kinds=dict.fromkeys(row, "ephemeral"))
     assert long.folded_parents[uid("b")] == (uid("a"),)
-    assert process_time() - began < 3
 
 
 def test_a_diamond_of_ephemerals_is_folded_once() -> None:
