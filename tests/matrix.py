@@ -50,10 +50,10 @@ def run(command: list[str], log: Path, cwd: Path = ROOT) -> tuple[int, str]:
 
 
 def _pins(dagster: str) -> list[str]:
-    """Return what belongs to one release of Dagster, so that pip need not search for it."""
+    """Return the versions that pip need not search for."""
     libraries = DAGSTERS[dagster]
     if not libraries:
-        return []
+        return ["-c", str(ROOT / "constraints.txt")]
     core = ("dagster", "dagster-graphql", "dagster-webserver")
     return [*(f"{name}=={dagster}" for name in core), f"dagster-dbt=={libraries}"]
 
