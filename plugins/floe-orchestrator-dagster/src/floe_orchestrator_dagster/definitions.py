@@ -277,12 +277,11 @@ def _op_tags(product: Product, segment: Wave | None) -> dict[str, Any]:
         return tags
     compute = product.plan.computes[segment.compute]
     tags["floe/compute"] = compute.name
-    asked = product.config.computes.get(compute.name)
-    if asked is not None and asked.resources is not None:
+    if compute.resources is not None:
         resources = (
-            USER_CODE_SIZES[asked.resources].as_kubernetes()
-            if isinstance(asked.resources, str)
-            else asked.resources
+            USER_CODE_SIZES[compute.resources].as_kubernetes()
+            if isinstance(compute.resources, str)
+            else compute.resources
         )
         tags["dagster-k8s/config"] = {"container_config": {"resources": resources}}
     return tags

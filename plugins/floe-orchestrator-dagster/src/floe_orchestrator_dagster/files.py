@@ -38,15 +38,21 @@ def read_bytes(path: Path, limit: int, remedy: str) -> bytes:
         raise ProductError(f"Cannot read {path}: {error.strerror}. {remedy}") from error
 
 
-def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
-    """Return the mapping in a YAML file; errors end with `remedy`."""
-    data = read_bytes(path, MAX_YAML_BYTES, remedy)
+def read_text(path: Path, limit: int, remedy: str) -> str:
+    """Return a UTF-8 file's content, at most `limit` bytes; errors end with `remedy`."""
     try:
-        content = yaml.safe_load(data.decode())
+        return read_bytes(path, limit, remedy).decode()
     except UnicodeDecodeError as error:
         raise ProductError(
             f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}"
         ) from error
+
+
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file; errors end with `remedy`."""
+    text = read_text(path, MAX_YAML_BYTES, remedy)
+    try:
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""

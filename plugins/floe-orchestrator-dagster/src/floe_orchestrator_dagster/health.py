@@ -30,7 +30,8 @@ def webserver_url(configured: str | None) -> str:
 def ask_version(url: str, deadline: float = DEADLINE_SECONDS) -> Answer:
     """Ask the GraphQL endpoint of `url` for Dagster's version.
 
-    Never raises for what a server does; gives up after `deadline` seconds in all.
+    Never raises for what a server does. A silent server, or a body that drips, is given up within
+    `deadline` seconds; a server that drips its headers is not yet bounded.
     """
     import httpx
 

@@ -77,7 +77,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
     @property
     def description(self) -> str:
-        """Return one sentence for `floe platform list-plugins`."""
+        """Return one sentence for listings of plugins."""
         return "Runs data products on Dagster: every dbt node an asset, each on its own compute."
 
     @property
@@ -140,7 +140,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return helm_values(self.config.workload_size)
 
     def validate_connection(self) -> ValidationResult:
-        """Ask the configured Dagster webserver for its version, within 10 seconds."""
+        """Ask the configured Dagster webserver for its version; see `health.ask_version`."""
         from floe_orchestrator_dagster.health import ask_version, webserver_url
 
         answer = ask_version(webserver_url(self.config.url))

@@ -20,6 +20,7 @@ from floe_orchestrator_dagster.files import (
     locked,
     mtime,
     read_bytes,
+    read_text,
     read_yaml,
     writable_dir,
     write_atomically,
@@ -300,13 +301,9 @@ def find_project(compiled: CompiledProduct, start: Path) -> Path | None:
 def read_artifacts(path: Path) -> dict[str, Any]:
     """Return the compiled artifacts as a dictionary that has been checked to be JSON."""
     remedy = f"Compile again with `{COMPILE}`."
-    data = read_bytes(path, MAX_ARTIFACTS_BYTES, remedy)
+    text = read_text(path, MAX_ARTIFACTS_BYTES, remedy)
     try:
-        artifacts = json.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise ProductError(
-            f"Cannot read {path}: not UTF-8 at byte {error.start}. {remedy}"
-        ) from error
+        artifacts = json.loads(text)
     except json.JSONDecodeError as error:
         raise ProductError(
             f"Cannot read {path}: not JSON (line {error.lineno}, column {error.colno}: "

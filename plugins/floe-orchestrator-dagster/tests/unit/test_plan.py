@@ -159,7 +159,7 @@ def test_a_compute_carries_its_settings() -> None:
     setting = {"pool": "p", "pool_limit": 2, "resources": "large"}
     found, _ = resolved({"pg": "postgres"}, "pg", config={"computes": {"pg": setting}})
     assert (found["pg"].pool, found["pg"].pool_limit) == ("p", 2)
-    assert found["pg"].resources == {"size": {"name": "large"}}
+    assert found["pg"].resources == "large"
 
 
 def test_a_compute_that_fits_no_output_is_refused() -> None:

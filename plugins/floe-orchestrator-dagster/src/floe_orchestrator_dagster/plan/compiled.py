@@ -82,14 +82,13 @@ def resolve_computes(
             where = f"models[{user[name]}].compute" if name in user else "default_compute"
             problems.append(replace(found, path=f"transforms.{where}"))
             continue
-        size = setting.resources
         computes[name] = Compute(
             name,
             target=found,
             adapter=outputs[found],
             pool=setting.pool,
             pool_limit=setting.pool_limit,
-            resources={"size": {"name": size}} if isinstance(size, str) else size,
+            resources=setting.resources,
         )
     return computes, problems
 

@@ -33,7 +33,7 @@ class Compute:
     adapter: str
     pool: str | None = None
     pool_limit: int | None = None
-    resources: Mapping[str, Mapping[str, str]] | None = None
+    resources: str | Mapping[str, Mapping[str, str]] | None = None  # a size, or as in Kubernetes
 
 
 @dataclass(frozen=True, slots=True)
