@@ -192,7 +192,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
         A delivery failure is logged, never raised. Returns the run id, new if none was given.
         """
-        from floe_orchestrator_dagster.lineage import emit
+        from floe_orchestrator_dagster.lineage.emit import emit
 
         backend = self._lineage_backend
         return emit(
@@ -214,7 +214,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             return None
         from floe_core.lineage import create_emitter
 
-        from floe_orchestrator_dagster.lineage import PRODUCER
+        from floe_orchestrator_dagster.lineage.emit import PRODUCER
 
         return create_emitter(
             self._lineage_backend.get_transport_config(), "floe", producer=PRODUCER

@@ -1,0 +1,1 @@
+"""OpenLineage of every run and node: what it says, what things are called, how it gets there."""
