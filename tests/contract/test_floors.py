@@ -17,7 +17,7 @@ FLOORS = (
     {"config"},
     {"plan", "deploy"},
     {"graph", "files", "dbt_process", "health", "lineage"},
-    {"dbt", "profiles"},
+    {"dbt", "profiles", "cache"},
     {"product"},
     {"specs", "schedules"},
     {"execution"},

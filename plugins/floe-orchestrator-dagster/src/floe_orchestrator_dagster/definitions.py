@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
 # it decorates, and refuses `context: "AssetExecutionContext"` as a string.
-import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from floe_orchestrator_dagster.product import (
     load_all_manifests,
     load_project,
     product_of_transforms,
+    uncollected,
 )
 from floe_orchestrator_dagster.schedules import Schedule, product_schedule, to_dagster
 from floe_orchestrator_dagster.specs import Specs
@@ -179,20 +179,11 @@ def _without_foreign_parents(compiled: CompiledProduct) -> CompiledProduct:
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """Hold off the garbage collector, and Dagster's notes on beta features that we mean to use.
-
-    Nothing here is garbage, and the collector would walk all of it many times.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=BetaWarning)
-            warnings.simplefilter("ignore", category=PreviewWarning)
-            yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    """Hold off the garbage collector, and Dagster's notes on beta features that we mean to use."""
+    with uncollected(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=BetaWarning)
+        warnings.simplefilter("ignore", category=PreviewWarning)
+        yield
 
 
 def _job_of(schedule: Schedule, jobs: Mapping[str, Any]) -> str:

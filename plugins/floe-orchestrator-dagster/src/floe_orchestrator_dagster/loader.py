@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,4 +28,7 @@ def load_product_definitions(
     from floe_orchestrator_dagster.product import open_product
 
     product = open_product(Path(project_dir), product_name=product_name)
-    return build_definitions(product, translator=translator)
+    definitions = build_definitions(product, translator=translator)
+    # They live as long as their code location: no later collection need look at them again.
+    gc.freeze()
+    return definitions

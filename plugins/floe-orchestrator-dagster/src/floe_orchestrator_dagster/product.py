@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
 import os
 import shutil
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from floe_orchestrator_dagster.cache import content_of, digest_of, remembered
 from floe_orchestrator_dagster.config import PluginConfig, parse_config
 from floe_orchestrator_dagster.dbt import DbtCommand, run_dbt
 from floe_orchestrator_dagster.errors import PlanError, Problem, ProductError
@@ -160,13 +164,7 @@ def open_product(
         PlanError: the product contradicts itself; lists every problem.
     """
     artifacts_path = find_artifacts(directory)
-    artifacts = read_artifacts(artifacts_path)
-    if product_name is not None and artifacts["metadata"]["product_name"] != product_name:
-        raise ProductError(
-            f"Cannot load product '{product_name}': {artifacts_path} is of product "
-            f"'{artifacts['metadata']['product_name']}'. Compile again with `{COMPILE}`."
-        )
-    compiled = compiled_product(artifacts)
+    compiled = read_compiled(artifacts_path, product_name)
     project_dir = find_project(compiled, artifacts_path.parent)
     if project_dir is None:
         raise ProductError(
@@ -180,6 +178,18 @@ def open_product(
         progress=progress,
         force_parse=force_parse,
     )
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Hold off the garbage collector while much is made that is no garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def load_project(
@@ -214,14 +224,28 @@ def load_project(
         profile=profile,
         spec=spec or {},
     )
-    manifests: dict[str, DbtManifest] = {}
     paths: dict[str, Path] = {}
+    contents: dict[str, bytes] = {}
     _install_packages(product, dbt_project, target, progress)
     fingerprint = _fingerprint(project_dir, dbt_project, profiles_dir)
     for name in dict.fromkeys(compute.target for compute in computes.values()):
         path = _ensure_manifest(product, name, fingerprint, progress, force_parse=force_parse)
-        paths[name], manifests[name] = path, read_manifest(path)
-    plan = plan_product(compiled, computes, manifests)
+        paths[name] = path
+        contents[name] = read_bytes(path, MAX_MANIFEST_BYTES, _MANIFEST_REMEDY)
+
+    def make() -> ProductPlan:
+        manifests = {name: _manifest(paths[name], data) for name, data in contents.items()}
+        return plan_product(compiled, computes, manifests)
+
+    key = digest_of(
+        [
+            content_of(compiled),
+            content_of(computes),
+            *(part for name, data in contents.items() for part in (name, data)),
+        ]
+    )
+    with uncollected():
+        plan = remembered(target_dir / "cache", ProductPlan, key, make)
     for warning in plan.warnings:
         logger.warning("%s", warning)
     return replace(product, plan=plan, manifest_paths=paths)
@@ -298,10 +322,36 @@ def find_project(compiled: CompiledProduct, start: Path) -> Path | None:
     return None
 
 
-def read_artifacts(path: Path) -> dict[str, Any]:
+def read_compiled(path: Path, product_name: str | None = None) -> CompiledProduct:
+    """Return what the artifacts at `path` say, which must be of that product."""
+    text = read_text(path, MAX_ARTIFACTS_BYTES, f"Compile again with `{COMPILE}`.")
+
+    def make() -> CompiledProduct:
+        artifacts = _parsed(path, text)
+        found = artifacts["metadata"]["product_name"]
+        if product_name is not None and found != product_name:
+            raise _other_product(path, product_name, found)
+        return compiled_product(artifacts)
+
+    # floe-core takes a second to import; who has its answer already does not need it.
+    folder = (path.parent if path.parent.name == "target" else path.parent / "target") / "floe"
+    key = digest_of([text, version("floe-core")])
+    compiled = remembered(folder / "cache", CompiledProduct, key, make)
+    if product_name is not None and compiled.name != product_name:
+        raise _other_product(path, product_name, compiled.name)
+    return compiled
+
+
+def _other_product(path: Path, wanted: str, found: str | None) -> ProductError:
+    return ProductError(
+        f"Cannot load product '{wanted}': {path} is of product '{found}'. "
+        f"Compile again with `{COMPILE}`."
+    )
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
     """Return the compiled artifacts as a dictionary that has been checked to be JSON."""
     remedy = f"Compile again with `{COMPILE}`."
-    text = read_text(path, MAX_ARTIFACTS_BYTES, remedy)
     try:
         artifacts = json.loads(text)
     except json.JSONDecodeError as error:
@@ -317,14 +367,15 @@ def read_artifacts(path: Path) -> dict[str, Any]:
     return artifacts
 
 
-def read_manifest(path: Path) -> DbtManifest:
+_MANIFEST_REMEDY = f"Make it again with `{PREPARE} --force`."
+
+
+def _manifest(path: Path, content: bytes) -> DbtManifest:
     """Return dbt's manifest, decoded."""
-    remedy = f"Make it again with `{PREPARE} --force`."
-    data = read_bytes(path, MAX_MANIFEST_BYTES, remedy)
     try:
-        return decode_manifest(data)
+        return decode_manifest(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProductError(f"Cannot read {path}: {error}. {remedy}") from error
+        raise ProductError(f"Cannot read {path}: {error}. {_MANIFEST_REMEDY}") from error
 
 
 def compiled_product(artifacts: Mapping[str, Any]) -> CompiledProduct:
@@ -377,7 +428,12 @@ def compiled_product(artifacts: Mapping[str, Any]) -> CompiledProduct:
         ),
         profiles=checked.dbt_profiles or {},
         config=config,
-        artifacts=artifacts,
+        # Everything but what is above already, and long.
+        artifacts={
+            key: value
+            for key, value in artifacts.items()
+            if key not in {"transforms", "dbt_profiles"}
+        },
     )
 
 
@@ -418,20 +474,20 @@ def _fingerprint(project_dir: Path, dbt_project: Mapping[str, Any], profiles_dir
     for setting, default in _PROJECT_PATHS.items():
         roots += [project_dir / str(name) for name in dbt_project.get(setting) or default]
     packages = dbt_project.get("packages-install-path") or "dbt_packages"
-    for path in (*_files_below(roots), project_dir / str(packages)):
-        if path.exists():
-            found = path.stat()
+    for path in (*_files_below(roots), str(project_dir / str(packages))):
+        with suppress(FileNotFoundError):
+            found = os.stat(path)  # noqa: PTH116  a Path for each of 10,000 files takes longer
             digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def _files_below(roots: Iterable[Path]) -> Iterator[Path]:
+def _files_below(roots: Iterable[Path]) -> Iterator[str]:
     for root in roots:
         if root.is_file():
-            yield root
+            yield str(root)
         for folder, folders, files in os.walk(root):
             folders.sort()
-            yield from (Path(folder, name) for name in sorted(files))
+            yield from (f"{folder}{os.sep}{name}" for name in sorted(files))
 
 
 def _is_prepared() -> bool:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -441,7 +442,9 @@ def test_a_broken_product_gets_one_clear_error(
     done = CliRunner().invoke(main, ["check", str(tiny.directory)])
     assert done.stderr.replace(str(tiny.directory), "DIR").rstrip("\n") == MESSAGES[name]
     assert done.exit_code == 1
-    assert files_below(tiny.directory) == before
+    new = files_below(tiny.directory) - before
+    # What was understood of the artifacts may be remembered, whole.
+    assert {path for path in new if not fnmatch(path, "target/floe/cache/[CP]*.msgpack")} == set()
 
 
 def test_dbt_that_cannot_parse_says_why_without_a_traceback(tiny: TinyProject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping  # noqa: TC003  needed to decode a plan
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from floe_orchestrator_dagster.plan.cycles import cycles
 from floe_orchestrator_dagster.plan.model import Compute, QualityCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True, slots=True)

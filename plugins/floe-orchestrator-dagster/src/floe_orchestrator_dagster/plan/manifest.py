@@ -36,6 +36,7 @@ class DbtConfig(msgspec.Struct, frozen=True):
     severity: str | None = None
     schema: str | None = None
     group: str | None = None
+    file_format: str | None = None
     meta: dict[str, Any] = {}
     enabled: bool = True
 

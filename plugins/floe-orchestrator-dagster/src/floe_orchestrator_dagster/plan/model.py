@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping  # noqa: TC003  needed to decode a plan
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from graphlib import TopologicalSorter
@@ -10,10 +11,11 @@ from itertools import compress
 from operator import and_, or_
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+# Needed at run time too: the plan is decoded by these annotations.
+from floe_orchestrator_dagster.plan.manifest import DbtNode  # noqa: TC001
 
-    from floe_orchestrator_dagster.plan.manifest import DbtNode
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 Kind = Literal["model", "seed", "snapshot", "ephemeral", "function", "source", "test", "unit_test"]
 AssetPath = tuple[str, ...]
@@ -76,6 +78,14 @@ class Node:
     tier: str | None = None
     quality_checks: tuple[QualityCheck, ...] = ()
     dbt: DbtNode | None = None
+
+    @property
+    def identifier(self) -> str:
+        """The name of its relation within the schema."""
+        dbt = self.dbt
+        if dbt is None:
+            return self.name
+        return (dbt.identifier if self.kind == "source" else dbt.alias) or dbt.name
 
 
 @dataclass(frozen=True)

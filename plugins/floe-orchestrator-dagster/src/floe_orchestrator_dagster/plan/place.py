@@ -424,14 +424,17 @@ class Placer:
 
     def _settle_quality_checks(self) -> None:
         """Keep the quality checks that dbt has no test for and has a generic test to run with."""
+        asked = {uid for uid, node in self.nodes.items() if node.quality_checks}
+        if not asked:
+            return
         meanings: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for node in self.nodes.values():
-            if node.dbt is not None and node.dbt.test_metadata and node.dbt.attached_node:
+            if node.dbt and node.dbt.test_metadata and node.dbt.attached_node in asked:
                 test = node.dbt.test_metadata
                 meanings[node.dbt.attached_node].append(_meaning(test.name, test.kwargs))
         runnable = {uid.rpartition(".")[2] for uid in self._base.macros}
-        for uid, node in [*self.nodes.items()]:
-            kept = []
+        for uid in asked:
+            node, kept = self.nodes[uid], []
             for check in node.quality_checks:
                 kind = check.type.rpartition(".")[2]
                 about = f"quality check '{check.name}' of '{node.name}'"

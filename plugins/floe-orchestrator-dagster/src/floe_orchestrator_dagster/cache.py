@@ -1,0 +1,97 @@
+"""Remembers what was computed from files, by their content, so that other processes need not.
+
+A remembered value is only ever a shortcut: what is missing, damaged, of another version or made
+from other content is computed again. Values are data (msgpack into typed structures), so that a
+file of somebody else's can put in wrong values at worst, and no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from contextlib import suppress
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from floe_orchestrator_dagster.config import PluginConfig
+from floe_orchestrator_dagster.errors import ProductError
+from floe_orchestrator_dagster.files import mtime, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# One for each state of a product that is worth going back to, such as two branches of a project.
+KEPT = 4
+_DIGEST_BYTES = 32
+# What the bytes mean depends on the code that wrote them.
+_VERSIONS = f"{version('floe-orchestrator-dagster')} {version('msgspec')} {sys.version_info[:2]}"
+
+
+def digest_of(parts: Iterable[bytes | str]) -> str:
+    """Return a digest of contents, each told apart from the next."""
+    digest = hashlib.blake2b(_VERSIONS.encode(), digest_size=_DIGEST_BYTES)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(f"\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def content_of(value: Any) -> bytes:
+    """Return a value of the plan as bytes, for a digest."""
+    return msgspec.msgpack.encode(value, enc_hook=_encode)
+
+
+def remembered(folder: Path, kind: type[T], key: str, make: Callable[[], T]) -> T:
+    """Return the value remembered in `folder` under `key`, else what `make` returns.
+
+    `key` is a digest of everything the value depends on; see `digest_of`.
+    """
+    path = folder / f"{kind.__name__}-{key}.msgpack"
+    with suppress(OSError, ValueError, TypeError, msgspec.MsgspecError):
+        return _read(path, kind)
+    value = make()
+    try:
+        _write(path, value)
+    except (ProductError, OSError, TypeError, ValueError) as error:
+        logger.debug("Not remembered in %s: %s", path, error)
+    return value
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    content = path.read_bytes()
+    data = content[_DIGEST_BYTES:]
+    if hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest() != content[:_DIGEST_BYTES]:
+        raise ValueError("damaged")
+    return msgspec.msgpack.decode(data, type=kind, dec_hook=_decode)
+
+
+def _write(path: Path, value: Any) -> None:
+    data = content_of(value)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(
+        path, hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest() + data, mode=0o600
+    )
+    older = path.parent.glob(f"{path.name.partition('-')[0]}-*.msgpack")
+    for old in sorted(older, key=mtime, reverse=True)[KEPT:]:
+        old.unlink(missing_ok=True)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, PluginConfig):
+        return value.model_dump(mode="json")
+    raise NotImplementedError(type(value))
+
+
+def _decode(kind: type[Any], value: Any) -> Any:
+    if kind is PluginConfig:
+        return PluginConfig.model_validate(value)
+    raise NotImplementedError(kind)
