@@ -5,7 +5,8 @@ FloeDagsterError
 ├── ConfigError      the plugin's configuration is wrong (also a ValueError)
 ├── ScheduleError    Dagster cannot run this schedule (also a ValueError)
 ├── ProductError     a file of the product is missing, unreadable or unwritable
-└── DbtError         dbt could not be started, crashed, or nodes failed
+├── DbtError         dbt could not be started, crashed, or nodes failed
+└── LineageError     lineage that is required cannot be kept, or its backend cannot be used
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class ProductError(FloeDagsterError):
 
 class DbtError(FloeDagsterError):
     """dbt could not be started, crashed, or some of its nodes failed."""
+
+
+class LineageError(FloeDagsterError):
+    """Lineage that is required cannot be kept, or its backend cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

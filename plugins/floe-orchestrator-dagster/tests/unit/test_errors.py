@@ -75,4 +75,4 @@ def test_every_error_is_of_one_tree_that_the_module_draws() -> None:
         if isinstance(thing, type) and issubclass(thing, FloeDagsterError)
     }
     assert all(name in (errors.__doc__ or "") for name in found)
-    assert len(found) == 6
+    assert len(found) == 7
