@@ -6,7 +6,7 @@ FloeDagsterError
 ├── ScheduleError    Dagster cannot run this schedule (also a ValueError)
 ├── ProductError     a file of the product is missing, unreadable or unwritable
 ├── DbtError         dbt could not be started, crashed, or nodes failed
-└── LineageError     lineage is required and cannot be made durable
+└── LineageError     lineage that is required cannot be kept, or its backend cannot be used
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DbtError(FloeDagsterError):
 
 
 class LineageError(FloeDagsterError):
-    """Lineage is required, and an event of it cannot be made durable."""
+    """Lineage that is required cannot be kept, or its backend cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,13 +190,17 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
     ) -> UUID:
         """Send one OpenLineage event to the backend given to the constructor; none: do nothing.
 
-        A delivery failure is logged, never raised. Returns the run id, new if none was given.
+        It is on disk when this returns, and is delivered in the background, at the latest when
+        `shutdown` is called, the process ends, or a later run takes it along. Trouble is logged,
+        never raised. Returns the run id, new if none was given.
         """
         from floe_orchestrator_dagster.lineage.emit import emit
 
         backend = self._lineage_backend
+        project = self._project() if backend else None
         return emit(
             backend.get_transport_config() if backend else None,
+            project / "target" / "floe" if project else None,
             state=event_type.value,
             job_name=job_name,
             job_namespace=job_namespace or "floe",
@@ -207,6 +211,13 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             job_facets=job_facets,
             producer=producer,
         )
+
+    def shutdown(self) -> None:
+        """Wait a little for lineage events on their way."""
+        if self._lineage_backend is not None:
+            from floe_orchestrator_dagster.lineage.emit import finish
+
+            finish()
 
     def get_lineage_emitter(self) -> LineageEmitter | None:
         """Return floe-core's emitter on the backend given to the constructor, else None."""

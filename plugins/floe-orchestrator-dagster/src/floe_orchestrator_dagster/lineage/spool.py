@@ -1,0 +1,412 @@
+"""Keeps events on disk until they are delivered: append-only segments of JSON lines.
+
+A spool directory (0700, its files 0600) holds, for each writer that lives or left events behind:
+
+    <time>-<pid>-<random>.jsonl    one event a line, in the order they were put
+    <time>-<pid>-<random>.cursor   how many bytes of it are delivered (replaced atomically)
+    <time>-<pid>-<random>.lock     held by whoever writes or delivers it, freed when they die
+
+and besides `dead_letters.jsonl`, events that the backend refused, each with the reason, and
+`dropped.jsonl`, a line for whatever the bounds below threw away. A segment is delivered by one
+process at a time, in its own order; segments go oldest first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from floe_orchestrator_dagster.files import private_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+logger = logging.getLogger(__name__)
+
+# Room for the events of some thirty runs of 1,000 models (about 3 KB an event), a week's outage.
+MAX_SPOOL_BYTES = 256 * 2**20
+MAX_AGE_SECONDS = 7 * 24 * 3600.0
+# Two files of this size at most: the current one and the one before.
+MAX_DEAD_LETTER_BYTES = 16 * 2**20
+# What is read from a segment at once.
+READ_BYTES = 256 * 2**10
+LOCK_TIMEOUT_SECONDS = 10.0
+# Where spools are to be kept, for instance on a volume that outlives a pod.
+SPOOL_ENV = "FLOE_LINEAGE_SPOOL"
+
+_SEGMENT = ".jsonl"
+_DEAD, _DROPPED = "dead_letters.jsonl", "dropped.jsonl"
+
+
+def spool_directory(target_dir: Path | None, product: str) -> Path:
+    """Return where a product's events wait: under `SPOOL_ENV`, its target, or the user's own."""
+    named = os.environ.get(SPOOL_ENV)
+    if named:
+        return Path(named) / product
+    return target_dir / "lineage" if target_dir else private_dir("lineage", product)
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """What lies in a spool directory.
+
+    Attributes:
+        waiting: events not yet delivered.
+        waiting_bytes: their size.
+        held: those of them that a living process is delivering.
+        segments: files they lie in.
+        oldest: age in seconds of the oldest of these files, None when nothing waits.
+        refused: dead letters.
+        dropped: events thrown away by the bounds of size and age.
+    """
+
+    waiting: int = 0
+    waiting_bytes: int = 0
+    held: int = 0
+    segments: int = 0
+    oldest: float | None = None
+    refused: int = 0
+    dropped: int = 0
+
+
+class Segment:
+    """One writer's events, locked by this process.
+
+    Writing (`append`, `sync`) and delivering (`read`, `acknowledge`) may go on in two threads;
+    each of the two is for one thread at a time.
+    """
+
+    def __init__(self, path: Path, lock: FileLock, handle: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._handle = handle
+        self.size = os.fstat(handle).st_size
+        self.synced = self.size
+        self.delivered = self._saved = _cursor(path, handle, self.size)
+
+    @classmethod
+    def create(cls, directory: Path) -> Segment:
+        """Start an empty segment.
+
+        Raises:
+            OSError: the directory or the files cannot be made.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if directory.stat().st_mode & 0o077:
+            directory.chmod(0o700)
+        name = f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}"
+        path = directory / f"{name}{_SEGMENT}"
+        lock = _lock(path)
+        try:
+            lock.acquire(timeout=0)
+            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError:
+            lock.release()
+            path.with_suffix(".lock").unlink(missing_ok=True)
+            raise
+        return cls(path, lock, handle)
+
+    @classmethod
+    def claim(cls, path: Path) -> Segment | None:
+        """Take over a segment whose writer has gone; None if somebody holds it or it is gone."""
+        lock = _lock(path)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            return None
+        try:
+            return cls(path, lock, os.open(path, os.O_RDWR))
+        except FileNotFoundError:  # delivered and removed between listing and locking
+            path.with_suffix(".lock").unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("Lineage spool: cannot open %s (%s).", path.name, error.strerror)
+        lock.release()
+        return None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much is written and not delivered."""
+        return self.size - self.delivered
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines; they survive the death of this process, after `sync` the machine's.
+
+        Raises:
+            OSError: nothing of them is kept.
+        """
+        try:
+            written = os.write(self._handle, lines)
+            while written < len(lines):  # the rest tells why, or fits after all
+                written += os.write(self._handle, lines[written:])
+        except OSError:
+            os.ftruncate(self._handle, self.size)
+            raise
+        self.size += len(lines)
+
+    def sync(self) -> None:
+        """Wait until what is written is on the disk."""
+        size = self.size
+        if self.synced < size:
+            _datasync(self._handle)
+            self.synced = size
+
+    def read(self) -> list[bytes]:
+        """Return the next undelivered lines, without their ends; [] when there are none."""
+        amount = READ_BYTES
+        while True:
+            amount = min(amount, self.waiting_bytes)
+            data = os.pread(self._handle, amount, self.delivered)
+            end = data.rfind(b"\n")
+            if end >= 0:
+                return data[:end].split(b"\n")
+            if len(data) < amount or amount == self.waiting_bytes:
+                return []
+            amount *= 2
+
+    def torn(self) -> bytes:
+        """Return the half line that a writer left when it was killed, b"" as a rule."""
+        return b"" if self.read() else os.pread(self._handle, self.waiting_bytes, self.delivered)
+
+    def acknowledge(self, size: int) -> None:
+        """Count `size` further bytes as delivered, in memory; `save` makes it last."""
+        self.delivered += size
+
+    def save(self) -> None:
+        """Write down how far the delivery came; without it a crash has the rest sent twice."""
+        if self._saved != self.delivered:
+            write_cursor(self.path, self.delivered)
+            self._saved = self.delivered
+
+    def close(self) -> None:
+        """Free the segment; remove its files if everything was delivered."""
+        try:
+            if self.waiting_bytes == 0:
+                for suffix in (_SEGMENT, ".cursor", ".lock"):
+                    self.path.with_suffix(suffix).unlink(missing_ok=True)
+            else:
+                self.save()
+        except OSError as error:
+            logger.warning("Lineage spool: %s will be sent again (%s).", self.path.name, error)
+        finally:
+            with suppress(OSError):
+                os.close(self._handle)
+            self._lock.release()
+
+
+def leftovers(directory: Path) -> Iterator[Segment]:
+    """Yield the segments that nobody holds, oldest first, each locked; the caller closes them."""
+    for path in _segments(directory):
+        segment = Segment.claim(path)
+        if segment is not None:
+            yield segment
+
+
+def write_cursor(path: Path, delivered: int) -> None:
+    """Replace the cursor of a segment."""
+    temporary = path.with_suffix(".cursor.new")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, b"%d\n" % delivered)
+    finally:
+        os.close(handle)
+    temporary.replace(path.with_suffix(".cursor"))
+
+
+def bury(directory: Path, event: bytes, reason: str) -> None:
+    """Keep an event that is not to be sent again in `dead_letters.jsonl`, on the disk.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    try:
+        content: object = json.loads(event)
+    except ValueError:
+        content = event.decode(errors="backslashreplace")
+    letter = {"at": _now(), "reason": reason, "event": content}
+    with _locked(directory):
+        path = directory / _DEAD
+        if _size(path) > MAX_DEAD_LETTER_BYTES:
+            old = directory / f"{_DEAD}.old"
+            if _count(old):
+                _append(directory / _DROPPED, _drop(_count(old), "dead letters over the bound"))
+            path.replace(old)
+        _append(path, letter)
+
+
+def drop(directory: Path, events: int, reason: str) -> None:
+    """Note that events were thrown away; the log says so too."""
+    logger.warning("Lineage spool: %d events dropped (%s).", events, reason)
+    with suppress(OSError, Timeout), _locked(directory):
+        _append(directory / _DROPPED, _drop(events, reason))
+
+
+def trim(directory: Path) -> int:
+    """Drop what nobody holds and is too old, or above the bound of size; return how many events.
+
+    The oldest go first: lineage is asked for as it is now.
+    """
+    sizes = {path: _size(path) for path in _segments(directory)}
+    total, now, dropped = sum(sizes.values()), time.time(), 0
+    for path, size in sizes.items():
+        too_old = now - _written(path) > MAX_AGE_SECONDS
+        if not too_old and total <= MAX_SPOOL_BYTES:
+            continue
+        segment = Segment.claim(path)
+        if segment is not None:
+            lost = sum(1 for _ in _lines(segment))
+            segment.acknowledge(segment.waiting_bytes)
+            segment.close()
+            total -= size
+            if lost:
+                drop(directory, lost, "older than the bound" if too_old else "spool full")
+            dropped += lost
+    return dropped
+
+
+def occupied(directory: Path) -> int:
+    """Return the bytes of all segments."""
+    return sum(map(_size, _segments(directory)))
+
+
+def spool_status(directory: Path) -> SpoolStatus:
+    """Return what waits in a spool directory, was refused and was dropped; it changes nothing."""
+    waiting = size = held = 0
+    oldest: float | None = None
+    paths = _segments(directory)
+    for path in paths:
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except OSError:  # delivered meanwhile
+            continue
+        try:
+            whole = os.fstat(handle).st_size
+            start = _cursor(path, handle, whole)
+            count = _newlines(handle, start)
+        finally:
+            os.close(handle)
+        waiting += count
+        size += whole - start
+        held += count if _is_held(path) else 0
+        if count:
+            age = max(0.0, time.time() - int(path.name[:20]) / 1e9)
+            oldest = age if oldest is None else max(oldest, age)
+    return SpoolStatus(
+        waiting=waiting,
+        waiting_bytes=size,
+        segments=len(paths),
+        held=held,
+        oldest=oldest,
+        refused=_count(directory / _DEAD) + _count(directory / f"{_DEAD}.old"),
+        dropped=sum(_dropped(directory / _DROPPED)),
+    )
+
+
+def _segments(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f"[0-9]*{_SEGMENT}"))
+
+
+def _lock(path: Path) -> FileLock:
+    # Taken by the thread that opens, freed by the one that delivered last.
+    return FileLock(path.with_suffix(".lock"), mode=0o600, thread_local=False)
+
+
+def _is_held(path: Path) -> bool:
+    lock = _lock(path)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    with FileLock(directory / "letters.lock", timeout=LOCK_TIMEOUT_SECONDS, mode=0o600):
+        yield
+
+
+def _cursor(path: Path, handle: int, size: int) -> int:
+    """Return how far a segment is delivered; 0 for a cursor that is missing or makes no sense."""
+    try:
+        offset = int(path.with_suffix(".cursor").read_bytes())
+    except (OSError, ValueError):
+        return 0
+    if not 0 < offset <= size or os.pread(handle, 1, offset - 1) != b"\n":
+        return 0
+    return offset
+
+
+def _lines(segment: Segment) -> Iterator[bytes]:
+    start = segment.delivered
+    while lines := segment.read():
+        yield from lines
+        segment.acknowledge(sum(map(len, lines)) + len(lines))
+    segment.delivered = start
+
+
+def _newlines(handle: int, start: int) -> int:
+    count = 0
+    while data := os.pread(handle, READ_BYTES, start):
+        count += data.count(b"\n")
+        start += len(data)
+    return count
+
+
+def _append(path: Path, entry: Mapping[str, object]) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        _datasync(handle)
+    finally:
+        os.close(handle)
+
+
+def _drop(events: int, reason: str) -> dict[str, object]:
+    return {"at": _now(), "events": events, "reason": reason}
+
+
+def _dropped(path: Path) -> Iterator[int]:
+    with suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                yield int(json.loads(line)["events"])
+
+
+def _count(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+# macOS has no fdatasync.
+_datasync = getattr(os, "fdatasync", os.fsync)
