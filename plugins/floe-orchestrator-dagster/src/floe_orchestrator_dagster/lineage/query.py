@@ -95,10 +95,10 @@ class Output:
         """Return what a column is made of, by its exact name, else by its name in any case."""
         if self.exact is None:
             self.exact = {}
-            for column, uses in self.columns:
-                self.exact.setdefault(column, uses)
-                self.folded.setdefault(column.lower(), uses)
-        uses = self.exact.get(name)
+            for column, made_of in self.columns:
+                self.exact.setdefault(column, made_of)
+                self.folded.setdefault(column.lower(), made_of)
+        uses: Uses | None = self.exact.get(name)
         return self.folded.get(name.lower()) if uses is None else uses
 
     def guess(self, name: str) -> Uses | None:
