@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 # a pod 30 s after it asked it to end.
 INTERRUPT_TIMEOUT_SECONDS = 10.0
 SELECTED = "success"
+Relation = tuple[str, str | None, str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,9 @@ class DbtCommand:
     """One dbt command on one target.
 
     `select` are the unique ids to run (None: everything); `checks` are quality checks by the
-    unique id of the model they are on.
+    unique id of the model they are on. `reads` asks for lineage: by the unique id of a node, the
+    relations it reads, each as name, database, schema and identifier. `environment` is added to
+    that of this process.
     """
 
     verb: str
@@ -47,6 +50,8 @@ class DbtCommand:
     variables: Mapping[str, Any] = field(default_factory=dict)
     row_counts: bool = False
     checks: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    reads: Mapping[str, Sequence[Relation]] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def arguments(self) -> list[str]:
         """Return dbt's command line; a selection has been written by `write_selection`."""
@@ -190,9 +195,11 @@ def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
         "args": command.arguments(),
         "row_counts": command.row_counts,
         "checks": command.checks,
+        "reads": command.reads,
     }
     environment = {
         **os.environ,
+        **command.environment,
         "PYTHONUNBUFFERED": "1",
         # The project may ask in Jinja who runs it, as with dagster-dbt.
         "DAGSTER_DBT_CLI": "true",

@@ -5,7 +5,9 @@ stdin, then writes one JSON object a line to stdout:
 
 - dbt's own structured events (``info`` and ``data``), of the kinds that a run needs, in dbt's
   order. A finished node carries ``floe`` too: ``rows``, ``columns`` and ``checks`` read from the
-  warehouse over dbt's own connection, so that nobody has to open a second one;
+  warehouse over dbt's own connection, so that nobody has to open a second one. Where lineage is
+  asked for it has ``inputs``, the columns of what it reads, and the first event that comes with
+  a connection carries ``floe_output``, the dbt output as dbt resolved it;
 - last ``{"done": {"success": bool, "exception": str | None}}``.
 
 stdin stays open as long as the parent lives: at its end the process interrupts itself, so that
@@ -42,10 +44,14 @@ class Reporter:
         *,
         row_counts: bool,
         checks: Mapping[str, Sequence[Mapping[str, Any]]],
+        reads: Mapping[str, Sequence[Sequence[Any]]] | None = None,
     ) -> None:
         self._channel = channel
         self._row_counts = row_counts
         self._checks = checks
+        self._reads = reads
+        self._told: set[str] = set()
+        self._output_told = reads is None
         self._lock = threading.Lock()
 
     def write(self, message: Mapping[str, Any]) -> None:
@@ -75,6 +81,9 @@ class Reporter:
         # protobuf leaves out what is empty.
         message["info"] = {"msg": "", "invocation_id": "", **message["info"]}
         message.setdefault("data", {})
+        if not self._output_told and info.name == "NodeStart":
+            self._output_told = True
+            message["floe_output"] = _output()
         if info.name == "NodeFinished":
             node = message["data"]["node_info"]
             status = message["data"].get("run_result", {}).get("status")
@@ -105,12 +114,43 @@ class Reporter:
                     seen["rows"] = _count(adapter, relation_info["relation_name"])
             except Exception as error:  # noqa: BLE001
                 seen["problem"] = str(error)
+            if self._reads is not None:
+                self._told.add(relation_info["relation_name"])
+                seen["inputs"] = self._inputs(adapter, self._reads.get(node["unique_id"], ()))
             checks = self._checks.get(node["unique_id"], ())
             if checks:
                 seen["checks"] = [
                     _evaluate(adapter, relation_info["relation_name"], check) for check in checks
                 ]
         return seen
+
+    def _inputs(
+        self, adapter: Any, relations: Sequence[Sequence[Any]]
+    ) -> dict[str, list[list[str]]]:
+        """Return the columns of relations that have not been told yet, by name."""
+        found = {}
+        for name, database, schema, identifier in relations:
+            if name in self._told:
+                continue
+            self._told.add(name)
+            relation = adapter.Relation.create(
+                database=database, schema=schema, identifier=identifier
+            )
+            try:
+                columns = adapter.get_columns_in_relation(relation)
+            except Exception:  # noqa: BLE001  what cannot be seen stays as it was declared
+                columns = []
+            found[name] = [[column.name, column.data_type] for column in columns]
+        return found
+
+
+def _output() -> dict[str, Any]:
+    """Return the output that dbt is connected with; it may hold secrets, and is never written."""
+    from dbt.adapters.factory import FACTORY
+
+    adapter: Any = next(iter(FACTORY.adapters.values()))
+    credentials = adapter.config.credentials
+    return {**credentials.to_dict(omit_none=True), "type": credentials.type}
 
 
 def _count(adapter: Any, relation: str) -> int:
@@ -162,6 +202,7 @@ def main() -> int:
         channel,
         row_counts=request.get("row_counts", False),
         checks=request.get("checks") or {},
+        reads=request.get("reads"),
     )
     try:
         from dbt.cli.main import dbtRunner

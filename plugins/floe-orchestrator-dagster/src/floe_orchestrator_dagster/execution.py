@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from uuid import UUID
 
 from dagster import (
     AssetCheckEvaluation,
@@ -36,8 +39,16 @@ from dagster import (
 )
 from pydantic import Field
 
-from floe_orchestrator_dagster.dbt import run_dbt
+from floe_orchestrator_dagster.dbt import DbtCommand, Relation, run_dbt
 from floe_orchestrator_dagster.errors import known
+from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
+from floe_orchestrator_dagster.lineage.recorder import (
+    Recorder,
+    now,
+    open_lineage,
+    source_code,
+)
+from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import (
     QualityCheck,
     Wave,
@@ -59,6 +70,7 @@ Event = AssetMaterialization | AssetCheckEvaluation | MaterializeResult[Any]
 
 RESUMED_TAG = "dagster/is_resume_retry"
 PARENT_TAG = "dagster/parent_run_id"
+SCHEDULED_TAG = ".dagster/scheduled_execution_time"
 INITIAL_VERSION = "INITIAL"
 
 
@@ -136,8 +148,15 @@ def build(
     """
     _require_partition(context, specs)
     launch = _launch(context, specs, config)
-    step = _Step(context, product, specs, launch, listener, echo or _print)
-    planned = waves(product.plan, launch.assets, launch.checks)
+    with _recording(context, product) as recorder:
+        step = _Step(context, product, specs, launch, listener, echo or _print, recorder)
+        yield from _build(context, step)
+
+
+def _build(context: AssetExecutionContext, step: _Step) -> Iterator[Event]:
+    launch = step.launch
+    planned = waves(step.plan, launch.assets, launch.checks)
+    step.waves = len(planned)
     runs = ", ".join(f"{len(wave.nodes)} nodes on {wave.compute}" for wave in planned)
     context.log.info(
         f"{len(launch.assets)} assets and {len(launch.checks)} tests in {len(planned)} dbt runs: "
@@ -146,6 +165,67 @@ def build(
     for number, wave in enumerate(planned, 1):
         yield from step.run(number, wave)
     step.finish()
+
+
+@contextmanager
+def _recording(context: AssetExecutionContext, product: Product) -> Iterator[Recorder | None]:
+    """Record the lineage of what happens inside, however that ends; None without a backend."""
+    opened = open_lineage(
+        product.lineage_backend,
+        product.compiled.artifacts,
+        spool_directory(product.target_dir, product.plan.name),
+        required=product.config.lineage == "required",
+    )
+    if opened is None:
+        yield None
+        return
+    delivery, namespace = opened
+    recorder = Recorder(_step_run(context, product, namespace), product.plan, delivery)
+    try:
+        recorder.started()
+        yield recorder
+    except Exception as error:
+        recorder.ended([], str(error))
+        raise
+    except BaseException as error:
+        recorder.aborted(f"Cancelled ({type(error).__name__})")
+        raise
+    finally:
+        recorder.close()
+
+
+def _step_run(context: AssetExecutionContext, product: Product, namespace: str) -> StepRun:
+    """Return what lineage says of the run that this step is, or is a part of."""
+    run, own = context.run, context.op_execution_context.op_handle.name
+    job = product.plan.name
+    try:
+        run_id = str(UUID(run.run_id))
+    except ValueError:
+        run_id = run_id_of(run.run_id)
+    root = None
+    if product.config.isolation == "compute":
+        root = (run_id, namespace, job)
+        run_id, job = run_id_of(run_id, own), f"{job}.{own}"
+    nominal = run.tags.get(SCHEDULED_TAG)
+    return StepRun(
+        namespace=namespace,
+        job=job,
+        run_id=run_id,
+        started_at=now(),
+        root=root,
+        nominal_time=nominal,
+        dagster={
+            "version": version("dagster"),
+            "run_id": run.run_id,
+            "job": run.job_name,
+            "step": own,
+            "partitions": list(context.partition_keys) if _window(context) else [],
+        },
+        code=source_code(product.project_dir) if product.project_dir else None,
+        dbt_version=version("dbt-core"),
+        profile=product.profile,
+        project_dir=str(product.project_dir or ""),
+    )
 
 
 def _print(line: str) -> None:
@@ -292,6 +372,7 @@ class _Step:
         launch: Launch,
         listener: Listener | None,
         echo: Callable[[str], None],
+        recorder: Recorder | None,
     ) -> None:
         self.context = context
         self.product = product
@@ -300,6 +381,9 @@ class _Step:
         self.launch = launch
         self.listener = listener
         self.echo = echo
+        self.recorder = recorder
+        self.waves = 0
+        self.wave_number = 0
         self.consumed = _consumed(context)
         self.versions = _Versions(context.instance, specs)
         self.failed: dict[str, str] = {}
@@ -311,18 +395,21 @@ class _Step:
 
     def run(self, number: int, wave: Wave) -> Iterator[Event]:
         """Run one wave, then again what errored in it, as often as the config allows."""
+        self.wave_number = number
         nodes = [uid for uid in wave.nodes if uid not in self.blocked]
         self.skipped.update(dict.fromkeys(uid for uid in wave.nodes if uid in self.blocked))
-        checks = [uid for uid in wave.checks if not self._unreadable(uid)]
+        gone = {*self.failed, *self.blocked, *self.skipped} & self.plan.assets.keys()
+        checks = [uid for uid in wave.checks if gone.isdisjoint(self._read_by(uid))]
         # `dbt build` runs a unit test only together with its model.
-        alone = [
+        built = set(nodes)
+        alone = {
             uid
             for uid in checks
-            if self.plan.nodes[uid].kind == "unit_test" and self.plan.nodes[uid].on not in nodes
-        ]
+            if self.plan.nodes[uid].kind == "unit_test" and self.plan.nodes[uid].on not in built
+        }
         together = [uid for uid in checks if uid not in alone]
         yield from self._try(f"{number}", wave, nodes, together)
-        yield from self._try(f"{number}u", wave, [], alone)
+        yield from self._try(f"{number}u", wave, [], sorted(alone))
 
     def _try(self, number: str, wave: Wave, nodes: list[str], checks: list[str]) -> Iterator[Event]:
         attempts = 1 + self.product.config.retries
@@ -353,13 +440,9 @@ class _Step:
     def _is_left(uid: str, results: Mapping[str, NodeFinished]) -> bool:
         return uid not in results or results[uid].status == "skipped"
 
-    def _unreadable(self, uid: str) -> bool:
-        """Tell whether a test reads what is not there to be read because its node failed."""
-        gone = {*self.failed, *self.blocked, *self.skipped}
-        node = self.plan.nodes[uid]
-        return not gone.isdisjoint(
-            {node.on, *self.plan.folded_parents[uid]} & set(self.plan.assets)
-        )
+    def _read_by(self, uid: str) -> tuple[str, ...]:
+        """Return what a test reads; without it the test cannot run."""
+        return (self.plan.nodes[uid].on, *self.plan.folded_parents[uid])
 
     def _run_once(
         self,
@@ -372,9 +455,49 @@ class _Step:
         *,
         last: bool,
     ) -> Iterator[Event]:
+        command = self._command(number, wave, attempt, nodes, checks)
+        said: list[str] = []
+        recorder = self.recorder
+        if recorder is not None:
+            compute = self.plan.computes[wave.compute]
+            recorder.wave(compute, self.wave_number, self.waves, len(nodes) + len(checks))
+        with run_dbt(command) as run:
+            for message in run:
+                info = message["info"]
+                if recorder is not None:
+                    recorder.heard(message, attempt, command.target_path)
+                if info["name"] == "NodeStart":
+                    self._tell(NodeStarted(message["data"]["node_info"]["unique_id"], wave.compute))
+                elif info["name"] == "NodeFinished":
+                    result = _finished(message, wave.compute, attempt)
+                    results[result.unique_id] = result
+                    self._tell(result)
+                    if last or result.status not in RETRIED:
+                        yield from self._events(result, message)
+                else:
+                    self._log(info, said)
+        if recorder is not None:
+            recorder.wave_ended(success=run.success, message=run.exception or "\n".join(said))
+        unreached = [uid for uid in (*nodes, *checks) if uid not in results]
+        if unreached or (run.exception and not run.success):
+            reason = run.exception or "\n".join(said) or "dbt gave no reason"
+            self.crashes.append(f"dbt on target '{wave.target}': {reason.strip()}")
+
+    def _log(self, info: Mapping[str, Any], said: list[str]) -> None:
+        """Show one of dbt's lines, and keep it in `said` if it is an error."""
+        if info["level"] == "debug":
+            return
+        self.echo(info["msg"])
+        if info["level"] == "error":
+            said.append(info["msg"])
+
+    def _command(
+        self, number: str, wave: Wave, attempt: int, nodes: list[str], checks: list[str]
+    ) -> DbtCommand:
         step = self.context.op_execution_context.op_handle.name
         name = f"{self.context.run.run_id[:8]}-{step}-{number}-{attempt}"
-        command = self.product.command(
+        chosen = set(nodes)
+        return self.product.command(
             "build" if nodes else "test",
             wave.target,
             self.product.new_run_dir(name, wave.target),
@@ -385,29 +508,23 @@ class _Step:
             checks={
                 uid: [_request(check) for check in found]
                 for uid, found in self.launch.quality_checks.items()
-                if uid in nodes
+                if uid in chosen
             },
+            reads=self._reads(nodes) if self.recorder is not None else None,
+            environment={} if self.recorder is None else self.recorder.environment(),
         )
-        said: list[str] = []
-        with run_dbt(command) as run:
-            for message in run:
-                info = message["info"]
-                if info["name"] == "NodeStart":
-                    self._tell(NodeStarted(message["data"]["node_info"]["unique_id"], wave.compute))
-                elif info["name"] == "NodeFinished":
-                    result = _finished(message, wave.compute, attempt)
-                    results[result.unique_id] = result
-                    self._tell(result)
-                    if last or result.status not in RETRIED:
-                        yield from self._events(result, message)
-                elif info["level"] != "debug":
-                    self.echo(info["msg"])
-                    if info["level"] == "error":
-                        said.append(info["msg"])
-        unreached = [uid for uid in (*nodes, *checks) if uid not in results]
-        if unreached or (run.exception and not run.success):
-            reason = run.exception or "\n".join(said) or "dbt gave no reason"
-            self.crashes.append(f"dbt on target '{wave.target}': {reason.strip()}")
+
+    def _reads(self, nodes: list[str]) -> dict[str, list[Relation]]:
+        """Return the relations that nodes read, for dbt to tell their columns."""
+        found = {}
+        for uid in nodes:
+            parents = (self.plan.nodes[read] for read in self.plan.folded_parents.get(uid, ()))
+            found[uid] = [
+                (node.relation, node.dbt.database, node.dbt.schema, node.identifier)
+                for node in parents
+                if node.relation and node.dbt is not None
+            ]
+        return found
 
     def _settle(
         self,
@@ -526,6 +643,8 @@ class _Step:
     def finish(self) -> None:
         """Fail the step if anything in it failed, naming everything."""
         if not self.failed and not self.skipped and not self.crashes:
+            if self.recorder is not None:
+                self.recorder.ended([])
             return
         lines = [f"{len(self.failed)} failed, {len(self.skipped)} skipped."]
         for uid, message in self.failed.items():
@@ -535,6 +654,8 @@ class _Step:
         if self.skipped:
             lines.append("  skipped: " + ", ".join(sorted(self._name(uid) for uid in self.skipped)))
         lines.append('Re-execute "from failure" to build only what is missing.')
+        if self.recorder is not None:
+            self.recorder.ended(self.skipped, "\n".join(lines))
         raise Failure(
             description="\n".join(lines),
             metadata={

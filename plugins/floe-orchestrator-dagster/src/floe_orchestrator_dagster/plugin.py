@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,9 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         from floe_orchestrator_dagster.definitions import build_definitions
         from floe_orchestrator_dagster.product import product_of_artifacts
 
-        product = product_of_artifacts(artifacts, self._project())
+        product = replace(
+            product_of_artifacts(artifacts, self._project()), lineage_backend=self._lineage_backend
+        )
         return build_definitions(product, schedules=list(self._schedules.values()))
 
     def create_assets_from_transforms(

@@ -45,6 +45,8 @@ from floe_orchestrator_dagster.profiles import merged_outputs, write_profiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from floe_core.plugins.lineage import LineageBackendPlugin
+
 logger = logging.getLogger(__name__)
 
 ARTIFACTS = "compiled_artifacts.json"
@@ -98,6 +100,7 @@ class Product:
     profile: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
     manifest_paths: Mapping[str, Path] = field(default_factory=dict)
+    lineage_backend: LineageBackendPlugin | None = None
 
     @property
     def config(self) -> PluginConfig:
@@ -347,6 +350,11 @@ def _other_product(path: Path, wanted: str, found: str | None) -> ProductError:
         f"Cannot load product '{wanted}': {path} is of product '{found}'. "
         f"Compile again with `{COMPILE}`."
     )
+
+
+def read_artifacts(path: Path) -> dict[str, Any]:
+    """Return the compiled artifacts at `path` as they are."""
+    return _parsed(path, read_text(path, MAX_ARTIFACTS_BYTES, f"Compile again with `{COMPILE}`."))
 
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:

@@ -1,0 +1,686 @@
+"""dbt's events become OpenLineage run events, at dbt's own times.
+
+A tree of runs: the product's run on top, below it every dbt invocation, below that every node.
+Nothing here reads a file or a clock: what an event says comes from the plan, from dbt's message,
+and from what the caller hands in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+from floe_orchestrator_dagster.lineage import facets
+from floe_orchestrator_dagster.lineage.columns import column_lineage
+from floe_orchestrator_dagster.lineage.facets import (
+    PRODUCER,
+    RUN_EVENT_SCHEMA,
+    Facet,
+    dbt_facet,
+    facet,
+    floe_run,
+)
+from floe_orchestrator_dagster.lineage.naming import dataset_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from floe_orchestrator_dagster.lineage.naming import DatasetName
+    from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
+
+Event = dict[str, Any]
+Columns = list[tuple[str, str]]
+
+# dbt's status -> how a run ended; anything else failed.
+ENDINGS = {
+    "pass": "COMPLETE",
+    "success": "COMPLETE",
+    "warn": "COMPLETE",
+    "no-op": "COMPLETE",
+    "reused": "COMPLETE",
+    "skipped": "ABORT",
+}
+_DATASET_KINDS = frozenset({"model", "seed", "snapshot", "source"})
+_RUN_IDS = UUID("5b0f3a0e-5a0d-4c63-9f6c-0f6a2b7f1d3e")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCode:
+    """Where the dbt project's code is kept: a git repository at a version."""
+
+    repository: str
+    version: str
+    branch: str = ""
+    folder: str = ""
+
+    def locate(self, path: str) -> Facet:
+        """Return the place of a file of the project; `path` is relative to the project."""
+        inside = "/".join(filter(None, (self.folder, path)))
+        web = self.repository.removesuffix(".git")
+        return facet(
+            "SourceCodeLocationJobFacet",
+            type="git",
+            url=f"{web}/blob/{self.version}/{inside}",
+            repoUrl=self.repository,
+            path=inside,
+            version=self.version,
+            branch=self.branch or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """What every event of one Dagster step says.
+
+    `started_at` and `nominal_time` are ISO 8601 with a zone; `root` is run id, namespace and job
+    of the run above this one, where the step is a part of a run.
+    """
+
+    namespace: str
+    job: str
+    run_id: str
+    started_at: str
+    root: tuple[str, str, str] | None = None
+    nominal_time: str | None = None
+    dagster: Mapping[str, Any] = field(default_factory=dict)
+    code: SourceCode | None = None
+    dbt_version: str = ""
+    profile: str = ""
+    project_dir: str = ""
+
+
+def run_id_of(*parts: object) -> str:
+    """Return the run id of what `parts` name: always the same one."""
+    return str(uuid5(_RUN_IDS, "\n".join(map(str, parts))))
+
+
+class StepLineage:
+    """The runs of one step: takes what happens, returns the events that tell it."""
+
+    def __init__(self, step: StepRun, plan: ProductPlan) -> None:
+        self._step = step
+        self._plan = plan
+        self._seen: dict[str, Columns] = {}
+        self._open: dict[str, Event] = {}
+        self._ended: set[str] = set()
+        self._wave: _Invocation | None = None
+        self._common: dict[str, Facet] = {}
+        if step.nominal_time:
+            self._common["nominalTime"] = facet(
+                "NominalTimeRunFacet", nominalStartTime=step.nominal_time
+            )
+
+    # the product's run
+
+    @property
+    def _root(self) -> tuple[str, str, str]:
+        return self._step.root or (self._step.run_id, self._step.namespace, self._step.job)
+
+    def start(self) -> Iterator[Event]:
+        """Yield the start of the product's run."""
+        yield self._product_event("START", self._step.started_at)
+
+    def finish(self, at: str, message: str = "") -> Iterator[Event]:
+        """Yield the end of the product's run: complete, or failed with `message`."""
+        yield from self.invocation_ended(at, success=not message, message=message)
+        ending = "FAIL" if message else "COMPLETE"
+        yield self._product_event(ending, at, errorMessage=facets.error(message) if message else {})
+
+    def abort(self, at: str, message: str) -> Iterator[Event]:
+        """Yield the end of everything that still runs: it was cancelled, or its process died."""
+        for uid in [*self._open]:
+            yield from self._end_early(uid, at, message)
+        yield from self.invocation_ended(at, success=False, message=message, ending="ABORT")
+        yield self._product_event("ABORT", at, errorMessage=facets.error(message))
+
+    def _end_early(self, uid: str, at: str, message: str) -> Iterator[Event]:
+        started = self._open.pop(uid)
+        self._ended.add(uid)
+        run = {
+            "runId": started["run"]["runId"],
+            "facets": {**started["run"]["facets"], "errorMessage": facets.error(message)},
+        }
+        yield {**started, "eventType": "ABORT", "eventTime": at, "run": run}
+
+    def _product_event(self, kind: str, at: str, **extra: Facet) -> Event:
+        step, plan = self._step, self._plan
+        run_facets = {
+            **self._common,
+            "processing_engine": facet(
+                "ProcessingEngineRunFacet",
+                name="Dagster",
+                version=str(step.dagster.get("version", "")),
+            ),
+            "floe_run": self._floe(),
+            **{name: value for name, value in extra.items() if value},
+        }
+        if step.root is not None:
+            run_facets["parent"] = facets.parent(*step.root, root=step.root)
+        job_facets = {"jobType": _job_type("DAGSTER", "JOB")}
+        if plan.owner:
+            job_facets["ownership"] = facets.owners("OwnershipJobFacet", [plan.owner])
+        return _event(kind, at, step.run_id, run_facets, (step.namespace, step.job), job_facets)
+
+    def _floe(self, **more: Any) -> Facet:
+        step = self._step
+        return floe_run(
+            product=self._plan.name,
+            productVersion=self._plan.version or None,
+            dagsterRunId=step.dagster.get("run_id"),
+            dagsterJob=step.dagster.get("job"),
+            dagsterStep=step.dagster.get("step"),
+            partitions=step.dagster.get("partitions") or None,
+            traceId=step.dagster.get("trace_id"),
+            spanId=step.dagster.get("span_id"),
+            **more,
+        )
+
+    # a dbt invocation
+
+    def invocation_started(
+        self, invocation_id: str, at: str, compute: Compute, *, wave: int, waves: int, nodes: int
+    ) -> Iterator[Event]:
+        """Yield that the product's run goes on, and the start of a dbt invocation."""
+        self._wave = _Invocation(invocation_id, compute)
+        told = self._floe(
+            compute=compute.name, target=compute.target, wave=wave, waves=waves, nodes=nodes
+        )
+        running = self._product_event("RUNNING", at)
+        running["run"]["facets"]["floe_run"] = told
+        yield running
+        self._wave.facets = {
+            **self._common,
+            "processing_engine": facet(
+                "ProcessingEngineRunFacet", name="dbt", version=self._step.dbt_version
+            ),
+            "dbt_version": dbt_facet("dbt-version-run-facet", version=self._step.dbt_version),
+            "dbt_run": dbt_facet(
+                "dbt-run-run-facet",
+                invocation_id=invocation_id,
+                project_name=self._plan.project_name,
+                profile_name=self._step.profile or None,
+            ),
+        }
+        self._wave.told = told
+        self._wave.job = f"{self._plan.name}.dbt.{compute.target}"
+        self._wave.parent = facets.parent(
+            invocation_id, self._step.namespace, self._wave.job, self._root
+        )
+        yield self._invocation_event("START", at)
+
+    def connected(self, output: Mapping[str, Any]) -> None:
+        """Take the resolved dbt output of the invocation: it tells what its tables are called."""
+        if self._wave is not None:
+            self._wave.output = output
+
+    def invocation_ended(
+        self, at: str, *, success: bool, message: str = "", ending: str = "FAIL"
+    ) -> Iterator[Event]:
+        """Yield the end of the dbt invocation, and of nodes that it left without an end."""
+        if self._wave is None:
+            return
+        for uid in [*self._open]:
+            yield from self._end_early(uid, at, message or "dbt ended without a result")
+        more = {} if success else {"errorMessage": facets.error(message or "dbt failed")}
+        yield self._invocation_event("COMPLETE" if success else ending, at, **more)
+        self._wave = None
+
+    def _invocation_event(self, kind: str, at: str, **extra: Facet) -> Event:
+        wave, step = self._current(), self._step
+        root = (step.run_id, step.namespace, step.job)
+        parent = facets.parent(*root, root=self._root)
+        run_facets = {**wave.facets, "parent": parent, "floe_run": wave.told, **extra}
+        return _event(
+            kind,
+            at,
+            wave.invocation_id,
+            run_facets,
+            (step.namespace, wave.job),
+            {"jobType": _job_type("DBT", "JOB")},
+        )
+
+    def _current(self) -> _Invocation:
+        if self._wave is None:
+            raise ValueError("no dbt invocation has started")
+        return self._wave
+
+    # a node
+
+    def node_started(self, uid: str, at: str, attempt: int) -> Iterator[Event]:
+        """Yield the start of a node."""
+        node = self._plan.nodes.get(uid)
+        if node is None:
+            return
+        event = self._node_event("START", at, node, attempt)
+        self._open[uid] = event
+        yield event
+
+    def node_finished(
+        self,
+        message: Mapping[str, Any],
+        attempt: int,
+        compiled: str | None = None,
+    ) -> Iterator[Event]:
+        """Yield the end of a node; `message` is dbt's NodeFinished, `compiled` the SQL it ran."""
+        info = message["data"]["node_info"]
+        result = message["data"].get("run_result", {})
+        uid = info["unique_id"]
+        node = self._plan.nodes.get(uid)
+        if node is None:
+            return
+        seen = message.get("floe", {})
+        self._seen.update({name: _pairs(found) for name, found in seen.get("inputs", {}).items()})
+        if seen.get("columns") and node.relation:
+            self._seen[node.relation] = _pairs(seen["columns"])
+        status = str(result.get("status") or info.get("node_status") or "error").lower()
+        at = zoned(info.get("node_finished_at") or message["info"].get("ts", ""))
+        if uid not in self._open:
+            # dbt says nothing of a node before it skips it.
+            yield from self.node_started(uid, zoned(info.get("node_started_at")) or at, attempt)
+        opened = self._open.pop(uid)
+        self._ended.add(uid)
+        ending = ENDINGS.get(status, "FAIL")
+        event = self._node_event(
+            ending,
+            at,
+            node,
+            attempt,
+            status=status,
+            seconds=float(result.get("execution_time") or 0.0),
+        )
+        said = str(result.get("message") or "").strip()
+        if ending != "COMPLETE":
+            event["run"]["facets"]["errorMessage"] = facets.error(said or f"dbt says: {status}")
+        if compiled:
+            event["job"]["facets"]["sql"] = facet(
+                "SQLJobFacet",
+                query=facets.text(compiled),
+                dialect=self._current().compute.adapter,
+            )
+        if node.kind in {"test", "unit_test"}:
+            self._tested(event, node, status, result)
+        elif ending == "COMPLETE" and event["outputs"]:
+            self._built(event, node, message, compiled)
+        assert opened["run"]["runId"] == event["run"]["runId"]  # noqa: S101
+        yield event
+        yield from self._quality(node, at, attempt, seen.get("checks", ()))
+
+    def skipped(self, uids: Iterable[str], at: str) -> Iterator[Event]:
+        """Yield nodes that dbt never saw, because something above them failed."""
+        for uid in uids:
+            node = self._plan.nodes.get(uid)
+            if node is None or uid in self._ended:
+                continue
+            self._ended.add(uid)
+            for kind in ("START", "ABORT"):
+                event = self._node_event(kind, at, node, 1)
+                if kind == "ABORT":
+                    said = "Not run: a node or a test above it failed."
+                    event["run"]["facets"]["errorMessage"] = facets.error(said)
+                yield event
+
+    def _node_event(
+        self,
+        kind: str,
+        at: str,
+        node: Node,
+        attempt: int,
+        *,
+        status: str | None = None,
+        seconds: float | None = None,
+    ) -> Event:
+        step, wave = self._step, self._wave
+        compute = wave.compute if wave else self._plan.computes.get(node.compute)
+        run_facets = {
+            **(wave.facets if wave else self._common),
+            "parent": wave.parent
+            if wave
+            else facets.parent(step.run_id, step.namespace, step.job, self._root),
+            "floe_run": self._floe(
+                compute=compute.name if compute else None,
+                target=compute.target if compute else None,
+                attempt=attempt,
+                status=status,
+                seconds=seconds,
+                qualityTier=node.tier,
+            ),
+        }
+        run_id = run_id_of(step.run_id, wave.invocation_id if wave else "", node.unique_id, attempt)
+        inputs, outputs = self._datasets(node)
+        job = (step.namespace, f"{self._plan.name}.{node.unique_id}")
+        return _event(kind, at, run_id, run_facets, job, self._job_facets(node), inputs, outputs)
+
+    def _job_facets(self, node: Node) -> dict[str, Facet]:
+        found: dict[str, Facet] = {"jobType": _job_type("DBT", node.kind.upper())}
+        dbt = node.dbt
+        if dbt is None:
+            return found
+        if dbt.description:
+            found["documentation"] = facet(
+                "DocumentationJobFacet",
+                description=dbt.description,
+                contentType="text/markdown",
+            )
+        owned = self._owners(node)
+        if owned:
+            found["ownership"] = facets.owners("OwnershipJobFacet", owned)
+        if node.tags:
+            found["tags"] = facets.tags("TagsJobFacet", node.tags)
+        if self._step.code is not None and dbt.original_file_path:
+            found["sourceCodeLocation"] = self._step.code.locate(dbt.original_file_path)
+        is_test = node.kind == "test"
+        found["dbt_node"] = dbt_facet(
+            "dbt-node-job-facet",
+            unique_id=node.unique_id,
+            original_file_path=dbt.original_file_path or None,
+            database=dbt.database,
+            schema=dbt.schema,
+            alias=dbt.alias,
+            test_type=("generic" if dbt.test_metadata else "singular") if is_test else None,
+        )
+        return found
+
+    def _owners(self, node: Node) -> Sequence[str]:
+        dbt = node.dbt
+        asked = dbt.dagster_meta.get("owners") if dbt else None
+        if isinstance(asked, list) and asked:
+            return [str(owner) for owner in asked]
+        group = (dbt.config.group if dbt else None) or ""
+        found = self._plan.owners_of_group.get(group, ())
+        return found or ([self._plan.owner] if self._plan.owner else [])
+
+    # datasets
+
+    def _datasets(self, node: Node) -> tuple[list[Event], list[Event]]:
+        reads = list(self._plan.folded_parents.get(node.unique_id, ()))
+        if node.on and node.on not in reads:
+            reads.insert(0, node.on)
+        inputs = [self._dataset(self._plan.nodes[uid]) for uid in reads]
+        outputs = [self._dataset(node)] if node.kind in _DATASET_KINDS and node.relation else []
+        return [found for found in inputs if found], [found for found in outputs if found]
+
+    def _name(self, node: Node) -> DatasetName | None:
+        """Return what a node is called in the warehouse; None if it is nothing there."""
+        dbt = node.dbt
+        if dbt is None or node.kind not in _DATASET_KINDS:
+            return None
+        wave = self._wave
+        compute = wave.compute if wave else self._plan.computes.get(node.compute)
+        adapter = compute.adapter if compute else ""
+        output = wave.output if wave else {}
+        return dataset_name(
+            adapter,
+            output,
+            dbt.database,
+            dbt.schema,
+            node.identifier,
+            root=self._step.project_dir,
+            scope=self._plan.name,
+        )
+
+    def _dataset(self, node: Node) -> Event | None:
+        name = self._name(node)
+        if name is None:
+            return None
+        found: dict[str, Facet] = {
+            "dataSource": facet("DatasourceDatasetFacet", name=name.namespace, uri=name.namespace)
+        }
+        columns = self._columns(node)
+        if columns:
+            found["schema"] = facets.schema(columns, _descriptions(node))
+        if name.symlinks:
+            found["symlinks"] = facet(
+                "SymlinksDatasetFacet",
+                identifiers=[
+                    {"namespace": other.namespace, "name": other.name, "type": other.type}
+                    for other in name.symlinks
+                ],
+            )
+        return {"namespace": name.namespace, "name": name.name, "facets": found}
+
+    def _columns(self, node: Node) -> Sequence[tuple[str, str | None]]:
+        """Return the columns that the warehouse has told, else those that are declared."""
+        seen = self._seen.get(node.relation or "")
+        if seen:
+            return seen
+        declared = node.dbt.columns if node.dbt else {}
+        return [(name, column.data_type) for name, column in declared.items()]
+
+    def _built(
+        self, event: Event, node: Node, message: Mapping[str, Any], compiled: str | None
+    ) -> None:
+        """Put on the output what building it has shown."""
+        output, dbt = event["outputs"][0], node.dbt
+        found, adapter = output["facets"], self._current().compute.adapter
+        if dbt is not None and dbt.description:
+            found["documentation"] = facet(
+                "DocumentationDatasetFacet",
+                description=dbt.description,
+                contentType="text/markdown",
+            )
+        owned = self._owners(node)
+        if owned:
+            found["ownership"] = facets.owners("OwnershipDatasetFacet", owned)
+        if node.tags:
+            found["tags"] = facets.tags("TagsDatasetFacet", node.tags)
+        view = (node.materialized or "").endswith("view")
+        found["datasetType"] = facet(
+            "DatasetTypeDatasetFacet",
+            datasetType="VIEW" if view else "TABLE",
+            subType="MATERIALIZED" if node.materialized == "materialized_view" else None,
+        )
+        file_format = dbt.config.file_format if dbt else None
+        if file_format or adapter == "duckdb":
+            found["storage"] = facet(
+                "StorageDatasetFacet", storageLayer=adapter, fileFormat=file_format
+            )
+        exposures = [
+            {"unique_id": f"exposure.{self._plan.project_name}.{name}", "name": name}
+            for name, parents in self._plan.exposures.items()
+            if node.unique_id in parents
+        ]
+        if exposures:
+            found["dbt_exposures"] = dbt_facet("dbt-exposures-dataset-facet", exposures=exposures)
+        lineage = self._column_lineage(node, compiled, adapter)
+        if lineage is not None:
+            found["columnLineage"] = lineage
+        statistics = _statistics(message)
+        if statistics:
+            output["outputFacets"] = {
+                "outputStatistics": facet("OutputStatisticsOutputDatasetFacet", **statistics)
+            }
+
+    def _column_lineage(self, node: Node, compiled: str | None, adapter: str) -> Facet | None:
+        if not compiled:
+            return None
+        known: dict[str, dict[str, str]] = {}
+        names: dict[str, tuple[str, str]] = {}
+        own = [node.unique_id] if node.materialized == "incremental" else []
+        for uid in (*self._plan.folded_parents.get(node.unique_id, ()), *own):
+            parent = self._plan.nodes[uid]
+            name = self._name(parent)
+            if parent.relation and name:
+                names[parent.relation] = (name.namespace, name.name)
+                known[parent.relation] = {
+                    column: kind or "" for column, kind in self._columns(parent)
+                }
+        found = column_lineage(compiled, adapter, known)
+        if found is None:
+            return None
+
+        def said(sources: Iterable[Any]) -> list[dict[str, Any]]:
+            fields: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+            for source in sources:
+                if source.relation in names:
+                    fields.setdefault((*names[source.relation], source.column), []).append(
+                        _transformation(source)
+                    )
+            return [
+                {"namespace": space, "name": name, "field": column, "transformations": changes}
+                for (space, name, column), changes in fields.items()
+            ]
+
+        columns = {name: said(sources) for name, sources in found.fields.items()}
+        return facet(
+            "ColumnLineageDatasetFacet",
+            fields={name: {"inputFields": read} for name, read in columns.items() if read},
+            dataset=said(found.dataset) or None,
+        )
+
+    # tests
+
+    def _tested(self, event: Event, node: Node, status: str, result: Mapping[str, Any]) -> None:
+        """Put a test's outcome on the dataset it tests, and on its own run."""
+        dbt = node.dbt
+        kind = dbt.test_metadata.name if dbt and dbt.test_metadata else node.kind
+        severity = ((dbt.config.severity if dbt else None) or "error").lower()
+        # dbt's message leaves out a number that is 0; a unit test counts nothing.
+        counted = node.kind == "test" and status in {"pass", "warn", "fail"}
+        told = {
+            "name": dbt.name if dbt else node.name,
+            "severity": severity,
+            "description": (dbt.description if dbt else None) or None,
+            "expected": "0" if counted else None,
+            "actual": str(int(result.get("num_failures") or 0)) if counted else None,
+        }
+        outcome = {"pass": "pass", "success": "pass", "skipped": "skip"}.get(status, "fail")
+        self._put_assertion(event, kind, dbt.column_name if dbt else None, outcome, told)
+
+    @staticmethod
+    def _put_assertion(
+        event: Event, kind: str, column: str | None, outcome: str, told: Mapping[str, Any]
+    ) -> None:
+        known = {name: value for name, value in told.items() if value is not None}
+        event["run"]["facets"]["test"] = facet(
+            "TestRunFacet", tests=[{**known, "status": outcome, "type": kind}]
+        )
+        if outcome == "skip" or not event["inputs"]:
+            return
+        assertion = {"assertion": kind, "success": outcome == "pass", **known}
+        if column:
+            assertion["column"] = column
+        event["inputs"][0]["inputFacets"] = {
+            "dataQualityAssertions": facet(
+                "DataQualityAssertionsDatasetFacet", assertions=[assertion]
+            )
+        }
+
+    def _quality(
+        self, node: Node, at: str, attempt: int, found: Sequence[Mapping[str, Any]]
+    ) -> Iterator[Event]:
+        """Yield the quality checks of floe.yaml that ran on a node that was just built."""
+        checks = {check.name: check for check in node.quality_checks}
+        for item in found:
+            check = checks.get(item["name"])
+            dataset = self._dataset(node)
+            if check is None or dataset is None:
+                continue
+            problem, failures = item.get("problem"), item.get("failures")
+            for kind in ("START", "END"):
+                event = self._node_event(kind, at, node, attempt)
+                event["run"]["runId"] = run_id_of(event["run"]["runId"], check.name)
+                event["job"]["name"] += f".{check.name}"
+                event["job"]["facets"] = {"jobType": _job_type("DBT", "TEST")}
+                event["inputs"], event["outputs"] = [{**dataset}], []
+                if kind == "END":
+                    self._checked(event, check, problem, failures)
+                yield event
+
+    def _checked(self, event: Event, check: Any, problem: str | None, failures: Any) -> None:
+        passed = problem is None and failures == 0
+        blocking = check.severity == "error"
+        event["eventType"] = "COMPLETE" if passed or not blocking else "FAIL"
+        told = {
+            "name": check.name,
+            "severity": check.severity,
+            "description": check.dimension or None,
+            "expected": None if problem else "0",
+            "actual": None if problem else str(failures),
+        }
+        column = check.arguments.get("column_name")
+        outcome = "pass" if passed else "fail"
+        self._put_assertion(event, check.type, column, outcome, told)
+        if event["eventType"] == "FAIL":
+            said = problem or f"{failures} failing rows"
+            event["run"]["facets"]["errorMessage"] = facets.error(said)
+
+
+@dataclass
+class _Invocation:
+    """The dbt process that runs now."""
+
+    invocation_id: str
+    compute: Compute
+    job: str = ""
+    output: Mapping[str, Any] = field(default_factory=dict)
+    facets: dict[str, Facet] = field(default_factory=dict)
+    told: Facet = field(default_factory=dict)
+    parent: Facet = field(default_factory=dict)
+
+
+def zoned(time: str | None) -> str:
+    """Return dbt's time with the zone that it means: UTC."""
+    if not time:
+        return ""
+    return time if time.endswith("Z") or "+" in time else f"{time}Z"
+
+
+def _event(
+    kind: str,
+    at: str,
+    run_id: str,
+    run_facets: dict[str, Facet],
+    job: tuple[str, str],
+    job_facets: dict[str, Facet],
+    inputs: list[Event] | None = None,
+    outputs: list[Event] | None = None,
+) -> Event:
+    return {
+        "eventType": kind,
+        "eventTime": at,
+        "run": {"runId": run_id, "facets": run_facets},
+        "job": {"namespace": job[0], "name": job[1], "facets": job_facets},
+        "inputs": inputs or [],
+        "outputs": outputs or [],
+        "producer": PRODUCER,
+        "schemaURL": RUN_EVENT_SCHEMA,
+    }
+
+
+def _job_type(integration: str, kind: str) -> Facet:
+    return facet("JobTypeJobFacet", processingType="BATCH", integration=integration, jobType=kind)
+
+
+def _pairs(columns: Iterable[Sequence[str]]) -> Columns:
+    return [(str(name), str(kind)) for name, kind in columns]
+
+
+def _descriptions(node: Node) -> dict[str, str]:
+    declared = node.dbt.columns if node.dbt else {}
+    return {
+        name.lower(): column.description for name, column in declared.items() if column.description
+    }
+
+
+def _transformation(source: Any) -> dict[str, Any]:
+    made = {"type": source.type, "subtype": source.subtype, "masking": source.masking}
+    if source.description:
+        made["description"] = source.description
+    return made
+
+
+def _statistics(message: Mapping[str, Any]) -> dict[str, int]:
+    """Return rows and bytes: counted in the warehouse, else as the adapter tells them."""
+    told = message["data"].get("run_result", {}).get("adapter_response", {})
+    found = {}
+    rows = message.get("floe", {}).get("rows")
+    if rows is None:
+        rows = told.get("rows_affected")
+    if rows is not None and int(float(rows)) >= 0:
+        found["rowCount"] = int(float(rows))
+    # BigQuery tells what it has written only in words; what it has read is another thing.
+    size = told.get("bytes_written")
+    if size is not None:
+        found["size"] = int(float(size))
+    return found

@@ -1,0 +1,246 @@
+"""Listens to a step as it runs and sends what its lineage is; never harms the step.
+
+With `lineage: required` an event that cannot be made durable fails the step instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from floe_orchestrator_dagster.errors import LineageError
+from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+from floe_orchestrator_dagster.lineage.delivery import open_delivery
+from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun, zoned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from floe_core.plugins.lineage import LineageBackendPlugin
+
+    from floe_orchestrator_dagster.lineage.delivery import Delivery
+    from floe_orchestrator_dagster.lineage.events import Event
+    from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
+
+logger = logging.getLogger(__name__)
+
+GIT_TIMEOUT_SECONDS = 5.0
+DEFAULT_NAMESPACE = "floe"
+# git@github.com:org/repo.git is ssh's way to write ssh://git@github.com/org/repo.git.
+_SCP_LIKE = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/]+):(?P<path>(?!//).+)")
+
+
+def open_lineage(
+    backend: LineageBackendPlugin | None,
+    artifacts: Mapping[str, Any],
+    directory: Path,
+    *,
+    required: bool,
+) -> tuple[Delivery, str] | None:
+    """Return the delivery to a product's backend and its job namespace; None without a backend.
+
+    `backend` is one that was given in code; else the artifacts name it.
+
+    Raises:
+        LineageError: lineage is required, and the backend or the spool cannot be used.
+    """
+    try:
+        backend = backend or backend_of(artifacts)
+        transport = transport_of(backend)
+    except LineageError as error:
+        if required:
+            raise
+        logger.warning("%s The run goes on without lineage.", error)
+        return None
+    if backend is None or transport is None:
+        return None
+    delivery = open_delivery(transport, directory, required=required)
+    return delivery, namespace_of(backend)
+
+
+def namespace_of(backend: LineageBackendPlugin) -> str:
+    """Return the namespace of jobs by the backend's own strategy; "floe" where it has none."""
+    from floe_core.lineage import NamespaceResolver
+
+    try:
+        strategy = NamespaceResolver(**backend.get_namespace_strategy())
+        return strategy.resolve_job_namespace() or DEFAULT_NAMESPACE
+    except (TypeError, ValueError) as error:
+        logger.warning(
+            "Lineage backend '%s' names jobs by a strategy that floe-core does not know (%s): "
+            "namespace '%s' is used.",
+            backend.name,
+            error,
+            DEFAULT_NAMESPACE,
+        )
+        return DEFAULT_NAMESPACE
+
+
+class Recorder:
+    """The lineage of one running step."""
+
+    def __init__(self, step: StepRun, plan: ProductPlan, delivery: Delivery) -> None:
+        self._lineage = StepLineage(step, plan)
+        self._plan = plan
+        self._delivery = delivery
+        self._step = step
+        self._warned = False
+        self._over = False
+        self._next: tuple[Compute, int, int, int] | None = None
+
+    def started(self) -> None:
+        """Note that the step has begun."""
+        with self._harmless():
+            self._send(self._lineage.start())
+
+    def wave(self, compute: Compute, number: int, waves: int, nodes: int) -> None:
+        """Note that a dbt run of `nodes` nodes is about to be started."""
+        self._next = (compute, number, waves, nodes)
+
+    def heard(self, message: Mapping[str, Any], attempt: int, run_dir: Path) -> None:
+        """Take one of dbt's events; what dbt compiled lies below `run_dir`."""
+        with self._harmless():
+            info = message["info"]
+            if self._next is not None and info.get("invocation_id"):
+                compute, wave, waves, nodes = self._next
+                self._next = None
+                self._send(
+                    self._lineage.invocation_started(
+                        info["invocation_id"],
+                        zoned(info.get("ts")) or now(),
+                        compute,
+                        wave=wave,
+                        waves=waves,
+                        nodes=nodes,
+                    )
+                )
+            if "floe_output" in message:
+                self._lineage.connected(message["floe_output"])
+            if info["name"] == "NodeStart":
+                node = message["data"]["node_info"]
+                at = zoned(node.get("node_started_at")) or zoned(info.get("ts")) or now()
+                self._send(self._lineage.node_started(node["unique_id"], at, attempt))
+            elif info["name"] == "NodeFinished":
+                uid = message["data"]["node_info"]["unique_id"]
+                sql = compiled_sql(run_dir, self._plan.nodes.get(uid))
+                self._send(self._lineage.node_finished(message, attempt, sql))
+
+    def wave_ended(self, *, success: bool, message: str = "") -> None:
+        """Note that dbt has ended."""
+        self._next = None
+        with self._harmless():
+            self._send(self._lineage.invocation_ended(now(), success=success, message=message))
+
+    def environment(self) -> dict[str, str]:
+        """Return what tells a process below dbt, such as a Spark listener, whose child it is."""
+        return {
+            "OPENLINEAGE_PARENT_ID": f"{self._step.namespace}/{self._step.job}/{self._step.run_id}"
+        }
+
+    def ended(self, skipped: Iterable[str], message: str = "") -> None:
+        """Note that the step has ended, well or with `message`, and what it never came to.
+
+        Only the first ending counts.
+        """
+        if self._over:
+            return
+        self._over = True
+        with self._harmless():
+            at = now()
+            self._send(self._lineage.skipped(skipped, at))
+            self._send(self._lineage.finish(at, message))
+
+    def aborted(self, reason: str) -> None:
+        """Note that the step was cancelled in the middle."""
+        if self._over:
+            return
+        self._over = True
+        with self._harmless():
+            self._send(self._lineage.abort(now(), reason))
+
+    def close(self) -> None:
+        """Wait for the delivery, no longer than its bound; tell what is left."""
+        with self._harmless():
+            report = self._delivery.finish()
+            logger.debug("lineage: %s", report)
+
+    def _send(self, events: Iterable[Event]) -> None:
+        self._delivery.send_all([*events])
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except LineageError:
+            raise
+        except Exception:  # lineage never harms the job
+            if not self._warned:
+                logger.warning("Lineage of this run is incomplete", exc_info=True)
+            self._warned = True
+
+
+def now() -> str:
+    """Return the time as events write it: ISO 8601 in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def compiled_sql(run_dir: Path, node: Node | None) -> str | None:
+    """Return the SQL that dbt has compiled for a node; None for what is no SQL."""
+    dbt = node.dbt if node else None
+    if node is None or dbt is None or node.kind not in {"model", "snapshot"}:
+        return None
+    if not dbt.original_file_path.endswith(".sql"):
+        return None
+    folder = run_dir / "compiled" / dbt.package_name
+    # dbt puts what is defined inside a file, such as a snapshot, in a folder of that name.
+    for path in (
+        folder / dbt.original_file_path,
+        folder / dbt.original_file_path / f"{dbt.name}.sql",
+    ):
+        if path.is_file():
+            return path.read_text(errors="replace")
+    return None
+
+
+def source_code(project_dir: Path) -> SourceCode | None:
+    """Return where git keeps a project; None if it does not, or there is no git here."""
+    try:
+        remote = _git(project_dir, "config", "--get", "remote.origin.url")
+        version = _git(project_dir, "rev-parse", "HEAD")
+        branch = _git(project_dir, "rev-parse", "--abbrev-ref", "HEAD")
+        folder = _git(project_dir, "rev-parse", "--show-prefix").strip("/")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    repository = _web_address(remote)
+    if repository is None:
+        return None
+    return SourceCode(repository, version, "" if branch == "HEAD" else branch, folder)
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(  # noqa: S603  fixed words and a folder
+        ["git", "-C", str(folder), *words],  # noqa: S607  the user's own git
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=GIT_TIMEOUT_SECONDS,
+    ).stdout.strip()
+
+
+def _web_address(remote: str) -> str | None:
+    """Return a remote as https URL, without whatever credentials are in it."""
+    scheme, found, rest = remote.partition("://")
+    if found:
+        if scheme not in {"http", "https", "ssh", "git"}:
+            return None
+        authority, _, path = rest.partition("/")
+        host = authority.rpartition("@")[2]
+        host = host if scheme.startswith("http") else host.partition(":")[0]
+        return f"https://{host}/{path}"
+    scp = _SCP_LIKE.fullmatch(remote)
+    return f"https://{scp['host']}/{scp['path']}" if scp else None

@@ -1,0 +1,316 @@
+"""Real runs tell their lineage to a real server; what it gets is checked event by event.
+
+With OPENLINEAGE_SPEC in the environment (`make conformance`) every event is also validated against
+the official schemas in that folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from floe_core.plugins.lineage import LineageBackendPlugin
+from openlineage_checks import Event, problems, spec_problems
+
+from floe_orchestrator_dagster.product import Product, open_product
+from support import TinyProject, failure_of, run
+
+TABLE = "{{ config(materialized='table') }} "
+TEST_PARTS = 4
+Recorded = list[Event]
+
+
+class Backend(LineageBackendPlugin):
+    """A lineage backend as a platform team would write one."""
+
+    name = "recorder"
+    version = "1.0.0"
+    floe_api_version = "1.0"
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def get_transport_config(self) -> dict[str, Any]:
+        return {"type": "http", "url": self.url, "timeout": 5.0}
+
+    def get_namespace_strategy(self) -> dict[str, Any]:
+        return {"strategy": "centralized", "environment": "test", "platform": "floe"}
+
+    def get_helm_values(self) -> dict[str, Any]:
+        return {}
+
+    def validate_connection(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def recorded() -> Iterator[tuple[Recorded, Backend]]:
+    """Events as a server has got them, and the backend that leads there."""
+    events: Recorded = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(201)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield events, Backend(f"http://127.0.0.1:{server.server_port}/api/v1/lineage")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def sound(events: Recorded) -> dict[str, list[Event]]:
+    """Return the events by the end of their job's name, when nothing is wrong with any."""
+    assert events
+    assert problems(events) == []
+    folder = os.environ.get("OPENLINEAGE_SPEC")
+    if folder:
+        assert spec_problems(events, Path(folder)) == []
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        parts = event["job"]["name"].split(".")
+        # dbt ends the unique id of a generic test with a hash.
+        name = parts[-2] if parts[1:2] == ["test"] and len(parts) > TEST_PARTS else parts[-1]
+        found.setdefault(name, []).append(event)
+    return found
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event["eventType"] for event in events]
+
+
+def build(
+    product: Product,
+    backend: Backend,
+    instance: dg.DagsterInstance,
+    **options: Any,
+) -> dg.ExecuteInProcessResult:
+    return run(replace(product, lineage_backend=backend), instance, **options)
+
+
+def test_a_run_tells_its_tree_its_tables_and_its_columns(
+    example: Callable[[str], Path],
+    recorded: tuple[Recorded, Backend],
+    instance: dg.DagsterInstance,
+) -> None:
+    events, backend = recorded
+    product = open_product(example("shop"), progress=lambda _: None)
+    result = build(
+        product,
+        backend,
+        instance,
+        job="shop",
+        tags={".dagster/scheduled_execution_time": "2026-01-02T06:00:00+00:00"},
+    )
+    assert result.success, failure_of(result)
+    found = sound(events)
+    top = found["shop"]
+    assert kinds(top) == ["START", "RUNNING", "RUNNING", "COMPLETE"]
+    assert top[0]["run"]["runId"] == result.run_id
+    assert events[0] is top[0]
+    assert events[-1] is top[-1]
+    assert {event["job"]["namespace"] for event in events} == {"test.floe"}
+    nominal = {event["run"]["facets"]["nominalTime"]["nominalStartTime"] for event in events}
+    assert nominal == {"2026-01-02T06:00:00+00:00"}
+    # Every node of the plan that dbt runs, whatever its kind.
+    plan = product.plan
+    told = {event["job"]["name"].removeprefix("shop.") for event in events}
+    assert {*plan.assets, *plan.checks} <= told
+    done = found["stg_customers"][-1]
+    [output], [source] = done["outputs"], done["inputs"]
+    assert output["namespace"] == f"duckdb://{product.project_dir}/target/shop.duckdb"
+    assert output["name"] == "shop.main.stg_customers"
+    assert source["name"] == "shop.main.raw_customers"
+    columns = {field["name"]: field for field in output["facets"]["schema"]["fields"]}
+    assert columns["customer_id"] == {
+        "name": "customer_id",
+        "ordinal_position": 1,
+        "type": "INTEGER",
+        "description": "Key of the customer.",
+    }
+    [read] = output["facets"]["columnLineage"]["fields"]["customer_id"]["inputFields"]
+    assert (read["name"], read["field"]) == ("shop.main.raw_customers", "id")
+    assert [(item["type"], item["subtype"]) for item in read["transformations"]] == [
+        ("DIRECT", "IDENTITY")
+    ]
+    revenue = found["daily_revenue"][-1]["outputs"][0]
+    assert revenue["outputFacets"]["outputStatistics"]["rowCount"] == 29
+    assert "select" in done["job"]["facets"]["sql"]["query"]
+    warned = found["accepted_values_stg_payments_method__card__transfer"]
+    assert kinds(warned) == ["START", "COMPLETE"]
+
+
+def test_times_are_those_of_dbt(
+    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+) -> None:
+    events, backend = recorded
+    finished: dict[str, tuple[str, str]] = {}
+
+    def listen(progress: Any) -> None:
+        if type(progress).__name__ == "NodeFinished":
+            finished[progress.unique_id] = (progress.started_at, progress.finished_at)
+
+    tiny.write({"a": TABLE + "select 1 as id", "b": "select id from {{ ref('a') }}"})
+    assert build(tiny.compile([]).open(), backend, instance, listener=listen).success
+    found = sound(events)
+    for name in ("a", "b"):
+        times = [datetime.fromisoformat(event["eventTime"].rstrip("Z")) for event in found[name]]
+        dbts = [datetime.fromisoformat(time.rstrip("Z")) for time in finished[f"model.tiny.{name}"]]
+        assert times == dbts
+
+
+def test_a_failure_is_told_in_dbts_words_and_what_is_below_it_is_aborted(
+    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+) -> None:
+    events, backend = recorded
+    tiny.write(
+        {
+            "a": "select 1 as id",
+            "b": TABLE + "select nope from {{ ref('a') }}",
+            "c": "select * from {{ ref('b') }}",
+            "models/schema.yml": "models: [{name: a, columns: [{name: id, data_tests: "
+            "[not_null, {accepted_values: {values: [7], config: {severity: warn}}}, "
+            "{accepted_values: {name: only_eight, values: [8]}}]}]}]",
+        }
+    )
+    product = tiny.compile([]).open()
+    assert not build(product, backend, instance).success
+    found = sound(events)
+    assert kinds(found["b"])[-1] == "ABORT"  # a test on `a` failed before it
+    assert kinds(found["c"]) == ["START", "ABORT"]
+    assert kinds(found["tiny"])[-1] == "FAIL"
+    assert (
+        "failed: test only_eight" in found["tiny"][-1]["run"]["facets"]["errorMessage"]["message"]
+    )
+
+    def assertion(name: str) -> dict[str, Any]:
+        [event] = [
+            event
+            for event in events
+            if name in event["job"]["name"] and event["eventType"] in {"COMPLETE", "FAIL"}
+        ]
+        facet = event["inputs"][0]["inputFacets"]["dataQualityAssertions"]
+        [told] = facet["assertions"]
+        return {**told, "ended": event["eventType"]}
+
+    assert assertion("not_null_a_id") == {
+        "assertion": "not_null",
+        "success": True,
+        "name": "not_null_a_id",
+        "severity": "error",
+        "expected": "0",
+        "actual": "0",
+        "column": "id",
+        "ended": "COMPLETE",
+    }
+    warned, failed = assertion("accepted_values_a_id__7"), assertion("only_eight")
+    assert (warned["success"], warned["severity"], warned["ended"]) == (False, "warn", "COMPLETE")
+    assert (failed["success"], failed["actual"], failed["ended"]) == (False, "1", "FAIL")
+
+
+def test_a_model_that_fails_and_is_retried_is_two_runs(
+    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+) -> None:
+    events, backend = recorded
+    flag = tiny.directory / "flag.csv"
+    tiny.write({"b": TABLE + f"select * from read_csv('{flag}')"})
+
+    def heal(progress: Any) -> None:
+        if type(progress).__name__ == "NodeFinished" and progress.status == "error":
+            flag.write_text("v\n1\n")
+
+    product = tiny.compile([], config={"retries": 1}).open()
+    assert build(product, backend, instance, listener=heal).success
+    found = sound(events)
+    assert kinds(found["b"]) == ["START", "FAIL", "START", "COMPLETE"]
+    assert len({event["run"]["runId"] for event in found["b"]}) == 2
+    assert "flag.csv" in found["b"][1]["run"]["facets"]["errorMessage"]["message"]
+    attempts = [event["run"]["facets"]["floe_run"]["attempt"] for event in found["b"]]
+    assert attempts == [1, 1, 2, 2]
+
+
+def test_a_cancelled_run_leaves_nothing_open(
+    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+) -> None:
+    events, backend = recorded
+    tiny.write({"a": "select 1 as id", "b": TABLE + "select id from {{ ref('a') }}"})
+
+    def cancel(progress: Any) -> None:
+        if type(progress).__name__ == "NodeStarted" and progress.unique_id.endswith(".b"):
+            raise KeyboardInterrupt
+
+    assert not build(tiny.compile([]).open(), backend, instance, listener=cancel).success
+    found = sound(events)
+    assert kinds(found["a"]) == ["START", "COMPLETE"]
+    assert kinds(found["b"]) == ["START", "ABORT"]
+    assert kinds(found["dev"]) == ["START", "ABORT"]
+    assert kinds(found["tiny"])[-1] == "ABORT"
+    said = found["tiny"][-1]["run"]["facets"]["errorMessage"]["message"]
+    assert said == "Cancelled (KeyboardInterrupt)"
+
+
+def test_lineage_joins_across_engines(
+    example: Callable[[str], Path],
+    postgres: Callable[[str], list[Any]],
+    recorded: tuple[Recorded, Backend],
+    instance: dg.DagsterInstance,
+) -> None:
+    events, backend = recorded
+    product = open_product(example("two-engines"), progress=lambda _: None)
+    result = build(product, backend, instance, job="two_engines")
+    assert result.success, failure_of(result)
+    found = sound(events)
+    assert postgres("select 1") == [(1,)]
+    written = {}
+    for name in "abcd":
+        [output] = found[name][-1]["outputs"]
+        written[name] = (output["namespace"], output["name"])
+    assert {space.partition("://")[0] for space, _ in written.values()} == {"postgres"}
+    for reader, parent in (("b", "a"), ("c", "b"), ("d", "c")):
+        assert written[parent] in {
+            (item["namespace"], item["name"]) for item in found[reader][-1]["inputs"]
+        }
+    computes = {name: found[name][-1]["run"]["facets"]["floe_run"]["compute"] for name in "abcd"}
+    assert computes == {"a": "duckdb", "b": "postgres", "c": "duckdb", "d": "postgres"}
+
+
+def test_without_a_backend_there_is_no_thread_and_no_file(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    before = threading.active_count()
+    tiny.write({"a": "select 1 as id"})
+    assert run(tiny.compile([]).open(), instance).success
+    assert threading.active_count() == before
+    assert not (tiny.directory / "target" / "floe" / "lineage").exists()
+
+
+def test_a_backend_that_is_not_installed_is_said_and_required_lineage_fails_the_run(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    tiny.write({"a": "select 1 as id"})
+    product = tiny.compile([], config={"lineage": "required"}).open()
+    named = {"plugins": {"lineage_backend": {"type": "nowhere", "version": "1.0.0"}}}
+    product = replace(product, compiled=replace(product.compiled, artifacts=named))
+    result = run(product, instance)
+    assert not result.success
+    assert "names lineage backend 'nowhere', and no plugin of that name is" in failure_of(result)
