@@ -170,12 +170,13 @@ def replay(
     sender.finish(deadline, hurry=hurry)
     after = spool_status(directory)
     waiting = after.waiting - after.held
+    counts = sender.earlier
     return DeliveryReport(
-        made=sender.earlier + sender.refused + sender.trimmed + waiting,
-        delivered=sender.earlier,
+        made=counts.delivered + counts.refused + counts.dropped + waiting,
+        delivered=counts.delivered,
         waiting=waiting,
-        refused=sender.refused,
-        dropped=sender.trimmed,
+        refused=counts.refused,
+        dropped=counts.dropped,
         problem=sender.problem,
     )
 
@@ -275,11 +276,21 @@ class _Own:
             self.segment = None
 
 
+@dataclass(slots=True)
+class _Counts:
+    """What became of the events of earlier runs."""
+
+    delivered: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
 class _Sender:
     """Posts what lies in a spool: what earlier runs left, then the events of this process."""
 
     def __init__(self, channel: Channel, directory: Path, own: _Own | None = None) -> None:
-        self.delivered = self.refused = self.earlier = self.lost = self.trimmed = 0
+        self.delivered = self.refused = self.lost = 0
+        self.earlier = _Counts()
         self.problem = ""
         self.news = threading.Event()
         self._channel = channel
@@ -347,9 +358,8 @@ class _Sender:
                 synced = time.monotonic()
 
     def _carry_leftovers(self) -> bool:
-        self.trimmed = trim(self._directory)
+        self.earlier.dropped = trim(self._directory)
         for segment in leftovers(self._directory):
-            before = self.delivered
             try:
                 done = self._carry(segment)
                 if done and (torn := segment.torn()):
@@ -357,8 +367,10 @@ class _Sender:
                     segment.acknowledge(len(torn))
             finally:
                 segment.close()
-                self.earlier += self.delivered - before
-                self.delivered = before
+                self.earlier.delivered += self.delivered
+                self.earlier.refused += self.refused
+                self.earlier.dropped += self.lost
+                self.delivered = self.refused = self.lost = 0
             if not done:
                 return False
         return True
@@ -622,23 +634,24 @@ class SpooledDelivery(Delivery):
                 waiting=max(0, self._made - done - lost),
                 refused=sender.refused,
                 dropped=lost,
-                earlier=sender.earlier,
+                earlier=sender.earlier.delivered,
                 problem=sender.problem,
             )
         self._tell(self._report)
         return self._report
 
     def _tell(self, report: DeliveryReport) -> None:
-        if self._lost:
-            drop(self._directory, self._lost, self._own.problem or "not written")
-        if report.waiting or report.refused:
+        if report.dropped:
+            drop(self._directory, report.dropped, self._own.problem or "not to be written")
+        refused = report.refused + self._sender.earlier.refused
+        if report.waiting or refused:
             logger.warning(
                 "Lineage: of %d events %d were delivered, %d wait in %s, %d were refused (%s). %s",
                 report.made,
                 report.delivered,
                 report.waiting,
                 self._directory,
-                report.refused,
+                refused,
                 report.problem or "no time left",
                 _REPLAY if report.waiting else "See dead_letters.jsonl there.",
             )
