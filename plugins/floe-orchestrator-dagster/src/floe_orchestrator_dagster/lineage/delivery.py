@@ -55,7 +55,7 @@ MAX_RETRY_AFTER_SECONDS = 300.0
 LAST_TRIES = 3
 LAST_PAUSE_SECONDS = 0.2
 # 500 so often for one event, while another run's event goes through, is that event's fault.
-POISON_TRIES = 5
+POISON_TRIES = 3
 # How far the cursor may be behind: events, seconds.
 SAVE_EVERY = 100
 SAVE_SECONDS = 1.0
@@ -302,7 +302,7 @@ class _Sender:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._idle = threading.Event()
-        self._since_save, self._saved = 0, time.monotonic()
+        self._unsaved, self._save_at = 0, time.monotonic() + SAVE_SECONDS
         self._threads = [
             threading.Thread(target=self._run, name="lineage-sender", daemon=True),
             threading.Thread(target=self._watch, name="lineage-watch", daemon=True),
@@ -390,7 +390,10 @@ class _Sender:
                 own.forget()
             if ending and not own.unsent():
                 return
-            if not ending:
+            if not ending and not self.news.wait(SAVE_SECONDS):
+                with own.lock:
+                    if own.segment is not None:
+                        self._save(own.segment)
                 self.news.wait()
 
     def _roll(self, own: _Own, segment: Segment) -> None:
@@ -402,26 +405,23 @@ class _Sender:
 
     def _carry(self, segment: Segment) -> bool:
         """Send what a segment holds; False if it was given up before the end."""
-        try:
-            while lines := segment.read():
-                ahead: set[int] = set()
-                for number, line in enumerate(lines):
-                    if number not in ahead and not self._settle(lines, number, ahead):
-                        return False
-                    segment.acknowledge(len(line) + 1)
+        while lines := segment.read():
+            ahead: set[int] = set()
+            for number, line in enumerate(lines):
+                if number not in ahead and not self._settle(lines, number, ahead):
+                    return False
+                segment.acknowledge(len(line) + 1)
+                self._unsaved += 1
+                if self._unsaved >= SAVE_EVERY or time.monotonic() > self._save_at:
                     self._save(segment)
-            return True
-        finally:
-            self._save(segment, now=True)
+        return True
 
-    def _save(self, segment: Segment, *, now: bool = False) -> None:
-        self._since_save += 1
-        if now or self._since_save >= SAVE_EVERY or self._saved + SAVE_SECONDS < time.monotonic():
-            self._since_save, self._saved = 0, time.monotonic()
-            try:
-                segment.save()
-            except OSError as error:
-                logger.debug("Lineage spool: cursor not saved (%s).", error.strerror)
+    def _save(self, segment: Segment) -> None:
+        self._unsaved, self._save_at = 0, time.monotonic() + SAVE_SECONDS
+        try:
+            segment.save()
+        except OSError as error:
+            logger.debug("Lineage spool: cursor not saved (%s).", error.strerror)
 
     def _settle(self, lines: Sequence[bytes], number: int, ahead: set[int]) -> bool:
         """Send one of `lines` until it is delivered or refused; False if it was given up.
