@@ -153,7 +153,11 @@ MANIFEST = {
 
 
 def floe_product(
-    directory: Path, name: str, models: Sequence[str], schedule: Mapping[str, Any] | None = None
+    directory: Path,
+    name: str,
+    models: Sequence[str],
+    schedule: Mapping[str, Any] | None = None,
+    manifest: Mapping[str, Any] = MANIFEST,
 ) -> Path:
     """Write floe.yaml and manifest.yaml of a product and compile it with the real floe CLI."""
     spec: dict[str, Any] = {
@@ -165,7 +169,7 @@ def floe_product(
     if schedule is not None:
         spec["schedule"] = dict(schedule)
     (directory / "floe.yaml").write_text(yaml.safe_dump(spec))
-    (directory / "manifest.yaml").write_text(yaml.safe_dump(MANIFEST))
+    (directory / "manifest.yaml").write_text(yaml.safe_dump(dict(manifest)))
     return floe_compile(directory, definitions=True)
 
 

@@ -17,7 +17,7 @@ from floe_orchestrator_dagster.config import PluginConfig
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from dagster import AssetsDefinition, Definitions
+    from dagster import AssetsDefinition, Definitions, SensorDefinition
     from floe_core.lineage import LineageDataset, LineageEmitter, RunState
     from floe_core.plugins.lineage import LineageBackendPlugin
     from floe_core.plugins.orchestrator import TransformConfig
@@ -197,12 +197,12 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         `shutdown` is called, the process ends, or a later run takes it along. Trouble is logged,
         never raised. Returns the run id, new if none was given.
         """
+        from floe_orchestrator_dagster.lineage.backend import transport_of
         from floe_orchestrator_dagster.lineage.emit import emit
 
-        backend = self._lineage_backend
-        project = self._project() if backend else None
+        project = self._project() if self._lineage_backend else None
         return emit(
-            backend.get_transport_config() if backend else None,
+            transport_of(self._lineage_backend),
             project / "target" / "floe" if project else None,
             state=event_type.value,
             job_name=job_name,
@@ -233,6 +233,26 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return create_emitter(
             self._lineage_backend.get_transport_config(), "floe", producer=PRODUCER
         )
+
+    def sensor_definition(self) -> SensorDefinition | None:
+        """Return the sensor that delivers waiting lineage; None without a lineage backend.
+
+        The backend is the constructor's, else the one that the artifacts of the project name.
+
+        Raises:
+            LineageError: the backend is named, but not installed or not usable.
+        """
+        project = self._project()
+        backend = self._lineage_backend or _backend_at(project)
+        if backend is None:
+            return None
+        from floe_orchestrator_dagster.lineage.backend import transport_of
+        from floe_orchestrator_dagster.lineage.spool import spool_directory
+        from floe_orchestrator_dagster.product import target_directory
+        from floe_orchestrator_dagster.sensors import lineage_drain
+
+        target = target_directory(project) if project else None
+        return lineage_drain(lambda: transport_of(backend), spool_directory(target, "events"))
 
     def schedule_job(self, job_name: str, cron: str, timezone: str) -> None:
         """Schedule a job of the Definitions that this plugin creates next; again: replace.
@@ -272,3 +292,18 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         path = Path(output_dir) / "definitions.py"
         write_atomically(path, _ENTRY_POINT.format(name=product_name))
         return str(path)
+
+
+def _backend_at(project: Path | None) -> LineageBackendPlugin | None:
+    """Return the lineage backend that the compiled artifacts of a project name, if any do."""
+    if project is None:
+        return None
+    from floe_orchestrator_dagster.errors import ProductError
+    from floe_orchestrator_dagster.lineage.backend import backend_of
+    from floe_orchestrator_dagster.product import find_artifacts, read_artifacts
+
+    try:
+        artifacts = find_artifacts(project)
+    except ProductError:  # not compiled yet
+        return None
+    return backend_of(read_artifacts(artifacts))

@@ -205,9 +205,7 @@ def load_project(
 ) -> Product:
     """Plan a compiled product on its dbt project; see `open_product`."""
     dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
-    target_dir = (
-        writable_dir(project_dir / str(dbt_project.get("target-path") or "target")) / "floe"
-    )
+    target_dir = target_directory(project_dir, dbt_project)
     profile, outputs, default = merged_outputs(compiled, project_dir, dbt_project, target_dir)
     if not compiled.default_compute:
         compiled = _with_default(compiled, default)
@@ -252,6 +250,13 @@ def load_project(
     for warning in plan.warnings:
         logger.warning("%s", warning)
     return replace(product, plan=plan, manifest_paths=paths)
+
+
+def target_directory(project_dir: Path, dbt_project: Mapping[str, Any] | None = None) -> Path:
+    """Return where a product's own files go: below dbt's target path, if it can be written to."""
+    if dbt_project is None:
+        dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
+    return writable_dir(project_dir / str(dbt_project.get("target-path") or "target")) / "floe"
 
 
 def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:

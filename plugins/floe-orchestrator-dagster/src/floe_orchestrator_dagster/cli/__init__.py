@@ -1,4 +1,4 @@
-"""The command line `floe-dagster`: check, prepare and run a compiled product."""
+"""The command line `floe-dagster`: check, prepare and run a compiled product, send its lineage."""
 
 # rich, Dagster and floe-core are imported inside functions: `floe-dagster --help` is to be quick.
 from __future__ import annotations
@@ -15,6 +15,7 @@ import click
 from floe_orchestrator_dagster.cli.exits import (
     DBT_UNUSABLE,
     EXIT_CODES,
+    FAILED,
     INTERRUPTED,
     PROBLEMS_FOUND,
     PRODUCT_WRONG,
@@ -146,6 +147,48 @@ def run(
         code = run_product(directory, asked)
     if code:
         sys.exit(code)
+
+
+@main.group()
+def lineage() -> None:
+    """Look at lineage events that wait for their backend, or send them."""
+
+
+@lineage.command(epilog=f"Exit codes: 0 shown; 2 usage; {PRODUCT_WRONG} files are wrong.")
+@DIRECTORY
+@JSON
+def status(directory: Path, *, as_json: bool) -> None:
+    """Show what waits in the spool of the product in DIR, was refused or was dropped."""
+    from floe_orchestrator_dagster.cli.lineage import status as show_status
+
+    with _reporting(as_json=as_json):
+        show_status(directory, as_json=as_json)
+
+
+@lineage.command(
+    epilog=f"Exit codes: 0 nothing waits any more; {FAILED} something still waits; 2 usage; "
+    f"{PRODUCT_WRONG} the product has no backend that can be used, or files are wrong."
+)
+@DIRECTORY
+@click.option(
+    "--deadline",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="How long to go on, also while the backend is away.",
+)
+@JSON
+def replay(directory: Path, deadline: float, *, as_json: bool) -> None:
+    """Send what earlier runs of the product in DIR left in its spool.
+
+    The key of the backend is read from OPENLINEAGE_API_KEY: floe keeps no secrets in artifacts.
+    """
+    from floe_orchestrator_dagster.cli.lineage import send
+
+    with _reporting(as_json=as_json):
+        if not send(directory, deadline, as_json=as_json):
+            sys.exit(FAILED)
 
 
 def _mapping(text: str | None) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def client_transport(config: Mapping[str, Any]) -> dict[str, Any]:
         "timeout": config.get("timeout", DEFAULT_TIMEOUT_SECONDS),
         "verify": config.get("verify_ssl", True),
         # Going on trying is the sender's, who also knows when to stop.
-        "retry": {"total": 0},
+        "retry": {"total": 0, "status_forcelist": []},
     }
     if config.get("api_key"):
         transport["auth"] = {"type": "api_key", "apiKey": config["api_key"]}
@@ -138,7 +138,6 @@ class HttpChannel:
             )
         self._timeout = float(config.get("timeout") or DEFAULT_TIMEOUT_SECONDS)
         key = config.get("api_key")
-        self._secrets = [str(key)] if key else []
         self._headers = {
             "Content-Type": "application/json",
             "User-Agent": "floe-orchestrator-dagster",
@@ -147,7 +146,9 @@ class HttpChannel:
             self._headers["Authorization"] = f"Bearer {key}"
         elif parts.username:
             self._headers["Authorization"] = _basic(parts)
-            self._secrets.append(unquote(parts.password or ""))
+        token = self._headers.get("Authorization", "").partition(" ")[2]
+        # An answer may quote what it was sent.
+        self._secrets = [text for text in (token, unquote(parts.password or "")) if text]
         self._connection, self._path = _connection(
             parts, self._timeout, verify=bool(config.get("verify_ssl", True))
         )
@@ -195,7 +196,7 @@ class HttpChannel:
     def _hide(self, said: bytes) -> str:
         text = " ".join(said.decode(errors="replace").split())
         for secret in self._secrets:
-            text = text.replace(secret, "***") if secret else text
+            text = text.replace(secret, "***")
         return text[:MAX_REASON]
 
     def _break(self) -> None:

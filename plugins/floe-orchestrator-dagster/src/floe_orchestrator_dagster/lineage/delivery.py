@@ -55,7 +55,7 @@ MAX_RETRY_AFTER_SECONDS = 300.0
 LAST_TRIES = 3
 LAST_PAUSE_SECONDS = 0.2
 # 500 so often for one event, while another run's event goes through, is that event's fault.
-POISON_TRIES = 5
+POISON_TRIES = 3
 # How far the cursor may be behind: events, seconds.
 SAVE_EVERY = 100
 SAVE_SECONDS = 1.0
@@ -170,12 +170,13 @@ def replay(
     sender.finish(deadline, hurry=hurry)
     after = spool_status(directory)
     waiting = after.waiting - after.held
+    counts = sender.earlier
     return DeliveryReport(
-        made=sender.earlier + sender.refused + sender.trimmed + waiting,
-        delivered=sender.earlier,
+        made=counts.delivered + counts.refused + counts.dropped + waiting,
+        delivered=counts.delivered,
         waiting=waiting,
-        refused=sender.refused,
-        dropped=sender.trimmed,
+        refused=counts.refused,
+        dropped=counts.dropped,
         problem=sender.problem,
     )
 
@@ -275,11 +276,21 @@ class _Own:
             self.segment = None
 
 
+@dataclass(slots=True)
+class _Counts:
+    """What became of the events of earlier runs."""
+
+    delivered: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
 class _Sender:
     """Posts what lies in a spool: what earlier runs left, then the events of this process."""
 
     def __init__(self, channel: Channel, directory: Path, own: _Own | None = None) -> None:
-        self.delivered = self.refused = self.earlier = self.lost = self.trimmed = 0
+        self.delivered = self.refused = self.lost = 0
+        self.earlier = _Counts()
         self.problem = ""
         self.news = threading.Event()
         self._channel = channel
@@ -291,7 +302,7 @@ class _Sender:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._idle = threading.Event()
-        self._since_save, self._saved = 0, time.monotonic()
+        self._unsaved, self._save_at = 0, time.monotonic() + SAVE_SECONDS
         self._threads = [
             threading.Thread(target=self._run, name="lineage-sender", daemon=True),
             threading.Thread(target=self._watch, name="lineage-watch", daemon=True),
@@ -347,9 +358,8 @@ class _Sender:
                 synced = time.monotonic()
 
     def _carry_leftovers(self) -> bool:
-        self.trimmed = trim(self._directory)
+        self.earlier.dropped = trim(self._directory)
         for segment in leftovers(self._directory):
-            before = self.delivered
             try:
                 done = self._carry(segment)
                 if done and (torn := segment.torn()):
@@ -357,8 +367,10 @@ class _Sender:
                     segment.acknowledge(len(torn))
             finally:
                 segment.close()
-                self.earlier += self.delivered - before
-                self.delivered = before
+                self.earlier.delivered += self.delivered
+                self.earlier.refused += self.refused
+                self.earlier.dropped += self.lost
+                self.delivered = self.refused = self.lost = 0
             if not done:
                 return False
         return True
@@ -378,7 +390,10 @@ class _Sender:
                 own.forget()
             if ending and not own.unsent():
                 return
-            if not ending:
+            if not ending and not self.news.wait(SAVE_SECONDS):
+                with own.lock:
+                    if own.segment is not None:
+                        self._save(own.segment)
                 self.news.wait()
 
     def _roll(self, own: _Own, segment: Segment) -> None:
@@ -390,26 +405,23 @@ class _Sender:
 
     def _carry(self, segment: Segment) -> bool:
         """Send what a segment holds; False if it was given up before the end."""
-        try:
-            while lines := segment.read():
-                ahead: set[int] = set()
-                for number, line in enumerate(lines):
-                    if number not in ahead and not self._settle(lines, number, ahead):
-                        return False
-                    segment.acknowledge(len(line) + 1)
+        while lines := segment.read():
+            ahead: set[int] = set()
+            for number, line in enumerate(lines):
+                if number not in ahead and not self._settle(lines, number, ahead):
+                    return False
+                segment.acknowledge(len(line) + 1)
+                self._unsaved += 1
+                if self._unsaved >= SAVE_EVERY or time.monotonic() > self._save_at:
                     self._save(segment)
-            return True
-        finally:
-            self._save(segment, now=True)
+        return True
 
-    def _save(self, segment: Segment, *, now: bool = False) -> None:
-        self._since_save += 1
-        if now or self._since_save >= SAVE_EVERY or self._saved + SAVE_SECONDS < time.monotonic():
-            self._since_save, self._saved = 0, time.monotonic()
-            try:
-                segment.save()
-            except OSError as error:
-                logger.debug("Lineage spool: cursor not saved (%s).", error.strerror)
+    def _save(self, segment: Segment) -> None:
+        self._unsaved, self._save_at = 0, time.monotonic() + SAVE_SECONDS
+        try:
+            segment.save()
+        except OSError as error:
+            logger.debug("Lineage spool: cursor not saved (%s).", error.strerror)
 
     def _settle(self, lines: Sequence[bytes], number: int, ahead: set[int]) -> bool:
         """Send one of `lines` until it is delivered or refused; False if it was given up.
@@ -622,23 +634,24 @@ class SpooledDelivery(Delivery):
                 waiting=max(0, self._made - done - lost),
                 refused=sender.refused,
                 dropped=lost,
-                earlier=sender.earlier,
+                earlier=sender.earlier.delivered,
                 problem=sender.problem,
             )
         self._tell(self._report)
         return self._report
 
     def _tell(self, report: DeliveryReport) -> None:
-        if self._lost:
-            drop(self._directory, self._lost, self._own.problem or "not written")
-        if report.waiting or report.refused:
+        if report.dropped:
+            drop(self._directory, report.dropped, self._own.problem or "not to be written")
+        refused = report.refused + self._sender.earlier.refused
+        if report.waiting or refused:
             logger.warning(
                 "Lineage: of %d events %d were delivered, %d wait in %s, %d were refused (%s). %s",
                 report.made,
                 report.delivered,
                 report.waiting,
                 self._directory,
-                report.refused,
+                refused,
                 report.problem or "no time left",
                 _REPLAY if report.waiting else "See dead_letters.jsonl there.",
             )

@@ -69,9 +69,12 @@ def emit(
             eventType=RunState[state.upper()],
             run=Run(runId=str(run_id), facets=dict(run_facets or {})),
             job=Job(namespace=job_namespace, name=job_name, facets=dict(job_facets or {})),
-            inputs=[InputDataset(item.namespace, item.name, dict(item.facets)) for item in inputs],
+            inputs=[
+                InputDataset(item.namespace, item.name, facets=dict(item.facets)) for item in inputs
+            ],
             outputs=[
-                OutputDataset(item.namespace, item.name, dict(item.facets)) for item in outputs
+                OutputDataset(item.namespace, item.name, facets=dict(item.facets))
+                for item in outputs
             ],
             producer=producer or PRODUCER,
         )

@@ -1,0 +1,89 @@
+"""`floe-dagster lineage`: what waits in a product's spool, and sending it."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from floe_orchestrator_dagster.errors import LineageError
+from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
+from floe_orchestrator_dagster.lineage.spool import spool_directory, spool_status
+from floe_orchestrator_dagster.product import (
+    compiled_product,
+    find_artifacts,
+    find_project,
+    read_artifacts,
+    target_directory,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def status(directory: Path, *, as_json: bool) -> None:
+    """Print what waits, was refused and was dropped."""
+    _, _, spool = _opened(directory)
+    found = spool_status(spool)
+    if as_json:
+        click.echo(json.dumps({"directory": str(spool), **asdict(found)}, indent=2))
+        return
+    age = f", the oldest for {_span(found.oldest)}" if found.oldest is not None else ""
+    click.echo(f"spool     {spool}")
+    click.echo(f"waiting   {found.waiting} events, {found.waiting_bytes:,} bytes{age}")
+    click.echo(f"held      {found.held} of them by processes that run now")
+    click.echo(f"refused   {found.refused} events, in dead_letters.jsonl")
+    click.echo(f"dropped   {found.dropped} events")
+
+
+def send(directory: Path, seconds: float, *, as_json: bool) -> bool:
+    """Send what waits, and print what became of it; False if something still waits.
+
+    Raises:
+        LineageError: the product has no backend, or it cannot be used.
+    """
+    name, artifacts, spool = _opened(directory)
+    # floe-core's registry prints its steps on stdout, which is the document's.
+    with redirect_stdout(io.StringIO()):
+        transport = transport_of(backend_of(artifacts))
+    if transport is None:
+        raise LineageError(
+            f"Cannot replay lineage of product '{name}': its platform manifest names no lineage "
+            "backend. Add plugins.lineage_backend to manifest.yaml and compile again."
+        )
+    report = replay(transport, spool, seconds)
+    click.echo(json.dumps(asdict(report), indent=2) if as_json else _sentence(report, seconds))
+    return not report.waiting
+
+
+def _opened(directory: Path) -> tuple[str, dict[str, Any], Path]:
+    path = find_artifacts(directory)
+    artifacts = read_artifacts(path)
+    compiled = compiled_product(artifacts)
+    project = find_project(compiled, path.parent)
+    target = target_directory(project) if project else None
+    return compiled.name, artifacts, spool_directory(target, compiled.name)
+
+
+def _sentence(report: DeliveryReport, seconds: float) -> str:
+    if not report.made:
+        return "Nothing waits."
+    line = f"Delivered {report.delivered} of {report.made} events, {report.refused} refused"
+    if report.dropped:
+        line += f", {report.dropped} dropped"
+    if report.waiting:
+        why = report.problem or f"{seconds:g} s were not enough"
+        line += f"; {report.waiting} still wait: {why}"
+    return f"{line}."
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,176 @@
+"""What becomes of an event, by what the backend answers."""
+
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+
+from backends import Reply, backend, event, free_port
+from floe_orchestrator_dagster.errors import LineageError
+from floe_orchestrator_dagster.lineage.channel import (
+    DELIVERED,
+    Answer,
+    HttpChannel,
+    client_transport,
+    judged,
+    open_channel,
+    run_event,
+    seconds_of,
+)
+from floe_orchestrator_dagster.lineage.delivery import _line
+
+EVENT = _line(event(1))
+
+
+@pytest.mark.parametrize("status", [400, 406, 409, 413, 415, 422])
+def test_what_is_the_fault_of_the_event_is_refused(status: int) -> None:
+    answer = judged(status, None, "no such field")
+    assert answer.refused
+    assert answer.reason == f"the backend answered {status}: no such field"
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 407, 408, 429, 500, 502, 503, 504])
+def test_what_may_pass_or_can_be_mended_is_sent_again(status: int) -> None:
+    answer = judged(status, None, "")
+    assert not answer.refused
+    assert not answer.delivered
+    assert answer.poison == (status == 500)
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    assert seconds_of("7") == 7.0
+    assert seconds_of("-7") == 0.0
+    assert seconds_of(None) is None
+    assert seconds_of("soon") is None
+    later = datetime.now(timezone.utc) + timedelta(seconds=60)
+    assert 50 < (seconds_of(format_datetime(later, usegmt=True)) or 0) <= 60
+    assert judged(503, "3", "") == Answer(reason="the backend answered 503", wait=3.0)
+
+
+def test_one_connection_carries_all_events() -> None:
+    with backend() as server:
+        channel = HttpChannel(server.transport)
+        assert [channel.post(EVENT) for _ in range(5)] == [DELIVERED] * 5
+        channel.close()
+        assert server.connections == 1
+        assert server.taken == [event(1)] * 5
+
+
+def test_a_connection_that_the_server_closed_is_opened_again_unseen() -> None:
+    closes = Reply(headers={"Connection": "close"})
+    with backend(lambda *_: closes) as server:
+        channel = HttpChannel(server.transport)
+        assert [channel.post(EVENT) for _ in range(3)] == [DELIVERED] * 3
+        channel.close()
+
+
+def test_a_connection_cut_half_way_is_not_reachable() -> None:
+    cut = Reply(status=0)
+    with backend(lambda *_: cut) as server:
+        channel = HttpChannel(server.transport)
+        assert channel.post(EVENT).reason == "not reachable (RemoteDisconnected)"
+
+
+def test_nobody_there_is_not_reachable() -> None:
+    channel = HttpChannel({"url": f"http://127.0.0.1:{free_port()}/"})
+    assert channel.post(EVENT).reason == "not reachable (ConnectionRefusedError)"
+
+
+def test_silence_ends_at_the_timeout() -> None:
+    with backend(lambda *_: Reply(wait=5)) as server:
+        channel = HttpChannel(server.transport | {"timeout": 0.2})
+        assert channel.post(EVENT).reason == "no whole answer within 0.2 s"
+
+
+@pytest.mark.parametrize(
+    ("config", "header"),
+    [
+        ({"api_key": "k3y"}, "Bearer k3y"),
+        ({"api_key": None}, None),
+        ({}, None),
+    ],
+)
+def test_the_key_goes_as_a_bearer(config: dict[str, str], header: str | None) -> None:
+    with backend() as server:
+        channel = HttpChannel(server.transport | config)
+        assert channel.post(EVENT) is DELIVERED
+        channel.close()
+    [(_, path, headers)] = server.requests
+    assert path == "/api/v1/lineage"
+    assert headers.get("Authorization") == header
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_credentials_in_the_url_go_as_basic_and_not_into_reasons() -> None:
+    told = Reply(status=400, body=b"user said pa55 and dXNlcjpwYTU1")
+    with backend(lambda *_: told) as server:
+        url = server.url.replace("127.0.0.1", "user:pa55@127.0.0.1")
+        channel = HttpChannel({"url": url})
+        answer = channel.post(EVENT)
+        channel.close()
+    assert server.requests[0][2]["Authorization"] == "Basic dXNlcjpwYTU1"
+    assert answer.reason == "the backend answered 400: user said *** and ***"
+
+
+def test_events_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with backend() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        channel = HttpChannel({"url": "http://marquez.example:5000/api/v1/lineage"})
+        assert channel.post(EVENT) is DELIVERED
+        channel.close()
+    assert proxy.requests[0][1] == "http://marquez.example:5000/api/v1/lineage"
+    assert proxy.requests[0][2]["Host"] == "marquez.example:5000"
+
+
+@pytest.mark.parametrize("url", [None, "", "marquez:5000", "ftp://marquez", "http://"])
+def test_a_config_without_a_usable_url_is_an_error(url: str | None) -> None:
+    with pytest.raises(LineageError, match=r"has no `url` that starts with http:// or https://"):
+        open_channel({"type": "http", "url": url})
+
+
+def test_an_unknown_type_is_an_error_without_the_config() -> None:
+    with pytest.raises(LineageError, match="no transport of type 'pigeon'") as caught:
+        open_channel({"type": "pigeon", "password": "pa55"})
+    assert "pa55" not in str(caught.value)
+
+
+def test_floe_http_config_becomes_openlineage_http_config() -> None:
+    config = {"type": "http", "url": "http://m/api/v1/lineage", "api_key": "k", "drain_timeout": 3}
+    assert client_transport(config) == {
+        "type": "http",
+        "url": "http://m/api/v1/lineage",
+        "endpoint": "",
+        "timeout": 5.0,
+        "verify": True,
+        "retry": {"total": 0, "status_forcelist": []},
+        "auth": {"type": "api_key", "apiKey": "k"},
+    }
+    assert client_transport({"type": "kafka", "topic": "t"}) == {"type": "kafka", "topic": "t"}
+
+
+def test_what_floe_http_config_cannot_say_goes_through_openlineage_python() -> None:
+    with backend(lambda number, _: Reply(status=[201, 422, 503][number])) as server:
+        channel = open_channel(server.transport | {"custom_headers": {"X-Team": "blue"}})
+        assert channel.post(EVENT) is DELIVERED
+        assert channel.post(EVENT) == Answer(refused=True, reason="the backend answered 422")
+        assert channel.post(EVENT) == Answer(reason="the backend answered 503")
+        channel.close()
+    assert server.requests[0][1] == "/api/v1/lineage"
+    assert server.requests[0][2]["X-Team"] == "blue"
+    assert server.taken[0]["run"] == event(1)["run"]
+
+
+def test_an_event_keeps_its_contents_as_a_class_of_openlineage_python() -> None:
+    from openlineage.client.serde import Serde
+
+    given = event(1) | {
+        "inputs": [{"namespace": "n", "name": "a", "facets": {"x": {"y": 1}}, "inputFacets": {}}],
+        "outputs": [{"namespace": "n", "name": "b", "facets": {}, "outputFacets": {"z": {}}}],
+    }
+    assert Serde.to_dict(run_event(_line(given))) == given
+
+
+def test_what_is_no_run_event_is_refused_by_other_transports(tmp_path: object) -> None:
+    channel = open_channel({"type": "file", "log_file_path": f"{tmp_path}/log", "append": True})
+    assert channel.post(b'{"job":{}}').reason == "no run event (KeyError: 'eventTime')"
