@@ -310,9 +310,9 @@ def test_long_sql_that_is_not_deep_is_read() -> None:
 
 TEXT = """
 a b t u x 1 'q' * , , , ( ) ( ) . = + - < > [ ] : :: || -> select select from from where join left
-on using group by order with recursive as union all except intersect distinct case when then else end
-over partition count sum coalesce lateral unnest pivot for in exists not null and or having qualify
-window values cross natural semi limit filter within cast int struct
+on using group by order with recursive as union all except intersect distinct case when then else
+end over partition count sum coalesce lateral unnest pivot for in exists not null and or having
+qualify window values cross natural semi limit filter within cast int struct
 """
 WORDS = st.sampled_from(TEXT.split())
 
