@@ -264,13 +264,13 @@ def _lineage(output: Output, dialect: str, *, describe: bool) -> ColumnLineage:
     said: dict[int, str] | None = {} if describe else None
     again: Counter[str] = Counter()
     for name, uses in output.columns:
-        if name.startswith("?"):
-            continue
         unused = name
-        while unused in fields:
+        while unused in fields and dialect == "duckdb":
             # DuckDB, alone in allowing a name twice, counts them.
             again[name] += 1
             unused = f"{name}_{again[name]}"
+        if name.startswith("?") or unused in fields:
+            continue
         fields[unused] = _sources(uses, dialect, said)
     return ColumnLineage(fields, _sources(output.effects, dialect, said))
 

@@ -55,6 +55,9 @@ _MASKS = re.compile(
 # Aggregates only by their class: over a window they give the value of one row.
 _PICKS = (exp.Lag, exp.Lead, exp.FirstValue, exp.LastValue, exp.NthValue, exp.First, exp.Last)
 
+# Functions that sqlglot calls as PostgreSQL calls their columns; others it may call otherwise.
+_NAMED = (exp.Count, exp.Sum, exp.Min, exp.Max, exp.Avg, exp.Coalesce, exp.Upper, exp.Lower)
+
 Step = tuple[object, "str | None", bool]
 """A part of an expression, its kind where it has one of its own, and whether it is masked."""
 
@@ -460,7 +463,10 @@ class Walker:
         return columns, unknown
 
     def _output_name(self, item: exp.Expr, at: int) -> str:
-        """Return a column's name; `?` and its number where each database makes up its own."""
+        """Return a column's name; `?` and its number where each database makes up its own.
+
+        PostgreSQL, alone among those that fold to lower case, calls it after the function.
+        """
         if isinstance(item, exp.Alias):
             return self.name(item.args["alias"])
         while isinstance(item, exp.Paren) or (self._lower and isinstance(item, exp.Cast)):
@@ -471,8 +477,11 @@ class Walker:
         if isinstance(item, exp.Subquery):
             selects = item.this.selects if isinstance(item.this, exp.Query) else []
             return self._output_name(selects[0], at) if len(selects) == 1 else f"?{at}"
-        if self._lower and isinstance(item, exp.Func):
-            return item.name.lower() if isinstance(item, exp.Anonymous) else item.sql_name().lower()
+        if self._lower:
+            while isinstance(item, (exp.Window, exp.Filter)):
+                item = item.this
+            if isinstance(item, (exp.Anonymous, exp.Case, *_NAMED)):
+                return item.name.lower() if isinstance(item, exp.Anonymous) else item.key
         return f"?{at}"
 
     def _spelled(self, column: exp.Column, name: str, scope: Scope) -> str:
