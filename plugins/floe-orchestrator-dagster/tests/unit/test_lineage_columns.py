@@ -2,63 +2,341 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
+import logging
+import threading
+from collections import Counter
 
+import duckdb
 import pytest
-import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from floe_orchestrator_dagster.lineage.columns import Source, column_lineage
+from column_shapes import SHAPES, TABLES
+from floe_orchestrator_dagster.lineage.columns import (
+    MAX_NESTING,
+    MAX_OPEN_JOINS,
+    MAX_PIPES,
+    MAX_SQL,
+    ColumnLineage,
+    Source,
+    column_lineage,
+    identity_lineage,
+    lineage_key,
+)
 
-SUITE = yaml.safe_load((Path(__file__).parent / "column_shapes.yaml").read_text())
-SHAPES = {shape["name"]: shape for shape in SUITE["shapes"]}
-QUOTED = {
-    "duckdb": '"shop"."main"."{}"',
-    "postgres": '"shop"."main"."{}"',
-    "spark": "main.{}",
-    "snowflake": "SHOP.MAIN.{}",
-}
-
-
-def relation(dialect: str, table: str) -> str:
-    return QUOTED[dialect].format(table.upper() if dialect == "snowflake" else table)
-
-
-def schemas(dialect: str) -> dict[str, dict[str, str]]:
-    upper = dialect == "snowflake"
-    return {
-        relation(dialect, table): {(name.upper() if upper else name): "text" for name in columns}
-        for table, columns in SUITE["tables"].items()
-    }
+T = {"t": {"a": "int", "b": "int"}}
 
 
-def sql_of(shape: dict[str, Any]) -> str:
-    return re.sub(r"@(\w+)", lambda match: relation(shape["dialect"], match[1]), shape["sql"])
+def identity(relation: str, column: str) -> tuple[Source, ...]:
+    return (Source(relation, column, "DIRECT", "IDENTITY"),)
 
 
-def source(dialect: str, text: str) -> Source:
-    column, subtype, *masked = text.split()
-    table, name = column.split(".")
-    direct = subtype in {"IDENTITY", "TRANSFORMATION", "AGGREGATION"}
-    return Source(
-        relation(dialect, table), name, "DIRECT" if direct else "INDIRECT", subtype, bool(masked)
-    )
-
-
-def expected(shape: dict[str, Any]) -> tuple[dict[str, set[Source]], set[Source]]:
-    dialect = shape["dialect"]
-    fields = {
-        name: {source(dialect, text) for text in texts} for name, texts in shape["fields"].items()
-    }
-    return fields, {source(dialect, text) for text in shape.get("dataset", ())}
+def lineage(sql: str, dialect: str = "duckdb") -> ColumnLineage:
+    found = column_lineage(sql, dialect, T)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_gives_the_lineage_worked_out_by_hand(name: str) -> None:
     shape = SHAPES[name]
-    lineage = column_lineage(sql_of(shape), shape["dialect"], schemas(shape["dialect"]))
-    assert lineage is not None
-    fields, dataset = expected(shape)
-    assert {column: set(sources) for column, sources in lineage.fields.items()} == fields
-    assert set(lineage.dataset) == dataset
+    found = column_lineage(shape.sql, shape.dialect, shape.schemas)
+    assert found is not None
+    assert {column: set(sources) for column, sources in found.fields.items()} == shape.fields
+    assert set(found.dataset) == shape.dataset
+
+
+def test_the_shapes_are_many_and_of_every_dialect() -> None:
+    count = Counter(shape.dialect for shape in SHAPES.values())
+    assert sum(count.values()) >= 100
+    assert min(count[dialect] for dialect in ("duckdb", "postgres", "spark", "snowflake")) >= 15
+
+
+@pytest.fixture(scope="module")
+def warehouse() -> duckdb.DuckDBPyConnection:
+    kinds = {
+        "tags": "varchar[]",
+        "address": "struct(city varchar, zip varchar)",
+        "ordered_at": "timestamp",
+        "paid_at": "timestamp",
+        "at": "timestamp",
+        "name": "varchar",
+        "email": "varchar",
+        "country": "varchar",
+        "status": "varchar",
+        "coupon": "varchar",
+        "method": "varchar",
+        "kind": "varchar",
+        "region": "varchar",
+        "quarter": "varchar",
+    }
+    connection = duckdb.connect()
+    connection.execute("attach ':memory:' as shop")
+    for table, columns in TABLES.items():
+        typed = ", ".join(f'"{column}" {kinds.get(column, "integer")}' for column in columns)
+        connection.execute(f"create table shop.main.{table} ({typed})")
+    return connection
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name, shape in SHAPES.items() if shape.dialect == "duckdb"],
+)
+def test_the_columns_are_those_duckdb_makes(
+    name: str, warehouse: duckdb.DuckDBPyConnection
+) -> None:
+    shape = SHAPES[name]
+    warehouse.execute(f"create or replace temp table made as {shape.sql}")
+    described = warehouse.execute("describe made").fetchall()
+    found = column_lineage(shape.sql, "duckdb", shape.schemas)
+    assert found is not None
+    assert list(found.fields) == [row[0] for row in described]
+
+
+# --- relations and schemas -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dialect", "relation", "written"),
+    [
+        ("duckdb", '"shop"."main"."t"', "shop.main.t"),
+        ("duckdb", "shop.main.t", '"shop"."main"."t"'),
+        ("duckdb", '"shop"."main"."t"', "MAIN.T"),
+        ("postgres", '"shop"."main"."t"', "Shop.Main.T"),
+        ("snowflake", "shop.main.t", '"SHOP"."MAIN"."T"'),
+        ("snowflake", "SHOP.MAIN.T", "shop.main.t"),
+        ("bigquery", "`shop`.`main`.`t`", "`shop.main.t`"),
+        ("databricks", "`shop`.`main`.`t`", "shop.main.t"),
+        ("sqlserver", '"shop"."main"."t"', "[shop].[main].[t]"),
+        ("trino", '"shop"."main"."t"', "t"),
+        ("clickhouse", "`main`.`t`", "main.t"),
+    ],
+)
+def test_a_relation_is_found_however_it_is_written(
+    dialect: str, relation: str, written: str
+) -> None:
+    found = column_lineage(f"select a as x from {written}", dialect, {relation: {"a": "int"}})
+    assert found is not None
+    assert [*found.fields.values()] == [identity(relation, "a")]
+
+
+def test_two_relations_whose_names_differ_in_case_are_two() -> None:
+    relations = {'"d"."s"."t"': {"a": ""}, '"d"."s"."T"': {"a": ""}}
+    for relation in relations:
+        found = column_lineage(f"select a from {relation}", "postgres", relations)
+        assert found == ColumnLineage({"a": identity(relation, "a")})
+
+
+def test_a_short_name_of_two_relations_is_nobodys() -> None:
+    relations = {"x.t": {"a": ""}, "y.t": {"a": ""}}
+    assert column_lineage("select a from t", "duckdb", relations) == ColumnLineage(
+        {"a": identity("t", "a")}
+    )
+
+
+def test_a_column_has_the_name_its_schema_gives_it() -> None:
+    found = column_lineage("select id from s.t", "snowflake", {"s.t": {"id": "number"}})
+    assert found == ColumnLineage({"ID": identity("s.t", "id")})
+
+
+def test_an_unknown_relation_is_named_as_it_is_written() -> None:
+    sql = 'select e.kind from "raw"."web".events e'
+    assert column_lineage(sql, "duckdb", {}) == ColumnLineage(
+        {"kind": identity('"raw"."web".events', "kind")}
+    )
+
+
+def test_a_relation_without_known_columns_has_whatever_is_asked_of_it() -> None:
+    sql = "with s as (select * from t) select s.a, b + 1 as c from s where d > 1"
+    found = column_lineage(sql, "duckdb", {"t": {}})
+    assert found is not None
+    assert found.fields["a"] == identity("t", "a")
+    assert found.fields["c"] == (Source("t", "b", "DIRECT", "TRANSFORMATION"),)
+    assert found.dataset == (Source("t", "d", "INDIRECT", "FILTER"),)
+
+
+def test_a_bare_column_belongs_to_the_one_relation_that_is_not_known() -> None:
+    sql = "select x, a from t join u on u.id = t.a"
+    found = column_lineage(sql, "duckdb", {"t": {"a": ""}, "u": {}})
+    assert found is not None
+    assert found.fields == {"x": identity("u", "x"), "a": identity("t", "a")}
+
+
+def test_a_bare_column_of_two_unknown_relations_is_not_guessed() -> None:
+    found = column_lineage("select x from t join u using (id)", "duckdb", {"t": {}, "u": {}})
+    assert found is not None
+    assert found.fields == {"x": ()}
+
+
+def test_a_star_over_an_unknown_relation_names_no_columns() -> None:
+    assert column_lineage("select *, 1 as one from t", "duckdb", {}) == ColumnLineage({"one": ()})
+
+
+def test_a_column_only_the_database_can_name_is_left_out() -> None:
+    assert list(lineage("select a, a + b, b from t").fields) == ["a", "b"]
+
+
+def test_a_whole_row_is_made_of_all_its_columns() -> None:
+    found = lineage("select to_json(t) as row from t")
+    assert found.fields["row"] == (
+        Source("t", "a", "DIRECT", "TRANSFORMATION"),
+        Source("t", "b", "DIRECT", "TRANSFORMATION"),
+    )
+
+
+def test_an_unknown_dialect_is_read_as_plain_sql() -> None:
+    assert column_lineage("select a as x from t", "firebolt", T) == ColumnLineage(
+        {"x": identity("t", "a")}
+    )
+
+
+def test_a_description_says_how_a_column_came_to_be() -> None:
+    sql = "with s as (select sum(a) as total from t) select total as n from s"
+    described = column_lineage(sql, "duckdb", T, describe=True)
+    assert described is not None
+    assert described.fields["n"][0].description == "SUM(a) AS total"
+    assert lineage(sql).fields["n"][0].description == ""
+
+
+def test_a_comment_or_a_closing_semicolon_changes_nothing() -> None:
+    assert lineage("/* a */ select a -- b\nfrom t;") == lineage("select a from t")
+
+
+def test_a_copy_has_each_column_from_its_namesake() -> None:
+    assert identity_lineage("t", ["a"]) == ColumnLineage({"a": identity("t", "a")})
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+
+def test_a_key_is_equal_for_equal_input_only() -> None:
+    sql = "select a from t"
+    other = {"u": {"b": "text"}}
+    key = lineage_key(sql, "duckdb", {**T, **other})
+    assert lineage_key(sql, "duckdb", {**other, **T}) == key
+    assert lineage_key(sql, "duckdb", {"t": {"a": "text", "b": ""}, **other}) == key
+    different = [
+        lineage_key(sql + " ", "duckdb", {**T, **other}),
+        lineage_key(sql, "postgres", {**T, **other}),
+        lineage_key(sql, "duckdb", T),
+        lineage_key(sql, "duckdb", {"t": {"b": "", "a": ""}, **other}),
+        lineage_key(sql, "duckdb", {"t": {"a": ""}, "b": {}, **other}),
+    ]
+    assert len({key, *different}) == 6
+
+
+# --- what cannot be read -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "",
+        "   -- nothing",
+        "select",
+        "select from where",
+        "select a from t where (",
+        "select 'open",
+        "select a from t; select b from t",
+        "insert into t select 1, 2",
+        "create table x as select a from t",
+        "drop table t",
+        "show tables",
+        "this is not sql",
+        "\x00\x01",
+        "def model(dbt, session):\n    return dbt.ref('t')\n",
+    ],
+)
+def test_what_is_not_one_query_gives_none_and_not_a_word(
+    sql: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for dialect in ("duckdb", "snowflake", "firebolt"):
+        assert column_lineage(sql, dialect, T) is None
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+def deep(opening: str, inner: str, closing: str, times: int) -> str:
+    return f"select {opening * times}{inner}{closing * times} from t"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        deep("(", "a", ")", MAX_NESTING + 1),
+        deep("(", "a", ")", 40_000),
+        deep("(select ", "a", ")", 10_000),
+        deep("case when a then ", "1", " end", 5_000),
+        deep("[", "1", "]", 40_000),
+        deep("not ", "a", "", 20_000),
+        deep("- ", "a", "", 40_000),
+        deep("cast(", "a", " as int)", 7_000),
+        deep("cast(a as struct<x ", "int", "> )", 1) + " struct<x" * 9_000,
+        "select * from " + "(select * from " * 6_000 + "t" + ")" * 6_000,
+        "select * from " + "t join (u " * 9_000 + ")" * 9_000,
+        "from " * 19_000,
+        "(" * 90_000,
+        "select * from t " + "join t " * (MAX_OPEN_JOINS + 1),
+        "select * from t " + "join t " * 14_000,
+        "from t " + "|> where a " * (MAX_PIPES + 1),
+        "select a from t -- " + "x" * MAX_SQL,
+    ],
+    ids=lambda sql: f"{sql[:24]}... {len(sql)}",
+)
+def test_hostile_sql_gives_none(sql: str) -> None:
+    for dialect in ("duckdb", "postgres", "spark", "snowflake"):
+        assert column_lineage(sql, dialect, T) is None
+
+
+def test_columns_that_double_with_each_step_give_none() -> None:
+    steps = "".join(
+        f", c{at} as (select x.*, y.* from c{at - 1} x, c{at - 1} y)" for at in range(1, 40)
+    )
+    sql = f"with c0 as (select * from t){steps} select * from c39"
+    assert column_lineage(sql, "duckdb", T) is None
+
+
+def test_long_sql_that_is_not_deep_is_read() -> None:
+    many = ", ".join(f"sum(case when a = {at} then b end) as c{at}" for at in range(1000))
+    assert len(lineage(f"select {many} from t").fields) == 1000
+    assert lineage(f"select {' + '.join(['a'] * 5000)} as s from t").fields["s"]
+    assert lineage(" union all ".join(["select a from t"] * 1000)).fields["a"]
+    chain = "".join(f", c{at} as (select * from c{at - 1})" for at in range(1, 400))
+    assert lineage(f"with c0 as (select * from t){chain} select * from c399").fields["b"]
+    joins = " ".join(f"left join t t{at} on t{at}.a = t.a" for at in range(200))
+    assert lineage(f"select t.a from t {joins}").dataset
+
+
+TEXT = """
+a b t u x 1 'q' * , , , ( ) ( ) . = + - < > [ ] : :: || -> select select from from where join left
+on using group by order with recursive as union all except intersect distinct case when then else
+end over partition count sum coalesce lateral unnest pivot for in exists not null and or having
+qualify window values cross natural semi limit filter within cast int struct
+"""
+WORDS = st.sampled_from(TEXT.split())
+
+
+@given(st.lists(WORDS, max_size=40), st.sampled_from(["duckdb", "postgres", "spark", "snowflake"]))
+def test_no_sequence_of_words_makes_it_raise(words: list[str], dialect: str) -> None:
+    found = column_lineage(" ".join(["select", *words]), dialect, T)
+    assert found is None or isinstance(found, ColumnLineage)
+
+
+def test_a_thread_with_a_small_stack_reads_what_is_as_deep_as_allowed() -> None:
+    found: list[ColumnLineage | None] = []
+    sqls = [
+        deep("(", "a", ")", MAX_NESTING),
+        "select * from " + "(select * from " * (MAX_NESTING - 1) + "t" + ") x" * (MAX_NESTING - 1),
+        deep("case when a then ", "1", " end", MAX_NESTING),
+    ]
+    before = threading.stack_size(1024 * 1024)
+    try:
+        thread = threading.Thread(
+            target=lambda: found.extend(column_lineage(sql, "duckdb", T) for sql in sqls)
+        )
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert len(found) == len(sqls)

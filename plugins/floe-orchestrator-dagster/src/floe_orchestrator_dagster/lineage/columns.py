@@ -14,6 +14,7 @@ expressions; a seed has no upstream; a snapshot's own query is compiled like a m
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,29 +93,39 @@ def column_lineage(
     Nothing is raised or logged. A column whose name only the database knows (an unnamed
     expression) and one that needs an unknown schema are left out.
     """
-    from sqlglot.dialects.dialect import Dialect
     from sqlglot.errors import SqlglotError
 
-    from floe_orchestrator_dagster.lineage.query import TooMuchError, Walker
+    from floe_orchestrator_dagster.lineage.query import TooMuchError
 
     if len(sql) > MAX_SQL:
         return None
-    language = Dialect.get_or_raise(_dialect(dialect))
+    language = _dialect(dialect)
     try:
-        tokens = language.tokenize(sql)
-        if not _is_query(tokens) or _is_hostile(tokens):
-            return None
-        statements = [item for item in language.parser().parse(tokens, sql) if item is not None]
-        if len(statements) != 1:
-            return None
-        walker = Walker(language, _tables(relation_columns, _dialect(dialect)))
-        output = walker.query(statements[0], None, {})
-        return _lineage(output, _dialect(dialect), describe=describe)
+        output = _read(sql, language, relation_columns)
+        return None if output is None else _lineage(output, language, describe=describe)
     except (SqlglotError, TooMuchError, RecursionError):
         return None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         # A tree of an unforeseen shape; lineage is never worth a failure.
         return None
+
+
+def _read(
+    sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]
+) -> Output | None:
+    from sqlglot.dialects.dialect import Dialect
+
+    from floe_orchestrator_dagster.lineage.query import Walker
+
+    language = Dialect.get_or_raise(dialect)
+    tokens = language.tokenize(sql)
+    if not _is_query(tokens) or _is_hostile(tokens):
+        return None
+    statements = [item for item in language.parser().parse(tokens, sql) if item is not None]
+    if len(statements) != 1:
+        return None
+    output = Walker(language, _tables(relation_columns, dialect)).query(statements[0], None, {})
+    return output if output.columns or output.open else None
 
 
 def identity_lineage(relation: str, columns: Iterable[str]) -> ColumnLineage:
@@ -213,17 +224,21 @@ def _tables(
     """
     from floe_orchestrator_dagster.lineage.query import IDENTITY, Output
 
-    tables: dict[tuple[str, ...], Output | None] = {}
+    outputs: list[tuple[tuple[str, ...], Output]] = []
     for relation, names in relation_columns.items():
-        output = Output(
-            [(name, {(relation, name, IDENTITY, False): None}) for name in names],
-            unknown=() if names else (relation,),
-        )
-        parts = _parts(relation, dialect)
-        lower = tuple(part.lower() for part in parts)
-        for at in range(len(parts)):
-            for key in {parts[at:], lower[at:]}:
-                tables[key] = output if key not in tables or at == 0 else None
+        columns: list[tuple[str, Uses]] = [
+            (name, {(relation, name, IDENTITY, False): None}) for name in names
+        ]
+        unknown = () if names else (relation,)
+        outputs.append((_parts(relation, dialect), Output(columns, unknown=unknown)))
+    tables: dict[tuple[str, ...], Output | None] = dict(outputs)
+    for parts, output in outputs:
+        tables.setdefault(tuple(part.lower() for part in parts), output)
+    whole = set(tables)
+    for parts, output in outputs:
+        for at in range(1, len(parts)):
+            for key in {parts[at:], tuple(part.lower() for part in parts[at:])} - whole:
+                tables[key] = None if key in tables else output
     return tables
 
 
@@ -246,22 +261,18 @@ def _parts(relation: str, dialect: str) -> tuple[str, ...]:
 
 def _lineage(output: Output, dialect: str, *, describe: bool) -> ColumnLineage:
     fields: dict[str, tuple[Source, ...]] = {}
-    said: dict[int, str] = {}
+    said: dict[int, str] | None = {} if describe else None
+    again: Counter[str] = Counter()
     for name, uses in output.columns:
-        if not name.startswith("?"):
-            fields[_unused(name, fields)] = _sources(uses, dialect, said if describe else None)
-    effects = _sources(output.effects, dialect, said if describe else None)
-    return ColumnLineage(fields, effects)
-
-
-def _unused(name: str, taken: Mapping[str, object]) -> str:
-    """Return the name a table gets for it: DuckDB, alone in allowing a name twice, counts them."""
-    if name not in taken:
-        return name
-    number = 1
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"
+        unused = name
+        while unused in fields and dialect == "duckdb":
+            # DuckDB, alone in allowing a name twice, counts them.
+            again[name] += 1
+            unused = f"{name}_{again[name]}"
+        if name.startswith("?") or unused in fields:
+            continue
+        fields[unused] = _sources(uses, dialect, said)
+    return ColumnLineage(fields, _sources(output.effects, dialect, said))
 
 
 def _sources(uses: Uses, dialect: str, said: dict[int, str] | None) -> tuple[Source, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
@@ -38,27 +39,24 @@ Use = tuple[str, str, str, bool]
 Uses = dict[Use, "exp.Expr | None"]
 """Each use with the expression that made it what it is; None for a plain column."""
 
+Node: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
+"""Every node's class; before sqlglot 30 it had another name."""
+
 _TRANSPARENT = (exp.Paren, exp.Alias, exp.IgnoreNulls, exp.RespectNulls)
 _LEAVES = (exp.Literal, exp.DataType, exp.Identifier, exp.Var, exp.Star, exp.Null, exp.Boolean)
-# Masking as OpenLineage's Spark and Hive integrations have it: digests, and counting.
-_MASKS = (
-    exp.MD5,
-    exp.MD5Digest,
-    exp.SHA,
-    exp.SHA2,
-    exp.FarmFingerprint,
-    exp.StandardHash,
-    exp.Count,
-    exp.CountIf,
-    exp.ApproxDistinct,
-)
-_MASK_NAMES = re.compile(
-    r"(hash|sha|md5|xxhash|murmur_?hash|hive_?hash|sip_?hash|city_?hash|farm_?hash|crc)[0-9_]*"
-    r"(agg|hex|binary|digest|text|number_?lower64|number_?upper64)?|checksum|fingerprint|mask",
+# Masking as OpenLineage's Spark and Hive integrations have it: digests, and counting. By name,
+# since of these functions sqlglot has classes for some, in some versions.
+_MASKS = re.compile(
+    r"((xx|murmur|hive|sip|city|farm|standard)_?)?hash[0-9_]*(agg|text)?"
+    r"|(sha|md5)[0-9_]*(hex|binary|digest|number_?lower64|number_?upper64)?"
+    r"|crc32|checksum|(farm_?)?fingerprint|mask|count(_?if)?|approx_?(count_?)?distinct",
     re.IGNORECASE,
 )
 # Aggregates only by their class: over a window they give the value of one row.
 _PICKS = (exp.Lag, exp.Lead, exp.FirstValue, exp.LastValue, exp.NthValue, exp.First, exp.Last)
+
+# Functions that sqlglot calls as PostgreSQL calls their columns; others it may call otherwise.
+_NAMED = (exp.Count, exp.Sum, exp.Min, exp.Max, exp.Avg, exp.Coalesce, exp.Upper, exp.Lower)
 
 Step = tuple[object, "str | None", bool]
 """A part of an expression, its kind where it has one of its own, and whether it is masked."""
@@ -89,7 +87,7 @@ class Output:
         self.open = unknown
         self.anything = anything
         self.exact: dict[str, Uses] | None = None
-        self.folded: dict[str, Uses] = {}
+        self.folded: dict[str, str] = {}
 
     def find(self, name: str) -> Uses | None:
         """Return what a column is made of, by its exact name, else by its name in any case."""
@@ -97,9 +95,13 @@ class Output:
             self.exact = {}
             for column, made_of in self.columns:
                 self.exact.setdefault(column, made_of)
-                self.folded.setdefault(column.lower(), made_of)
+                self.folded.setdefault(column.lower(), column)
         uses: Uses | None = self.exact.get(name)
-        return self.folded.get(name.lower()) if uses is None else uses
+        return self.exact.get(self.folded.get(name.lower(), "")) if uses is None else uses
+
+    def spelled(self, name: str) -> str | None:
+        """Return a column's name as it is kept; None when there is no such column."""
+        return None if self.find(name) is None else self.folded[name.lower()]
 
     def guess(self, name: str) -> Uses | None:
         """Return what a column not known must be made of, when there is only one answer."""
@@ -137,12 +139,17 @@ class Walker:
         case = dialect.normalization_strategy.value
         self._upper = case == "UPPERCASE"
         self._lower = case == "LOWERCASE"
+        self._keeps_spelling = type(dialect).__name__ == "DuckDB"
+        # These have no word for it, or need not say it.
+        self._recursive_unsaid = type(dialect).__name__ in {"Snowflake", "TSQL", "Fabric"}
         self._work = 0
 
     # --- names and their sources ---------------------------------------------------------------
 
     def name(self, identifier: exp.Expr | str | None) -> str:
         """Return a name in the case the database keeps it."""
+        if isinstance(identifier, exp.Column):
+            identifier = identifier.this
         if not isinstance(identifier, exp.Identifier):
             return (
                 identifier if isinstance(identifier, str) else identifier.name if identifier else ""
@@ -250,7 +257,7 @@ class Walker:
             if isinstance(node, list):
                 stack.extend((item, kind, masked) for item in node)
                 continue
-            if not isinstance(node, exp.Expr) or isinstance(node, _LEAVES):
+            if not isinstance(node, Node) or isinstance(node, _LEAVES):
                 continue
             if isinstance(node, exp.Column):
                 if isinstance(node.this, exp.Star):
@@ -281,16 +288,15 @@ class Walker:
             yield from rule(node)
         elif isinstance(node, exp.Window):
             yield from self._window(node, scope)
-        elif isinstance(node, exp.AggFunc):
-            kind = step if isinstance(node, _PICKS) and _in_window(node) else AGGREGATION
-            hides = isinstance(node, _MASKS) or _MASK_NAMES.fullmatch(node.key) is not None
+        else:
+            kind = None
+            if isinstance(node, exp.AggFunc):
+                kind = step if isinstance(node, _PICKS) and _in_window(node) else AGGREGATION
+            hides = isinstance(node, exp.Func) and _masks(
+                node.name if isinstance(node, exp.Anonymous) else node.key
+            )
             for part in node.args.values():
                 yield part, kind, hides
-        else:
-            name = node.name if isinstance(node, exp.Anonymous) else node.key
-            hides = isinstance(node, _MASKS) or _MASK_NAMES.fullmatch(name) is not None
-            for part in node.args.values():
-                yield part, None, hides
 
     def _window(self, node: exp.Window, scope: Scope) -> Iterator[tuple[object, str | None, bool]]:
         yield node.this, None, False
@@ -349,7 +355,10 @@ class Walker:
             alias = cte.args["alias"]
             name = self.name(alias.this).lower()
             body = cte.this
-            if with_.args.get("recursive") and isinstance(body, exp.SetOperation):
+            recursive = with_.args.get("recursive") or (
+                self._recursive_unsaid and _reads(body, cte.alias)
+            )
+            if recursive and isinstance(body, exp.SetOperation):
                 ctes[name] = self._recursive(body, name, alias, parent, ctes)
             else:
                 ctes[name] = self._renamed(self.query(body, parent, ctes), alias)
@@ -363,14 +372,16 @@ class Walker:
         parent: Scope | None,
         ctes: dict[str, Output],
     ) -> Output:
-        """Feed a recursive query its own output until it has nothing new to say."""
-        ctes = dict(ctes)
-        ctes[name] = known = self._renamed(self.query(body.this, parent, ctes), alias)
+        """Feed a recursive query its own output until it has nothing new to say.
+
+        At first it is a relation of no known columns and no sources.
+        """
+        known = Output([], anything={})
         while True:
-            output = self._renamed(self.query(body, parent, ctes), alias)
+            output = self._renamed(self.query(body, parent, {**ctes, name: known}), alias)
             if output.columns == known.columns and output.effects.keys() == known.effects.keys():
                 return output
-            ctes[name] = known = output
+            known = output
 
     def _renamed(self, output: Output, alias: exp.Expr | None) -> Output:
         """Return the output under the column names of `AS alias (a, b)`."""
@@ -394,7 +405,7 @@ class Walker:
         for clause in ("prewhere", "where", "having", "qualify", "connect"):
             if (condition := args.get(clause)) is not None:
                 for part in condition.args.values():
-                    if isinstance(part, exp.Expr):
+                    if isinstance(part, Node):
                         self.walk(part, FILTER, scope, effects)
         if (group := args.get("group")) is not None:
             self._group(group, node.expressions, scope, columns, effects)
@@ -445,12 +456,17 @@ class Walker:
                 continue
             uses = self._uses(item, IDENTITY, scope)
             name = self._output_name(item, at)
+            if self._keeps_spelling and isinstance(item, exp.Column):
+                name = self._spelled(item, name, scope)
             columns.append((name, uses))
             scope.aliases.setdefault(name.lower(), uses)
         return columns, unknown
 
     def _output_name(self, item: exp.Expr, at: int) -> str:
-        """Return a column's name; `?` and its number where each database makes up its own."""
+        """Return a column's name; `?` and its number where each database makes up its own.
+
+        PostgreSQL, alone among those that fold to lower case, calls it after the function.
+        """
         if isinstance(item, exp.Alias):
             return self.name(item.args["alias"])
         while isinstance(item, exp.Paren) or (self._lower and isinstance(item, exp.Cast)):
@@ -461,9 +477,20 @@ class Walker:
         if isinstance(item, exp.Subquery):
             selects = item.this.selects if isinstance(item.this, exp.Query) else []
             return self._output_name(selects[0], at) if len(selects) == 1 else f"?{at}"
-        if self._lower and isinstance(item, exp.Func):
-            return item.name.lower() if isinstance(item, exp.Anonymous) else item.sql_name().lower()
+        if self._lower:
+            while isinstance(item, (exp.Window, exp.Filter)):
+                item = item.this
+            if isinstance(item, (exp.Anonymous, exp.Case, *_NAMED)):
+                return item.name.lower() if isinstance(item, exp.Anonymous) else item.key
         return f"?{at}"
+
+    def _spelled(self, column: exp.Column, name: str, scope: Scope) -> str:
+        """Return a column's name as its relation has it, where that wins over how it is written."""
+        owner = scope.named.get(self.name(column.args.get("table")).lower())
+        for output in scope.visible if owner is None else (owner,):
+            if (spelled := output.spelled(name)) is not None:
+                return spelled
+        return name
 
     def _star(
         self, star: exp.Expr, owner: exp.Expr | None, scope: Scope
@@ -658,11 +685,11 @@ class Walker:
         uses: Uses = {}
         for part in node.args.values():
             for item in part if isinstance(part, list) else (part,):
-                if isinstance(item, exp.Expr) and not isinstance(item, exp.TableAlias):
+                if isinstance(item, Node) and not isinstance(item, exp.TableAlias):
                     self.walk(item, TRANSFORMATION, scope, uses)
         return Output([], None, (), uses)
 
-    def _join(self, join: exp.Expr, scope: Scope, effects: Uses) -> None:
+    def _join(self, join: exp.Join, scope: Scope, effects: Uses) -> None:
         """Bring a join's right side into scope, with the columns both sides share by name."""
         left = self._everything(scope)
         left_merged = dict(scope.merged)
@@ -670,10 +697,10 @@ class Walker:
         self._add(join.this, scope, effects)
         added = scope.visible[before:]
         names = [self.name(item) for item in join.args.get("using") or ()]
-        if join.args.get("method") == "NATURAL":
+        if join.method == "NATURAL":
             theirs = {name.lower() for output in added for name, _ in output.columns}
             names = [name for name, _ in left.columns if name.lower() in theirs]
-        side = join.args.get("side")
+        side = join.side
         for name in names:
             ours = left_merged.get(name.lower(), ("", None))[1] or _first(name, (left,)) or {}
             other = _first(name, added) or {}
@@ -686,7 +713,7 @@ class Walker:
                     self.through(ours, kind, uses, why=join)
                     self.through(other, kind, uses, why=join)
             scope.merged[name.lower()] = (name, uses)
-        if join.args.get("kind") in {"SEMI", "ANTI"}:
+        if join.kind in {"SEMI", "ANTI"}:
             del scope.visible[before:]
             scope.merged = left_merged
 
@@ -764,8 +791,8 @@ class Walker:
             output = self._unpivoted(
                 source,
                 scope,
-                names=[self.name(into.this.this)] if into else ["name"],
-                values=[item.name for item in into.expressions] if into else ["value"],
+                names=[self.name(into.this)] if into else ["name"],
+                values=[self.name(item) for item in into.expressions] if into else ["value"],
                 rows=[list(_flat([item])) for item in node.expressions],
             )
             return Output(output.columns, effects, output.open)
@@ -841,7 +868,7 @@ def _ordered(node: exp.Expr) -> Iterator[Step]:
         yield ordered.this, SORT, False
 
 
-_RULES: dict[type[exp.Expr], Callable[[exp.Expr], Iterator[Step]]] = {
+_RULES: dict[type, Callable[[exp.Expr], Iterator[Step]]] = {
     exp.Case: _case,
     exp.If: _if,
     exp.Nvl2: _if,
@@ -854,10 +881,19 @@ _RULES: dict[type[exp.Expr], Callable[[exp.Expr], Iterator[Step]]] = {
 }
 
 
+@lru_cache(maxsize=1024)
+def _masks(function: str) -> bool:
+    return _MASKS.fullmatch(function) is not None
+
+
 def _arg(node: exp.Expr, key: str) -> exp.Expr | None:
     """Return an argument whose name is a Python keyword; sqlglot 28 put an underscore after it."""
     value: exp.Expr | None = node.args.get(f"{key}_") or node.args.get(key)
     return value
+
+
+def _reads(body: exp.Expr, name: str) -> bool:
+    return any(table.name.lower() == name.lower() for table in body.find_all(exp.Table))
 
 
 def _in_window(node: exp.Expr) -> bool:
