@@ -77,7 +77,7 @@ run_launcher:
         mountPath: {{ .Values.lineageSpool.mountPath }}
       {{- end }}
     resources:
-      {{- include "floe-dagster.resources" (list .Values.runs.resources "runs.resources") | nindent 6 }}
+      {{- include "floe-dagster.resources" (list (.Values.runs.resources | default (index .Values "dagster-user-code").resources) "runs.resources") | nindent 6 }}
     run_k8s_config:
       container_config:
         securityContext:

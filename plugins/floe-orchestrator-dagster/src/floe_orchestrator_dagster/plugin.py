@@ -134,10 +134,13 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return here if (here / "dbt_project.yml").is_file() else None
 
     def get_helm_values(self) -> dict[str, Any]:
-        """Return values for the chart ``charts/floe-dagster`` at the configured workload size."""
+        """Return values for the chart ``charts/floe-dagster`` at the configured workload size.
+
+        Where computes of the configuration ask for resources, run pods get the most of each.
+        """
         from floe_orchestrator_dagster.deploy.values import helm_values
 
-        return helm_values(self.config.workload_size)
+        return helm_values(self.config.workload_size, self.config.computes)
 
     def validate_connection(self) -> ValidationResult:
         """Ask the configured Dagster webserver for its version; see `health.ask_version`."""
