@@ -5,6 +5,8 @@ telemetry:
 storage:
   postgres:
     postgres_db:
+      # The driver that dagster-postgres brings; SQLAlchemy 2.1 takes another one without a name.
+      scheme: postgresql+psycopg2
       hostname: {{ include "floe-dagster.databaseHost" . | quote }}
       port: {{ include "floe-dagster.databasePort" . }}
       username: {{ .Values.postgresql.username | quote }}
@@ -76,8 +78,6 @@ run_launcher:
       - name: lineage-spool
         mountPath: {{ .Values.lineageSpool.mountPath }}
       {{- end }}
-    resources:
-      {{- include "floe-dagster.resources" (list (.Values.runs.resources | default (index .Values "dagster-user-code").resources) "runs.resources") | nindent 6 }}
     run_k8s_config:
       container_config:
         securityContext:

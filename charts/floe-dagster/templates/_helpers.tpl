@@ -285,6 +285,7 @@ tolerations:
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
+{{- $_ := include "floe-dagster.resources" (list .Values.runs.resources "runs.resources") -}}
 {{- with index .Values "dagster-webserver" -}}
 {{- if and .autoscaling.enabled (gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) -}}
 {{- fail "dagster-webserver.autoscaling: minReplicas is more than maxReplicas. Lower the one or raise the other." -}}
@@ -303,9 +304,11 @@ tolerations:
 {{- end -}}
 {{- $k8s := dict "namespace" $root.Release.Namespace "image_pull_policy" ($item.image.pullPolicy | default $root.Values.image.pullPolicy) "env_vars" $variables -}}
 {{- with $item.envSecrets }}{{ $_ := set $k8s "env_secrets" . }}{{ end -}}
-{{- with $item.runResources -}}
-{{- $_ := set $k8s "resources" (include "floe-dagster.resources" (list . (printf "%s.runResources" (index $ 3))) | fromYaml) -}}
-{{- end -}}
+{{- /* Here and not in the launcher: Dagster would add the launcher's limits to a product's requests. */ -}}
+{{- $resources := list (index $root.Values "dagster-user-code").resources "dagster-user-code.resources" -}}
+{{- with $root.Values.runs.resources }}{{ $resources = list . "runs.resources" }}{{ end -}}
+{{- with $item.runResources }}{{ $resources = list . (printf "%s.runResources" (index $ 3)) }}{{ end -}}
+{{- $_ := set $k8s "resources" (include "floe-dagster.resources" $resources | fromYaml) -}}
 {{- $directory := $item.workingDirectory | default (index $root.Values "dagster-user-code").workingDirectory -}}
 {{- $_ := set $k8s "run_k8s_config" (dict "container_config" (dict "workingDir" $directory)) -}}
 {{- dict "k8s" $k8s | toJson -}}

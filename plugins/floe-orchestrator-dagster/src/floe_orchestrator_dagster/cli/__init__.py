@@ -177,7 +177,9 @@ def run(
     "--database-secret", metavar="NAME", help="Secret with its password (postgresql-password)."
 )
 @click.option("--output", metavar="FILE", type=FILE, help="Write to FILE, whole or not at all.")
-@click.option("--diff", metavar="FILE", type=FILE, help="Show what differs from the values in FILE.")
+@click.option(
+    "--diff", metavar="FILE", type=FILE, help="Show what differs from the values in FILE."
+)
 @JSON
 def helm_values(*, as_json: bool, **options: Any) -> None:
     """Print Helm values for a workload size, or for the product in DIR.

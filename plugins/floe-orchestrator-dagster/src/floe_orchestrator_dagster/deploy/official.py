@@ -79,10 +79,12 @@ def _deployment(product: DeployedProduct, resources: dict[str, dict[str, str]]) 
 
 
 def _database(database: Database | None) -> dict[str, Any]:
+    # Without a driver's name SQLAlchemy 2.1 takes one that dagster-postgres does not bring.
+    scheme = {"postgresqlScheme": "postgresql+psycopg2"}
     if database is None:
-        return {"postgresql": {"enabled": True}}
+        return {"postgresql": {"enabled": True, **scheme}}
     return {
-        "postgresql": {"enabled": False, "postgresqlHost": database.host},
+        "postgresql": {"enabled": False, "postgresqlHost": database.host, **scheme},
         "generatePostgresqlPasswordSecret": False,
         "global": {"postgresqlSecretName": database.secret},
     }
