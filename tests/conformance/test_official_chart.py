@@ -33,13 +33,12 @@ PRODUCTS = [
 COMPUTES = parse_config({"computes": {"spark": {"resources": "large"}}}).computes
 EXPORTS = {
     **{size: official_values(size) for size in SIZES},
-    **{
-        f"{size}, products": official_values(size, COMPUTES, products=PRODUCTS) for size in SIZES
-    },
+    **{f"{size}, products": official_values(size, COMPUTES, products=PRODUCTS) for size in SIZES},
     "database": official_values("small", database=Database("db", "secret"), products=PRODUCTS),
 }
 # Objects whose keys are the user's or Kubernetes' own.
 FREE = {"resources"}
+JSON_TYPES = {"list": "array", "dict": "object", "str": "string"}
 
 
 def merged(base: Any, ours: Any) -> Any:
@@ -96,7 +95,7 @@ def resolved(schema: Mapping[str, Any], value: Any = None) -> Mapping[str, Any]:
         named = {**place.get("properties", {}), **schema.get("properties", {})}
         return resolved({**place, "properties": named}, value)
     for item in map(resolved, schema.get("anyOf", ())):
-        if item.get("type") == {"list": "array", "dict": "object", "str": "string"}.get(kind(value)):
+        if item.get("type") == JSON_TYPES.get(kind(value)):
             return item
     return schema
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from chart_tools import pod_specs
+
 from floe_orchestrator_dagster.deploy.sizes import quantity
 
 Docs = Sequence[dict[str, Any]]
@@ -63,85 +64,99 @@ def selectors_match_labels(docs: Docs) -> Iterator[str]:
             ]
             if len(chosen) != 1:
                 yield f"{name}: selects {len(chosen)} kinds of pods"
-        elif doc["kind"] == "PodDisruptionBudget":
-            if not any(matches(spec["selector"], labels) for labels in pods):
-                yield f"{name}: selects no pod"
+        elif doc["kind"] == "PodDisruptionBudget" and not any(
+            matches(spec["selector"], labels) for labels in pods
+        ):
+            yield f"{name}: selects no pod"
 
 
-def targets_exist(docs: Docs) -> Iterator[str]:
-    names = {(doc["kind"], doc["metadata"]["name"]): doc for doc in docs}
-    for doc in docs:
-        name = f"{doc['kind']}/{doc['metadata']['name']}"
-        spec = doc.get("spec", {})
-        if doc["kind"] == "Service":
-            open_ports = {
-                port.get("name")
-                for _, pod in pod_specs(docs)
-                if matches({"matchLabels": spec["selector"]}, pod["metadata"]["labels"])
-                for container in pod["spec"]["containers"]
-                for port in container.get("ports") or ()
-            }
-            for port in spec["ports"]:
-                if port["targetPort"] not in open_ports:
-                    yield f"{name}: no container opens port {port['targetPort']}"
-        elif doc["kind"] == "Ingress":
-            for rule in spec["rules"]:
-                for path in rule["http"]["paths"]:
-                    service = path["backend"]["service"]
-                    target = names.get(("Service", service["name"]))
-                    ports = target["spec"]["ports"] if target else ()
-                    if service["port"]["name"] not in [port["name"] for port in ports]:
-                        yield f"{name}: leads to no Service"
-        elif doc["kind"] == "HorizontalPodAutoscaler":
-            target = names.get((spec["scaleTargetRef"]["kind"], spec["scaleTargetRef"]["name"]))
-            if target is None:
-                yield f"{name}: scales nothing"
-            elif "replicas" in target["spec"]:
-                yield f"{name}: fights with a fixed number of replicas"
-        elif doc["kind"] == "RoleBinding":
-            for kind, other in [
-                ("Role", doc["roleRef"]),
-                *(("ServiceAccount", s) for s in doc["subjects"]),
-            ]:
-                if (kind, other["name"]) not in names:
-                    yield f"{name}: no {kind} {other['name']}"
+def named(docs: Docs, kind: str) -> dict[str, dict[str, Any]]:
+    return {doc["metadata"]["name"]: doc for doc in docs if doc["kind"] == kind}
+
+
+def services_lead_to_open_ports(docs: Docs) -> Iterator[str]:
+    for name, service in named(docs, "Service").items():
+        opened = {
+            port.get("name")
+            for _, pod in pod_specs(docs)
+            if matches({"matchLabels": service["spec"]["selector"]}, pod["metadata"]["labels"])
+            for container in pod["spec"]["containers"]
+            for port in container.get("ports") or ()
+        }
+        for port in service["spec"]["ports"]:
+            if port["targetPort"] not in opened:
+                yield f"Service/{name}: no container opens port {port['targetPort']}"
+
+
+def ingresses_lead_to_services(docs: Docs) -> Iterator[str]:
+    services = named(docs, "Service")
+    for name, ingress in named(docs, "Ingress").items():
+        for path in (path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]):
+            service = path["backend"]["service"]
+            target = services.get(service["name"])
+            ports = target["spec"]["ports"] if target else ()
+            if service["port"]["name"] not in [port["name"] for port in ports]:
+                yield f"Ingress/{name}: leads to no Service"
+
+
+def scalers_have_a_target(docs: Docs) -> Iterator[str]:
+    deployments = named(docs, "Deployment")
+    for name, scaler in named(docs, "HorizontalPodAutoscaler").items():
+        target = deployments.get(scaler["spec"]["scaleTargetRef"]["name"])
+        if target is None:
+            yield f"HorizontalPodAutoscaler/{name}: scales nothing"
+        elif "replicas" in target["spec"]:
+            yield f"HorizontalPodAutoscaler/{name}: fights with a fixed number of replicas"
+
+
+def accounts_exist(docs: Docs) -> Iterator[str]:
+    accounts, roles = named(docs, "ServiceAccount"), named(docs, "Role")
+    for name, binding in named(docs, "RoleBinding").items():
+        if binding["roleRef"]["name"] not in roles:
+            yield f"RoleBinding/{name}: no Role {binding['roleRef']['name']}"
+        for subject in binding["subjects"]:
+            if subject["name"] not in accounts:
+                yield f"RoleBinding/{name}: no ServiceAccount {subject['name']}"
     for name, pod in pod_specs(docs):
         account = pod["spec"].get("serviceAccountName")
-        if account and ("ServiceAccount", account) not in names:
+        if account and account not in accounts:
             yield f"{name}: no ServiceAccount {account}"
 
 
 def mounts_have_volumes(docs: Docs) -> Iterator[str]:
-    ours = {(doc["kind"], doc["metadata"]["name"]): doc for doc in docs}
     claims = {
         claim["metadata"]["name"]
         for doc in docs
         for claim in doc.get("spec", {}).get("volumeClaimTemplates") or ()
     }
     for name, pod in pod_specs(docs):
-        volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or ()}
-        if len(volumes) != len(pod["spec"].get("volumes") or ()):
+        listed = [volume["name"] for volume in pod["spec"].get("volumes") or ()]
+        if len(listed) != len(set(listed)):
             yield f"{name}: two volumes of one name"
-        own = claims if name.startswith("StatefulSet/") else set()
+        volumes = set(listed) | (claims if name.startswith("StatefulSet/") else set())
         used: set[str] = set()
         for container in containers(pod["spec"]):
-            paths = [mount["mountPath"] for mount in container.get("volumeMounts") or ()]
-            if len(paths) != len(set(paths)):
+            mounts = container.get("volumeMounts") or ()
+            used |= {mount["name"] for mount in mounts}
+            if len(mounts) != len({mount["mountPath"] for mount in mounts}):
                 yield f"{name}/{container['name']}: two mounts at one path"
-            for mount in container.get("volumeMounts") or ():
-                used.add(mount["name"])
-                if mount["name"] not in volumes and mount["name"] not in own:
-                    yield f"{name}/{container['name']}: mounts '{mount['name']}', which is no volume"
-                source = volumes.get(mount["name"], {}).get("configMap")
-                if source is None:
-                    continue
-                config_map = ours.get(("ConfigMap", source["name"]))
-                if config_map is None:
-                    yield f"{name}: no ConfigMap {source['name']}"
-                elif mount.get("subPath", "") not in {"", *config_map["data"]}:
-                    yield f"{name}: no {mount['subPath']} in ConfigMap {source['name']}"
-        for volume in volumes.keys() - used:
-            yield f"{name}: volume '{volume}' is mounted nowhere"
+        if used != volumes:
+            yield f"{name}: mounts {sorted(used)}, has volumes {sorted(volumes)}"
+
+
+def config_maps_exist(docs: Docs) -> Iterator[str]:
+    ours = named(docs, "ConfigMap")
+    for name, pod in pod_specs(docs):
+        sources = {
+            volume["name"]: volume["configMap"]["name"]
+            for volume in pod["spec"].get("volumes") or ()
+            if "configMap" in volume
+        }
+        mounts = [mount for c in containers(pod["spec"]) for mount in c.get("volumeMounts") or ()]
+        for mount in (mount for mount in mounts if mount["name"] in sources):
+            found = ours.get(sources[mount["name"]])
+            if found is None or mount.get("subPath", "") not in {"", *found["data"]}:
+                yield f"{name}: no {mount.get('subPath')} in ConfigMap {sources[mount['name']]}"
 
 
 def quantities_hold(docs: Docs) -> Iterator[str]:
@@ -161,7 +176,7 @@ def quantities_hold(docs: Docs) -> Iterator[str]:
                     yield f"{where}: {item} limit {limit}"
 
 
-def names_and_ports_are_legal(docs: Docs) -> Iterator[str]:
+def names_are_legal(docs: Docs) -> Iterator[str]:
     seen = set()
     for doc in docs:
         key = (doc["apiVersion"], doc["kind"], doc["metadata"]["name"])
@@ -170,31 +185,33 @@ def names_and_ports_are_legal(docs: Docs) -> Iterator[str]:
         seen.add(key)
         if not LABEL.fullmatch(doc["metadata"]["name"]):
             yield f"{key}: illegal name"
-        for labels in (
-            doc["metadata"].get("labels"),
-            (doc.get("spec", {}).get("template") or {}).get("metadata", {}).get("labels"),
-        ):
-            for label, value in (labels or {}).items():
-                if len(value) > 63:
-                    yield f"{key}: label {label} has more than 63 characters"
+        template = doc.get("spec", {}).get("template") or {}
+        labels = [doc["metadata"].get("labels"), template.get("metadata", {}).get("labels")]
+        for label, value in (pair for each in labels for pair in (each or {}).items()):
+            if len(value) > 63:
+                yield f"{key}: label {label} has more than 63 characters"
+    for name, pod in pod_specs(docs):
+        for container in containers(pod["spec"]):
+            variables = [item["name"] for item in container.get("env") or ()]
+            if len(variables) != len(set(variables)):
+                yield f"{name}/{container['name']}: an environment variable twice"
+
+
+def ports_are_legal(docs: Docs) -> Iterator[str]:
     for name, pod in pod_specs(docs):
         for container in containers(pod["spec"]):
             where = f"{name}/{container['name']}"
-            variables = [item["name"] for item in container.get("env") or ()]
-            if len(variables) != len(set(variables)):
-                yield f"{where}: an environment variable twice"
             ports = container.get("ports") or ()
             for port in ports:
                 if not PORT_NAME.fullmatch(port["name"]):
                     yield f"{where}: port name {port['name']}"
                 if not 1024 <= port["containerPort"] <= 65535:
                     yield f"{where}: port {port['containerPort']}"
+            opened = {value for port in ports for value in (port["name"], port["containerPort"])}
             for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
                 probe = container.get(kind) or {}
                 asked = (probe.get("httpGet") or probe.get("grpc") or {}).get("port")
-                if asked and asked not in {p["name"] for p in ports} | {
-                    p["containerPort"] for p in ports
-                }:
+                if asked and asked not in opened:
                     yield f"{where}: {kind} asks port {asked}"
 
 
@@ -289,10 +306,15 @@ def policies_select_pods(docs: Docs) -> Iterator[str]:
 
 RULES: Sequence[Callable[[Docs], Iterator[str]]] = (
     selectors_match_labels,
-    targets_exist,
+    services_lead_to_open_ports,
+    ingresses_lead_to_services,
+    scalers_have_a_target,
+    accounts_exist,
     mounts_have_volumes,
+    config_maps_exist,
     quantities_hold,
-    names_and_ports_are_legal,
+    names_are_legal,
+    ports_are_legal,
     pods_are_restricted,
     tokens_are_given_to_few,
     secrets_stay_in_secrets,

@@ -22,7 +22,7 @@ created = []
 class Cluster:
     """Takes the place of the Kubernetes API."""
 
-    def create_namespaced_job_with_retries(self, body, namespace, **_):
+    def create_namespaced_job_with_retries(self, body, **_):
         created.append(kubernetes.client.ApiClient().sanitize_for_serialization(body))
 
 

@@ -41,6 +41,11 @@ defs = load_product_definitions("{name}", Path(__file__).parent)
 '''
 
 
+def entry_point_code(product_name: str) -> str:
+    """Return the content of ``definitions.py`` for a product."""
+    return _ENTRY_POINT.format(name=product_name)
+
+
 class DagsterOrchestratorPlugin(OrchestratorPlugin):
     """Runs floe data products on Dagster."""
 
@@ -259,5 +264,5 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
                 "lower-case letters, digits and hyphens, starting with a letter, 63 at most."
             )
         path = Path(output_dir) / "definitions.py"
-        write_atomically(path, _ENTRY_POINT.format(name=product_name))
+        write_atomically(path, entry_point_code(product_name))
         return str(path)

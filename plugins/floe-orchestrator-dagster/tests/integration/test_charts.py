@@ -1,4 +1,4 @@
-"""The chart, seen through real helm programs: what it takes, refuses, renders, and what that does."""
+"""The chart through real helm programs: what it takes, refuses, renders, and what that does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from chart_rules import RULES, allowed, breaches
 from chart_tools import (
     CHART,
     KUBERNETES,
-    NAMESPACE,
     RELEASE,
     ROOT,
     WHEELS,
@@ -211,7 +210,7 @@ def test_an_external_database_is_spoken_to_with_its_secret() -> None:
         "db_name": "dagster",
         "params": {"application_name": "dagster", "sslmode": "require"},
     }
-    assert instance_yaml(docs)["run_launcher"]["config"]["postgres_password_secret"] == "db"
+    assert instance_yaml(docs)["run_launcher"]["config"]["postgres_password_secret"] == "db"  # noqa: S105
     assert not [doc for doc in docs if doc["kind"] in {"StatefulSet", "Secret"}]
     for ending in ("-webserver", "-daemon", "-code-shop"):
         [password] = [
@@ -257,7 +256,12 @@ OTHER = {
     "workingDirectory": "/other",
     "dagsterHome": "/other",
     "pathPrefix": "/other",
+    "cpu": "77m",
+    "memory": "77Mi",
+    "size": "77Mi",
+    "tmpSizeLimit": "77Mi",
 }
+MAPPINGS = {"resources": {"limits": {"cpu": "7", "memory": "7Gi"}}}
 LISTS: dict[str, list[Any]] = {
     "imagePullSecrets": ["other"],
     "envSecrets": ["other"],
@@ -276,22 +280,14 @@ LISTS: dict[str, list[Any]] = {
 def other(path: tuple[Any, ...], value: Any) -> Any:
     """Return a value that differs from `value` and is allowed there."""
     name = path[-1]
-    if isinstance(value, list):
-        return LISTS[name]
+    if name == "replicaCount" and path[0] == "dagster-user-code":
+        return 0
     if isinstance(value, bool):
         return not value
-    if name in OTHER:
-        return OTHER[name]
-    if name in {"replicaCount"} and path[0] == "dagster-user-code":
-        return 0
     if isinstance(value, int | float):
         return value + 1
-    if isinstance(value, dict):
-        resources = {"limits": {"cpu": "7", "memory": "7Gi"}}
-        return resources if name == "resources" else {"other": "value"}
-    if name in {"cpu", "memory", "size", "tmpSizeLimit"}:
-        return {"cpu": "77m"}.get(name, "77Mi")
-    return "other"
+    kinds: Mapping[type, Mapping[str, Any]] = {list: LISTS, dict: MAPPINGS, str: OTHER}
+    return kinds[type(value)].get(name, {"other": "value"} if isinstance(value, dict) else "other")
 
 
 def changes() -> list[tuple[tuple[Any, ...], str]]:
@@ -428,10 +424,17 @@ def test_the_rules_find_what_breaks_them() -> None:
 
     cases: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
         "selectors_match_labels": lambda c: web(c)["metadata"]["labels"].clear(),
-        "targets_exist": lambda c: first(c)["ports"][0].update(name="other"),
+        "services_lead_to_open_ports": lambda c: first(c)["ports"][0].update(name="other"),
+        "ingresses_lead_to_services": lambda c: c.remove(of_kind(c, "Service", "-webserver")),
+        "scalers_have_a_target": lambda c: of_kind(c, "Deployment", "-webserver")["spec"].update(
+            replicas=2
+        ),
+        "accounts_exist": lambda c: c.remove(of_kind(c, "ServiceAccount", "-code")),
+        "config_maps_exist": lambda c: c.remove(of_kind(c, "ConfigMap", "-workspace")),
         "mounts_have_volumes": lambda c: web(c)["spec"]["volumes"].pop(),
         "quantities_hold": lambda c: first(c)["resources"]["requests"].update(memory="9Gi"),
-        "names_and_ports_are_legal": lambda c: first(c)["env"].append(first(c)["env"][0]),
+        "names_are_legal": lambda c: first(c)["env"].append(first(c)["env"][0]),
+        "ports_are_legal": lambda c: first(c)["ports"][0].update(containerPort=80),
         "pods_are_restricted": lambda c: first(c)["securityContext"].pop("capabilities"),
         "tokens_are_given_to_few": lambda c: of_kind(c, "Deployment", "-code-shop")["spec"][
             "template"

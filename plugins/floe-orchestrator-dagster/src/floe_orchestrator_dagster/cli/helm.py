@@ -100,5 +100,8 @@ def _as_yaml(values: Mapping[str, Any]) -> str:
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> str:
     """Return a unified diff of values, blind to the order of keys and to comments."""
-    texts = [yaml.safe_dump(json.loads(json.dumps(item))).splitlines(True) for item in (old, new)]
-    return "".join(unified_diff(*texts, fromfile=name, tofile="floe-dagster helm-values"))
+    before, after = (
+        yaml.safe_dump(json.loads(json.dumps(item))).splitlines(keepends=True)
+        for item in (old, new)
+    )
+    return "".join(unified_diff(before, after, name, "floe-dagster helm-values"))
