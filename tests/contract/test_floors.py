@@ -16,7 +16,7 @@ FLOORS = (
     {"errors"},
     {"config"},
     {"plan", "deploy"},
-    {"graph", "files", "dbt_process", "health", "lineage"},
+    {"graph", "entry_point", "files", "dbt_process", "health", "lineage"},
     {"dbt", "profiles"},
     {"product"},
     {"specs", "schedules"},

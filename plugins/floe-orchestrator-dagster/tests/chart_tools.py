@@ -105,9 +105,9 @@ def of_kind(docs: Sequence[dict[str, Any]], kind: str, ending: str = "") -> dict
 
 def instance_yaml(docs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the rendered dagster.yaml."""
-    content: dict[str, Any] = yaml.safe_load(
-        of_kind(docs, "ConfigMap", "-instance")["data"]["dagster.yaml"]
-    )
+    # The migration has a copy of its own, which is the same.
+    [text] = {doc["data"]["dagster.yaml"] for doc in docs if "dagster.yaml" in doc.get("data", {})}
+    content: dict[str, Any] = yaml.safe_load(text)
     return content
 
 

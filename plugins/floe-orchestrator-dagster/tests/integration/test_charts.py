@@ -256,8 +256,10 @@ OTHER = {
     "workingDirectory": "/other",
     "dagsterHome": "/other",
     "pathPrefix": "/other",
-    "cpu": "77m",
-    "memory": "77Mi",
+    "requests.cpu": "7m",
+    "requests.memory": "7Mi",
+    "limits.cpu": "77",
+    "limits.memory": "77Gi",
     "size": "77Mi",
     "tmpSizeLimit": "77Mi",
 }
@@ -287,6 +289,8 @@ def other(path: tuple[Any, ...], value: Any) -> Any:
     if isinstance(value, int | float):
         return value + 1
     kinds: Mapping[type, Mapping[str, Any]] = {list: LISTS, dict: MAPPINGS, str: OTHER}
+    if path[-2:-1] in {("requests",), ("limits",)}:
+        name = ".".join(path[-2:])
     return kinds[type(value)].get(name, {"other": "value"} if isinstance(value, dict) else "other")
 
 
@@ -296,7 +300,7 @@ def changes() -> list[tuple[tuple[Any, ...], str]]:
     found = []
     for path, _ in leaves(defaults):
         base = "everything"
-        if "external" in path:
+        if "external" in path or path == ("postgresql", "enabled"):
             base = "external-database"
         if path[:2] in {
             ("dagster-webserver", "replicaCount"),

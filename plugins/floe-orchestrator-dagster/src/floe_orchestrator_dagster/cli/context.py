@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from floe_orchestrator_dagster.entry_point import entry_point_code
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.files import read_bytes, read_yaml, write_atomically
 from floe_orchestrator_dagster.product import (
@@ -123,8 +124,6 @@ def _product_files(project: Path, dbt_project: Mapping[str, Any]) -> Iterator[Pa
 
 def _definitions(folder: Path, compiled: CompiledProduct) -> bytes:
     """Return definitions.py: the one beside the artifacts, which may be the user's own."""
-    from floe_orchestrator_dagster.plugin import entry_point_code
-
     path = folder / "definitions.py"
     return _read(path) if path.is_file() else entry_point_code(compiled.name).encode()
 
