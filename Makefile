@@ -7,7 +7,7 @@ COMPILE := floe platform compile --spec floe.yaml --manifest manifest.yaml \
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-matrix check format clean
+.PHONY: help demo test test-all test-charts test-image test-matrix conformance chart-docs check format clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -17,10 +17,31 @@ demo: .venv/.demo ## compile examples/shop with floe and build it through Dagste
 	$(BIN)/floe-dagster run --lineage examples/shop
 
 test: .venv/.dev ## run the tests that take minutes
-	cd $(PLUGIN) && $(BIN)/python -m pytest -m "not heavy" --cov --cov-report=term:skip-covered $(ARGS)
+	cd $(PLUGIN) && $(BIN)/python -m pytest -m "not heavy and not charts" --cov --cov-report=term:skip-covered $(ARGS)
 
 test-all: .venv/.dev ## run every test, the heavy ones too
 	cd $(PLUGIN) && $(BIN)/python -m pytest $(ARGS)
+
+test-charts: .venv/.dev ## test the chart with helm 3.17 and 4.3, Kubernetes 1.28 to 1.37, three Dagsters
+	cd $(PLUGIN) && $(BIN)/python -m pytest tests/integration/test_charts.py $(ARGS)
+
+test-image: .venv/.dev ## build a product's image with Docker and run it (needs a Docker daemon)
+	cd $(PLUGIN) && $(BIN)/python -m pytest ../../tests/image -s $(ARGS)
+
+conformance: .venv/.dev ## check against others' data, where given: CHART_DATA=DIR, OPENLINEAGE_SPEC=DIR
+	@test -n "$(CHART_DATA)$(OPENLINEAGE_SPEC)" \
+		|| { echo "Nothing to check against: give CHART_DATA=DIR or OPENLINEAGE_SPEC=DIR."; exit 2; }
+ifneq ($(CHART_DATA),)
+	cd $(PLUGIN) && CHART_DATA="$(abspath $(CHART_DATA))" \
+		$(BIN)/python -m pytest ../../tests/conformance/test_official_chart.py $(ARGS)
+endif
+ifneq ($(OPENLINEAGE_SPEC),)
+	cd $(PLUGIN) && OPENLINEAGE_SPEC="$(abspath $(OPENLINEAGE_SPEC))" \
+		$(BIN)/python -m pytest tests/integration/test_lineage.py $(ARGS)
+endif
+
+chart-docs: .venv/.dev ## write the table of values in the chart's README
+	$(BIN)/python tests/chart_readme.py
 
 test-matrix: ## run the tests on every Python of this machine and on three Dagsters
 	$(PYTHON) tests/matrix.py

@@ -16,7 +16,7 @@ FLOORS = (
     {"errors"},
     {"config"},
     {"plan", "deploy"},
-    {"graph", "files", "dbt_process", "health"},
+    {"graph", "entry_point", "files", "dbt_process", "health"},
     {"dbt", "profiles", "cache", "lineage"},
     {"product"},
     {"specs", "schedules", "sensors"},

@@ -63,7 +63,7 @@ RUNS_KEPT = 20
 # Set where the manifests were built with the image and must not be built again.
 PREPARED_ENV = "FLOE_PREPARED"
 PROJECT_ENV = "FLOE_PROJECT_DIR"
-_PROJECT_FILES = (
+PROJECT_FILES = (
     DBT_PROJECT,
     "packages.yml",
     "dependencies.yml",
@@ -72,7 +72,7 @@ _PROJECT_FILES = (
     ".env",
 )
 # dbt's settings of where a project's files are, with dbt's defaults.
-_PROJECT_PATHS: Mapping[str, Sequence[str]] = {
+PROJECT_PATHS: Mapping[str, Sequence[str]] = {
     "model-paths": ("models",),
     "seed-paths": ("seeds",),
     "snapshot-paths": ("snapshots",),
@@ -133,9 +133,10 @@ class Product:
         path = runs / name
         try:
             path.mkdir(parents=True, exist_ok=True)
-            seed = self.target_dir / target / "partial_parse.msgpack"
-            if seed.is_file():
-                shutil.copyfile(seed, path / seed.name)
+            if target in self.manifest_paths:
+                seed = self.manifest_paths[target].with_name("partial_parse.msgpack")
+                if seed.is_file():
+                    shutil.copyfile(seed, path / seed.name)
             for old in sorted(runs.iterdir(), key=mtime)[:-RUNS_KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
@@ -206,6 +207,9 @@ def load_project(
     """Plan a compiled product on its dbt project; see `open_product`."""
     dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
     target_dir = target_directory(project_dir, dbt_project)
+    # An image's own files are read-only where it runs: what was prepared is in it all the same.
+    dbt_target = project_dir / str(dbt_project.get("target-path") or "target")
+    made_dir = dbt_target / "floe" if _is_prepared() and not force_parse else target_dir
     profile, outputs, default = merged_outputs(compiled, project_dir, dbt_project, target_dir)
     if not compiled.default_compute:
         compiled = _with_default(compiled, default)
@@ -230,7 +234,9 @@ def load_project(
     _install_packages(product, dbt_project, target, progress)
     fingerprint = _fingerprint(project_dir, dbt_project, profiles_dir)
     for name in dict.fromkeys(compute.target for compute in computes.values()):
-        path = _ensure_manifest(product, name, fingerprint, progress, force_parse=force_parse)
+        path = _ensure_manifest(
+            product, made_dir / name, fingerprint, progress, force_parse=force_parse
+        )
         paths[name] = path
         contents[name] = read_bytes(path, MAX_MANIFEST_BYTES, _MANIFEST_REMEDY)
 
@@ -246,7 +252,7 @@ def load_project(
         ]
     )
     with uncollected():
-        plan = remembered(target_dir / "cache", ProductPlan, key, make)
+        plan = remembered(made_dir / "cache", ProductPlan, key, make)
     for warning in plan.warnings:
         logger.warning("%s", warning)
     return replace(product, plan=plan, manifest_paths=paths)
@@ -483,18 +489,19 @@ def read_spec(*folders: Path) -> Mapping[str, Any]:
 def _fingerprint(project_dir: Path, dbt_project: Mapping[str, Any], profiles_dir: Path) -> str:
     """Return a digest that changes with any file that dbt would parse, or with the profile."""
     digest = hashlib.sha256(profiles_dir.name.encode())
-    roots = [project_dir / name for name in _PROJECT_FILES]
-    for setting, default in _PROJECT_PATHS.items():
+    roots = [project_dir / name for name in PROJECT_FILES]
+    for setting, default in PROJECT_PATHS.items():
         roots += [project_dir / str(name) for name in dbt_project.get(setting) or default]
     packages = dbt_project.get("packages-install-path") or "dbt_packages"
-    for path in (*_files_below(roots), str(project_dir / str(packages))):
+    for path in (*files_below(roots), str(project_dir / str(packages))):
         with suppress(FileNotFoundError):
             found = os.stat(path)  # noqa: PTH116  a Path for each of 10,000 files takes longer
             digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def _files_below(roots: Iterable[Path]) -> Iterator[str]:
+def files_below(roots: Iterable[Path]) -> Iterator[str]:
+    """Yield the files that `roots` are or hold, in order of name."""
     for root in roots:
         if root.is_file():
             yield str(root)
@@ -509,17 +516,14 @@ def _is_prepared() -> bool:
 
 def _ensure_manifest(
     product: Product,
-    target: str,
+    folder: Path,
     fingerprint: str,
     progress: Callable[[str], None],
     *,
     force_parse: bool,
 ) -> Path:
-    """Return the manifest of a target, parsing the project if it is missing or stale."""
-    target_dir = product.target_dir
-    if target_dir is None:
-        raise ProductError("A product without target directory has no manifest.")
-    folder = target_dir / target
+    """Return the manifest in a target's `folder`, parsing the project if it is missing or stale."""
+    target = folder.name
     manifest, stamp = folder / "manifest.json", folder / "parsed.txt"
 
     def fresh() -> bool:
@@ -534,7 +538,7 @@ def _ensure_manifest(
             f"Cannot find {manifest}: {PREPARED_ENV} is set, so it should have been built with the "
             f"image. Run `{PREPARE}` in the product's directory at build time."
         )
-    with locked(target_dir / f"{target}.lock"):
+    with locked(folder.with_name(f"{target}.lock")):
         if fresh() and not force_parse:
             return manifest
         progress(f"Parsing the dbt project of '{product.plan.name}' for target '{target}' ...")

@@ -19,9 +19,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from floe_core.plugins.lineage import LineageBackendPlugin
-from openlineage_checks import Event, problems, spec_problems
 
 from floe_orchestrator_dagster.product import Product, open_product
+from openlineage_checks import Event, problems, spec_problems
 from support import TinyProject, failure_of, run
 
 TABLE = "{{ config(materialized='table') }} "

@@ -7,10 +7,10 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from openlineage_checks import Event, problems
 
 from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun, zoned
 from floe_orchestrator_dagster.plan import ProductPlan
+from openlineage_checks import Event, problems
 from plans import plan, uid
 
 RUN = "6f0b3c1e-7f43-4d52-9a3a-0d2f5b1e9a11"

@@ -20,6 +20,7 @@ from floe_orchestrator_dagster.cli.exits import (
     PROBLEMS_FOUND,
     PRODUCT_WRONG,
 )
+from floe_orchestrator_dagster.deploy.sizes import SIZES
 from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError
 
 if TYPE_CHECKING:
@@ -31,6 +32,14 @@ DIRECTORY = click.argument(
     default=".",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
+OPTIONAL_DIRECTORY = click.argument(
+    "directory",
+    metavar="[DIR]",
+    required=False,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+FILE = click.Path(dir_okay=False, path_type=Path)
+CHARTS = ("floe-dagster", "dagster")
 JSON = click.option("as_json", "--json", is_flag=True, help="Print one JSON document on stdout.")
 
 
@@ -189,6 +198,73 @@ def replay(directory: Path, deadline: float, *, as_json: bool) -> None:
     with _reporting(as_json=as_json):
         if not send(directory, deadline, as_json=as_json):
             sys.exit(FAILED)
+
+
+@main.command(
+    "helm-values",
+    epilog=f"Exit codes: 0 printed, or equal to FILE; {PROBLEMS_FOUND} differs from FILE; 2 usage; "
+    f"{PRODUCT_WRONG} the product or a file is wrong.",
+)
+@OPTIONAL_DIRECTORY
+@click.option("--size", type=click.Choice(SIZES), help="Workload size, else the product's.")
+@click.option(
+    "--chart",
+    type=click.Choice(CHARTS),
+    default=CHARTS[0],
+    show_default=True,
+    help="The chart of this project, or the official one of Dagster.",
+)
+@click.option("--image", metavar="IMAGE", help="Image of the product in DIR, with tag or digest.")
+@click.option("--database-host", metavar="HOST", help="PostgreSQL outside the chart.")
+@click.option(
+    "--database-secret", metavar="NAME", help="Secret with its password (postgresql-password)."
+)
+@click.option("--output", metavar="FILE", type=FILE, help="Write to FILE, whole or not at all.")
+@click.option(
+    "--diff", metavar="FILE", type=FILE, help="Show what differs from the values in FILE."
+)
+@JSON
+def helm_values(*, as_json: bool, **options: Any) -> None:
+    """Print Helm values for a workload size, or for the product in DIR.
+
+    With DIR, size and resources come from the plugin's config in its compiled artifacts.
+    """
+    from floe_orchestrator_dagster.cli.helm import ValuesAsked, write_values
+
+    with _reporting(as_json=as_json, product_wrong=PRODUCT_WRONG):
+        code = write_values(ValuesAsked(as_json=as_json, **options))
+    if code:
+        sys.exit(code)
+
+
+@main.command(
+    "build-context",
+    epilog=f"Exit codes: 0 written; 2 usage; {PRODUCT_WRONG} the product or its files are wrong.",
+)
+@DIRECTORY
+@click.option(
+    "--output",
+    metavar="DIR|FILE.tar",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A new or empty directory, or a tar archive for `docker build - <FILE.tar`.",
+)
+@click.option(
+    "--wheels",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Install from these wheels alone, without an index.",
+)
+@JSON
+def build_context(directory: Path, output: Path, wheels: Path | None, *, as_json: bool) -> None:
+    """Write what an image of the product in DIR is built from, and nothing else.
+
+    The same product gives the same bytes.
+    """
+    from floe_orchestrator_dagster.cli.context import write_context
+
+    with _reporting(as_json=as_json):
+        write_context(directory, output, wheels, as_json=as_json)
 
 
 def _mapping(text: str | None) -> dict[str, Any]:

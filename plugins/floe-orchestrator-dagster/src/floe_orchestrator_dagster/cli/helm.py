@@ -1,0 +1,107 @@
+"""`floe-dagster helm-values`: the values of a chart as YAML, or what differs from a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from difflib import unified_diff
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from floe_orchestrator_dagster.cli.exits import PROBLEMS_FOUND
+from floe_orchestrator_dagster.config import PluginConfig
+from floe_orchestrator_dagster.deploy.official import official_values
+from floe_orchestrator_dagster.deploy.values import Database, DeployedProduct, helm_values, image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+EXPORTERS = {"floe-dagster": helm_values, "dagster": official_values}
+REMEDY = "Write it with `floe-dagster helm-values --output FILE`."
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesAsked:
+    """The options of `floe-dagster helm-values`."""
+
+    directory: Path | None
+    size: str | None
+    chart: str
+    image: str | None
+    database_host: str | None
+    database_secret: str | None
+    output: Path | None
+    diff: Path | None
+    as_json: bool
+
+
+def write_values(asked: ValuesAsked) -> int:
+    """Print or write the values asked for; return the exit code.
+
+    Raises:
+        FloeDagsterError: the product or a file cannot be read or written.
+    """
+    from floe_orchestrator_dagster.files import read_yaml, write_atomically
+
+    values = _values(asked)
+    if asked.diff is not None:
+        lines = _difference(read_yaml(asked.diff, REMEDY), values, str(asked.diff))
+        click.echo(json.dumps({"equal": not lines, "diff": lines}) if asked.as_json else lines)
+        return PROBLEMS_FOUND if lines else 0
+    text = json.dumps(values, indent=2) + "\n" if asked.as_json else _as_yaml(values)
+    if asked.output is None:
+        click.echo(text, nl=False)
+        return 0
+    write_atomically(asked.output, text)
+    click.echo(f"Wrote {asked.output}.", err=True)
+    return 0
+
+
+def _values(asked: ValuesAsked) -> dict[str, Any]:
+    name, config = _product(asked.directory)
+    if asked.image is not None and name is None:
+        raise click.UsageError("--image is of a product: name its directory too.")
+    if (asked.database_host is None) != (asked.database_secret is None):
+        raise click.UsageError("--database-host and --database-secret go together.")
+    products = []
+    if asked.image is not None and name is not None:
+        try:
+            products = [DeployedProduct(name, image(asked.image))]
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--image") from error
+    database = None
+    if asked.database_host is not None and asked.database_secret is not None:
+        database = Database(asked.database_host, asked.database_secret)
+    return EXPORTERS[asked.chart](
+        asked.size or config.workload_size,
+        config.computes,
+        products=products,
+        database=database,
+    )
+
+
+def _product(directory: Path | None) -> tuple[str | None, PluginConfig]:
+    """Return a product's name and plugin config from its artifacts; no dbt is asked."""
+    if directory is None:
+        return None, PluginConfig()
+    from floe_orchestrator_dagster.product import compiled_product, find_artifacts, read_artifacts
+
+    compiled = compiled_product(read_artifacts(find_artifacts(directory)))
+    return compiled.name, compiled.config
+
+
+def _as_yaml(values: Mapping[str, Any]) -> str:
+    # By way of JSON: YAML would write a mapping that occurs twice as an anchor and its alias.
+    return yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False)
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> str:
+    """Return a unified diff of values, blind to the order of keys and to comments."""
+    before, after = (
+        yaml.safe_dump(json.loads(json.dumps(item))).splitlines(keepends=True)
+        for item in (old, new)
+    )
+    return "".join(unified_diff(before, after, name, "floe-dagster helm-values"))

@@ -1,0 +1,33 @@
+"""A product whose manifests were prepared opens where its own files are read-only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from floe_orchestrator_dagster import product as rooms
+from support import TinyProject
+
+
+def test_a_prepared_product_writes_nothing_beside_its_own_files(
+    tiny: TinyProject, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write({"a": "select 1 as id", "b": "select * from {{ ref('a') }}"})
+    tiny.compile([{"name": "a"}, {"name": "b"}]).open()
+    elsewhere = tmp_path_factory.mktemp("writable")
+    before = set(tiny.directory.rglob("*"))
+    monkeypatch.setenv("FLOE_PREPARED", "1")
+
+    def not_here(_: Path) -> Path:
+        return elsewhere
+
+    # Root may write anywhere, so the answer is given, not made.
+    monkeypatch.setattr(rooms, "writable_dir", not_here)
+    product = tiny.open()
+    [manifest] = product.manifest_paths.values()
+    assert manifest.is_relative_to(tiny.directory)
+    run_dir = product.new_run_dir("run", "dev")
+    assert run_dir.is_relative_to(elsewhere)
+    assert (run_dir / "partial_parse.msgpack").is_file()
+    assert set(tiny.directory.rglob("*")) == before
