@@ -8,6 +8,7 @@ import json
 import tarfile
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files as package_files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,7 +32,6 @@ from floe_orchestrator_dagster.profiles import merged_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from floe_orchestrator_dagster.plan import CompiledProduct
 
