@@ -164,12 +164,12 @@ class Segment:
         """Return the next undelivered lines, without their ends; [] when there are none."""
         amount = READ_BYTES
         while True:
-            amount = min(amount, self.waiting_bytes)
-            data = os.pread(self._handle, amount, self.delivered)
+            waiting = self.waiting_bytes  # once: the writer goes on meanwhile
+            data = os.pread(self._handle, min(amount, waiting), self.delivered)
             end = data.rfind(b"\n")
             if end >= 0:
                 return data[:end].split(b"\n")
-            if len(data) < amount or amount == self.waiting_bytes:
+            if len(data) < amount:
                 return []
             amount *= 2
 
