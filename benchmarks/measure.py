@@ -105,8 +105,9 @@ def measured(
     told = said.strip().rpartition("\n")[2]
     if told.startswith('{"measured"'):
         return Sample(busy=os.getloadavg()[0], **json.loads(told)["measured"])
-    return Sample(usage.ru_utime + usage.ru_stime, wall, _mebibytes(usage.ru_maxrss),
-                  os.getloadavg()[0])
+    return Sample(
+        usage.ru_utime + usage.ru_stime, wall, _mebibytes(usage.ru_maxrss), os.getloadavg()[0]
+    )
 
 
 def tell(work: Callable[[], object]) -> None:
@@ -196,9 +197,7 @@ class Row:
         return "MET" if self.value <= self.target else "SHORT"
 
 
-def row(
-    pairs: Pairs, work: str, anchor: str, figure: Figure, target: float | None = None
-) -> Row:
+def row(pairs: Pairs, work: str, anchor: str, figure: Figure, target: float | None = None) -> Row:
     """Return the row of a ratio."""
     return Row(
         work=work,

@@ -53,7 +53,7 @@ class Project:
 
     @property
     def manifest(self) -> Path:
-        """dbt's manifest of the default compute."""
+        """The manifest of the default compute."""
         return self.ours / "target" / "floe" / "duckdb" / "manifest.json"
 
     @property
@@ -100,15 +100,21 @@ def _run(directory: Path, program: str, *arguments: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{program} {' '.join(arguments)} in {directory}:\n{done.stdout[-4000:]}"
-                         f"{done.stderr[-4000:]}")
+        raise SystemExit(
+            f"{program} {' '.join(arguments)} in {directory}:\n{done.stdout[-4000:]}"
+            f"{done.stderr[-4000:]}"
+        )
 
 
 def _write(made: Project, folder: Path) -> None:
     chance = random.Random(made.models)
     stretches = STRETCHES if made.two_computes else LAYERS
     layers = [
-        [f"m_{number:05}" for number in range(made.models) if number * stretches // made.models == k]
+        [
+            f"m_{number:05}"
+            for number in range(made.models)
+            if number * stretches // made.models == k
+        ]
         for k in range(stretches)
     ]
     sources = [f"raw_{number}" for number in range(max(1, made.models // MODELS_PER_SOURCE))]
@@ -186,9 +192,7 @@ def _write_project(made: Project, folder: Path, layers: list[list[str]]) -> None
     settings: dict[str, object] = {
         f"layer_{depth:02}": {
             "+materialized": "view" if depth % 2 and not made.two_computes else "table",
-            **(
-                {"+database": _database(depth, two=True)} if made.two_computes else {}
-            ),
+            **({"+database": _database(depth, two=True)} if made.two_computes else {}),
         }
         for depth in range(len(layers))
     }
