@@ -98,7 +98,7 @@ def events_ours(directory: str, events: str) -> Callable[[], object]:
     def replayed(_command: Any) -> Iterator[Replay]:
         yield Replay()
 
-    execution.run_dbt = replayed  # type: ignore[assignment]
+    execution.run_dbt = replayed
     name = Path(directory).parent.name.partition("-v")[0]
     job = job_named(load_product_definitions(f"bench-{name}", directory), f"bench_{name}")
     instance = DagsterInstance.ephemeral()
