@@ -109,6 +109,24 @@ def show(rows: Sequence[Row], console: Console) -> None:
     console.print(table)
 
 
+def merged(file: Path, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of an earlier results file with these in the place of the same ones."""
+    kept: dict[tuple[str, ...], Row] = {}
+    if file.is_file():
+        for item in json.loads(file.read_text())["rows"]:
+            item.pop("verdict")
+            old = Row(**item)
+            kept[old.work, old.anchor, old.measure] = old
+    return [*(kept | {(row.work, row.anchor, row.measure): row for row in rows}).values()]
+
+
+def write(file: Path, rows: Sequence[Row]) -> None:
+    """Write the results file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    told = [asdict(row) | {"verdict": row.verdict} for row in rows]
+    file.write_text(json.dumps(about() | {"rows": told}, indent=2))
+
+
 def about() -> dict[str, object]:
     """Return what the figures depend on."""
     return {
@@ -146,6 +164,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the rows that take minutes")
     parser.add_argument("--only", nargs="+", choices=FAMILIES, help="these families of rows")
     parser.add_argument("--rounds", type=int, default=0, help="pairs a row (3; quick: 2)")
+    parser.add_argument("--show", action="store_true", help="measure nothing: show the results")
     parser.add_argument("--json", type=Path, default=WORK / "results.json", metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
     asked = parser.parse_args()
@@ -154,7 +173,8 @@ def main() -> int:
     console = Console(width=max(Console().width, 150))
     rows: list[Row] = []
     failed = False
-    for title, measure in measurements(families, rounds, quick=asked.quick):
+    todo = [] if asked.show else measurements(families, rounds, quick=asked.quick)
+    for title, measure in todo:
         began = time.monotonic()
         try:
             found = measure()
@@ -164,13 +184,13 @@ def main() -> int:
             console.print(str(error), style="red", markup=False)
         rows += found
         console.print(f"{title}: measured in {time.monotonic() - began:.0f} s", style="dim")
-        document = about() | {"rows": [asdict(row) | {"verdict": row.verdict} for row in rows]}
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(document, indent=2))
-    show(rows, console)
-    console.print(f"All samples: {asked.json}", style="dim")
+        # At once: a run takes hours, and what is measured is not to be lost.
+        write(asked.json, merged(asked.json, rows))
+    every = merged(asked.json, rows)
+    show(every if asked.show else rows, console)
+    console.print(f"All samples, of earlier runs too: {asked.json}", style="dim")
     if asked.markdown is not None:
-        asked.markdown.write_text(markdown(rows))
+        asked.markdown.write_text(markdown(every))
     return 1 if failed else 0
 
 

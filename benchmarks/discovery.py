@@ -11,8 +11,10 @@ from benchmarks.measure import ROOT, Row, Sample, busy, in_pairs, measured, row
 if TYPE_CHECKING:
     from pathlib import Path
 
-RELEASED = "floe-orchestrator-dagster==0.1.0a1"
+# With dbt, which it imports and which everybody has who runs it; the versions are ours.
+RELEASED = ("floe-orchestrator-dagster==0.1.0a1", "dbt-core", "dbt-duckdb")
 HOME = ROOT / ".venvs" / "released"
+PINS = ("-c", str(ROOT / "constraints.txt"))
 MILLISECONDS = 1000.0
 
 
@@ -59,6 +61,6 @@ def _released(work: Path) -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         with (work / "released.log").open("w") as log:
-            subprocess.run([*install, RELEASED], check=True, stdout=log, stderr=log)
+            subprocess.run([*install, *RELEASED, *PINS], check=True, stdout=log, stderr=log)
         stamp.touch()
     return python
