@@ -116,7 +116,8 @@ def merged(file: Path, rows: Sequence[Row]) -> list[Row]:
         for item in json.loads(file.read_text())["rows"]:
             item.pop("verdict")
             old = Row(**item)
-            kept[old.work, old.anchor, old.measure] = old
+            if old.values:
+                kept[old.work, old.anchor, old.measure] = old
     return [*(kept | {(row.work, row.anchor, row.measure): row for row in rows}).values()]
 
 

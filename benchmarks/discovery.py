@@ -21,7 +21,7 @@ MILLISECONDS = 1000.0
 def discover(work: Path, rounds: int) -> list[Row]:
     """Measure discovery and instantiation."""
     released = _released(work)
-    more = rounds + 1
+    more = 2 * rounds + 1
     pairs = in_pairs(
         lambda: _subject(sys.executable, "discovery"),
         lambda: _subject(released, "discovery"),
