@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ def measurements(
 
     every: dict[str, list[tuple[str, Callable[[], list[Row]]]]] = {
         "discovery": [("discovery", lambda: discovery.discover(WORK, rounds))],
-        "load": [(f"load {size:,}", lambda size=size: load(size)) for size in sizes],
+        "load": [(f"load {size:,}", partial(load, size)) for size in sizes],
         "events": [("event handling", lambda: handling.handle(WORK, few, quick=quick))],
         "run": [(f"whole run {small}", lambda: run(small, few))],
         "one": [(f"one model of {small}", one)],

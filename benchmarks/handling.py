@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def handle(work: Path, rounds: int, *, quick: bool) -> list[Row]:
         made = project(work, size)
         name = f"event handling, {size:,} models + {made.tests:,} tests"
         try:
-            found = in_pairs(lambda made=made: _ours(made), lambda made=made: _raw(made), rounds)
+            found = in_pairs(partial(_ours, made), partial(_raw, made), rounds)
         except MeasureError as error:
             rows.append(Row(name, ANCHOR, "x", TARGETS[size], problem=str(error)))
             taken[size] = _less(_ours(made), fixed_ours)
