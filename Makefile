@@ -7,7 +7,7 @@ COMPILE := floe platform compile --spec floe.yaml --manifest manifest.yaml \
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-charts test-image test-matrix conformance chart-docs check format clean
+.PHONY: help demo test test-all test-charts test-image test-matrix conformance chart-docs bench bench-quick check format clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,17 +46,23 @@ chart-docs: .venv/.dev ## write the table of values in the chart's README
 test-matrix: ## run the tests on every Python of this machine and on three Dagsters
 	$(PYTHON) tests/matrix.py
 
+bench: .venv/.dev ## measure against bare dbt, raw dagster-dbt and the last release (hours)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: .venv/.dev ## measure what takes less than five minutes
+	$(BIN)/python -m benchmarks --quick $(ARGS)
+
 check: .venv/.dev ## lint, check formatting and types
-	$(BIN)/ruff check $(PLUGIN) tests
-	$(BIN)/ruff format --check $(PLUGIN) tests
+	$(BIN)/ruff check $(PLUGIN) tests benchmarks
+	$(BIN)/ruff format --check $(PLUGIN) tests benchmarks
 	cd $(PLUGIN) && $(BIN)/mypy
 
 format: .venv/.dev ## format the code
-	$(BIN)/ruff check --fix $(PLUGIN) tests
-	$(BIN)/ruff format $(PLUGIN) tests
+	$(BIN)/ruff check --fix $(PLUGIN) tests benchmarks
+	$(BIN)/ruff format $(PLUGIN) tests benchmarks
 
 clean: ## remove what these verbs made
-	rm -rf .venv .venvs examples/*/target examples/*/logs
+	rm -rf .venv .venvs benchmarks/work examples/*/target examples/*/logs
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

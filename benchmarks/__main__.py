@@ -1,0 +1,206 @@
+"""Runs the measurements and prints one table: `python -m benchmarks --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import discovery, handling, lineage, loading, runs
+from benchmarks.measure import MeasureError, Row
+from benchmarks.projects import project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+WORK = Path(__file__).parent / "work"
+PACKAGES = ("floe-orchestrator-dagster", "dagster", "dagster-dbt", "dbt-core", "dbt-duckdb")
+FAMILIES = ("discovery", "load", "events", "run", "lineage", "disk", "big", "two", "one")
+# Fewer models where dbt itself takes minutes.
+QUICK_MODELS = 100
+QUICK = ("discovery", "load", "events", "run", "one")
+HEAD = ("work", "against", "figure", "ours", "theirs", "ratio", "spread", "target", "", "load")
+
+
+def measurements(
+    families: Sequence[str], rounds: int, *, quick: bool
+) -> list[tuple[str, Callable[[], list[Row]]]]:
+    """Return what is to be measured: a title and what does it, in order."""
+    sizes = (500,) if quick else (500, 2000, 10_000)
+    small = QUICK_MODELS if quick else 500
+    few = 1 if quick else max(1, rounds // 2)
+
+    def load(size: int) -> list[Row]:
+        return loading.load(project(WORK, size), rounds)
+
+    def run(size: int, count: int) -> list[Row]:
+        made = project(WORK, size)
+        runs.warm(made)
+        return runs.whole(made, count)
+
+    def told() -> list[Row]:
+        made = project(WORK, small)
+        runs.warm(made)
+        return lineage.lineage(made, rounds)
+
+    def two() -> list[Row]:
+        made = project(WORK, 500, two_computes=True)
+        runs.warm(made)
+        return runs.two_computes(made, few)
+
+    def disk() -> list[Row]:
+        made = project(WORK, 500)
+        runs.warm(made)
+        return runs.on_disk(made, few)
+
+    def one() -> list[Row]:
+        made = project(WORK, small)
+        runs.warm(made)
+        return runs.one_model(made, rounds)
+
+    every: dict[str, list[tuple[str, Callable[[], list[Row]]]]] = {
+        "discovery": [("discovery", lambda: discovery.discover(WORK, rounds))],
+        "load": [(f"load {size:,}", partial(load, size)) for size in sizes],
+        "events": [("event handling", lambda: handling.handle(WORK, few, quick=quick))],
+        "run": [(f"whole run {small}", lambda: run(small, few))],
+        "one": [(f"one model of {small}", one)],
+        "lineage": [(f"lineage of {small}", told)],
+        "two": [("two computes", two)],
+        "disk": [("SQLite on disk", disk)],
+        "big": [("whole run 2,000", lambda: run(2000, 1))],
+    }
+    return [item for family in every if family in families for item in every[family]]
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return a row of the table as text."""
+    if not row.values:
+        return (row.work, row.anchor, "", "", "", row.problem, "", "", row.verdict, "")
+    digits = 0 if row.measure == "MiB" or row.unit == "ms" else 2
+    return (
+        row.work,
+        row.anchor,
+        row.measure,
+        f"{statistics.median(row.ours):.{digits}f}" if row.ours else "",
+        f"{statistics.median(row.theirs):.{digits}f}" if row.theirs else "",
+        _value(row, row.value),
+        f"{_value(row, min(row.values))} to {_value(row, max(row.values))} ({len(row.values)})",
+        "" if row.target is None else f"<= {_value(row, row.target)}",
+        row.verdict,
+        f"{row.busy:.1f}",
+    )
+
+
+def _value(row: Row, value: float) -> str:
+    return f"{value:.0f} ms" if row.unit == "ms" else f"{value:.2f}{row.unit}"
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print the table."""
+    table = Table(*HEAD, title="Ours against the anchors", show_lines=False)
+    colours = {"MET": "green", "SHORT": "red", "NOT MEASURED": "yellow"}
+    for row in rows:
+        table.add_row(*cells(row), style=colours.get(row.verdict, "dim"))
+    console.print(table)
+
+
+def merged(file: Path, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of an earlier results file with these in the place of the same ones."""
+    kept: dict[tuple[str, ...], Row] = {}
+    if file.is_file():
+        for item in json.loads(file.read_text())["rows"]:
+            item.pop("verdict")
+            old = Row(**item)
+            if old.values:
+                kept[old.work, old.anchor, old.measure] = old
+    return [*(kept | {(row.work, row.anchor, row.measure): row for row in rows}).values()]
+
+
+def write(file: Path, rows: Sequence[Row]) -> None:
+    """Write the results file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    told = [asdict(row) | {"verdict": row.verdict} for row in rows]
+    file.write_text(json.dumps(about() | {"rows": told}, indent=2))
+
+
+def about() -> dict[str, object]:
+    """Return what the figures depend on."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the table as a page."""
+    facts = about()
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    lines = [
+        "# Results of one run of the benchmarks",
+        "",
+        f"{facts['date']}, Python {facts['python']}, {facts['cores']} cores, {packages}.",
+        "`load` is the machine's load average while a row was measured: where it is above the",
+        "number of cores, trust ratios of CPU time, not of wall time. Ratios are medians of pairs,",
+        "the spread is their least and greatest, with their number. `make bench` prints this anew.",
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "|" + "---|" * len(HEAD),
+        *("| " + " | ".join(cells(row)) + " |" for row in rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, print, write; exit 1 if something could not be measured."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the rows that take minutes")
+    parser.add_argument("--only", nargs="+", choices=FAMILIES, help="these families of rows")
+    parser.add_argument("--rounds", type=int, default=0, help="pairs a row (3; quick: 2)")
+    parser.add_argument("--show", action="store_true", help="measure nothing: show the results")
+    parser.add_argument("--json", type=Path, default=WORK / "results.json", metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    asked = parser.parse_args()
+    rounds = asked.rounds or (2 if asked.quick else 3)
+    families = asked.only or (QUICK if asked.quick else FAMILIES)
+    console = Console(width=max(Console().width, 150))
+    rows: list[Row] = []
+    failed = False
+    todo = [] if asked.show else measurements(families, rounds, quick=asked.quick)
+    for title, measure in todo:
+        began = time.monotonic()
+        try:
+            found = measure()
+        except MeasureError as error:
+            failed = True
+            found = [Row(work=title, anchor="", unit="", problem=str(error).splitlines()[0])]
+            console.print(str(error), style="red", markup=False)
+        rows += found
+        console.print(f"{title}: measured in {time.monotonic() - began:.0f} s", style="dim")
+        # At once: a run takes hours, and what is measured is not to be lost.
+        write(asked.json, merged(asked.json, rows))
+    every = merged(asked.json, rows)
+    show(every if asked.show else rows, console)
+    console.print(f"All samples, of earlier runs too: {asked.json}", style="dim")
+    if asked.markdown is not None:
+        asked.markdown.write_text(markdown(every))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

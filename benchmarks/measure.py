@@ -1,0 +1,217 @@
+"""Measures commands in fresh processes, in alternating pairs, and says what the pairs show."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).parents[1]
+TIMEOUT_SECONDS = 900.0
+Figure = Literal["cpu", "wall", "memory"]
+UNITS = {"cpu": "s CPU", "wall": "s", "memory": "MiB"}
+
+
+class MeasureError(Exception):
+    """A measured command failed or took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured command.
+
+    `cpu` is user and system time of the process and of what it waited for, in seconds; `memory`
+    is the largest resident set of any one of them, in MiB; `busy` is the machine's load average
+    over the last minute, at the end.
+    """
+
+    cpu: float
+    wall: float
+    memory: float
+    busy: float
+
+    def __add__(self, other: Sample) -> Sample:
+        return Sample(
+            self.cpu + other.cpu,
+            self.wall + other.wall,
+            max(self.memory, other.memory),
+            max(self.busy, other.busy),
+        )
+
+
+Contender = Callable[[], Sample]
+
+
+def measured(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+) -> Sample:
+    """Run a command in a process of its own and return what it took.
+
+    A command that measures a part of itself says so in its last line, as `tell` writes it.
+
+    Raises:
+        MeasureError: the command failed, or was ended after `timeout` seconds.
+    """
+    log = log or ROOT / "benchmarks" / "work" / "last.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = [str(word) for word in command]
+    late = threading.Event()
+    with log.open("wb") as output:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+        def end() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(timeout, end)
+        timer.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+        finally:
+            timer.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.monotonic() - began
+    said = log.read_text(errors="replace")
+    if late.is_set():
+        raise MeasureError(f"not done after {timeout:.0f} s")
+    if process.returncode:
+        raise MeasureError(f"{' '.join(words)} failed:\n{said[-3000:]}")
+    told = said.strip().rpartition("\n")[2]
+    if told.startswith('{"measured"'):
+        return Sample(busy=os.getloadavg()[0], **json.loads(told)["measured"])
+    return Sample(
+        usage.ru_utime + usage.ru_stime, wall, _mebibytes(usage.ru_maxrss), os.getloadavg()[0]
+    )
+
+
+def tell(work: Callable[[], object]) -> None:
+    """Do `work` in this process and print what it took; see `measured`."""
+    import resource
+
+    wall, cpu = time.monotonic(), time.process_time()
+    work()
+    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    memory = _mebibytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    sys.stdout.write(
+        "\n" + json.dumps({"measured": {"cpu": cpu, "wall": wall, "memory": memory}}) + "\n"
+    )
+
+
+def _mebibytes(maxrss: int) -> float:
+    # Kibibytes on Linux, bytes on macOS.
+    return maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two contenders measured in turns."""
+
+    ours: list[Sample] = field(default_factory=list)
+    anchor: list[Sample] = field(default_factory=list)
+
+    def ratios(self, figure: Figure) -> list[float]:
+        """Return ours divided by the anchor, pair by pair."""
+        return [
+            getattr(ours, figure) / getattr(anchor, figure)
+            for ours, anchor in zip(self.ours, self.anchor, strict=True)
+        ]
+
+    def differences(self, figure: Figure) -> list[float]:
+        """Return ours less the anchor, pair by pair."""
+        return [
+            getattr(ours, figure) - getattr(anchor, figure)
+            for ours, anchor in zip(self.ours, self.anchor, strict=True)
+        ]
+
+
+def in_pairs(ours: Contender, anchor: Contender, rounds: int) -> Pairs:
+    """Measure both `rounds` times, now one first and now the other."""
+    pairs = Pairs()
+    for number in range(rounds):
+        if number % 2:
+            pairs.ours.append(ours())
+            pairs.anchor.append(anchor())
+        else:
+            pairs.anchor.append(anchor())
+            pairs.ours.append(ours())
+    return pairs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a figure, what it is held against, and what became of it.
+
+    `values` are the pairs' figures in `unit`; the row is met when their median is at most
+    `target`. Without a target it informs. `problem` says why there are no values.
+    """
+
+    work: str
+    anchor: str
+    unit: str
+    target: float | None = None
+    values: Sequence[float] = ()
+    ours: Sequence[float] = ()
+    theirs: Sequence[float] = ()
+    measure: str = ""
+    busy: float = 0.0
+    problem: str = ""
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return statistics.median(self.values)
+
+    @property
+    def verdict(self) -> str:
+        """MET, SHORT, nothing without a target, or NOT MEASURED."""
+        if not self.values:
+            return "NOT MEASURED"
+        if self.target is None:
+            return ""
+        return "MET" if self.value <= self.target else "SHORT"
+
+
+def row(pairs: Pairs, work: str, anchor: str, figure: Figure, target: float | None = None) -> Row:
+    """Return the row of a ratio."""
+    return Row(
+        work=work,
+        anchor=anchor,
+        unit="x",
+        target=target,
+        values=pairs.ratios(figure),
+        ours=[getattr(sample, figure) for sample in pairs.ours],
+        theirs=[getattr(sample, figure) for sample in pairs.anchor],
+        measure=UNITS[figure],
+        busy=busy(pairs),
+    )
+
+
+def busy(pairs: Pairs) -> float:
+    """Return the machine's median load average while the pairs were measured."""
+    return statistics.median(sample.busy for sample in (*pairs.ours, *pairs.anchor))

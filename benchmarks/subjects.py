@@ -1,0 +1,164 @@
+"""What is measured inside a process of its own: `python -m benchmarks.subjects NAME ARGUMENTS`."""
+
+from __future__ import annotations
+
+import cProfile
+import os
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measure import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def load_ours(directory: str, with_job: str) -> Callable[[], object]:
+    """Load a compiled product as a code location does: repository and asset graph."""
+    import dagster as dg
+    import floe_core.schemas.compiled_artifacts  # noqa: F401  imported before the clock starts
+
+    import floe_orchestrator_dagster.definitions
+    import floe_orchestrator_dagster.product  # noqa: F401
+    from floe_orchestrator_dagster import load_product_definitions
+
+    name = Path(directory).parent.name.partition("-v")[0]
+    product = f"bench-{name}"
+
+    def work() -> object:
+        definitions = load_product_definitions(product, directory)
+        if with_job == "no":
+            definitions = dg.Definitions(assets=definitions.assets)
+        return _opened(definitions)
+
+    return work
+
+
+def load_raw(directory: str, manifest: str, with_job: str) -> Callable[[], object]:
+    """Load the same project as raw dagster-dbt does."""
+    import dagster_dbt  # noqa: F401
+
+    from benchmarks.raw import definitions
+
+    return lambda: _opened(
+        definitions(Path(manifest), with_job=with_job == "yes", project_dir=Path(directory))
+    )
+
+
+def _opened(definitions: Any) -> object:
+    repository = definitions.get_repository_def()
+    graph = repository.asset_graph
+    return graph.get_all_asset_keys(), repository.get_all_jobs()
+
+
+def abc() -> Callable[[], object]:
+    """Import what every orchestrator plugin of floe must."""
+
+    def work() -> object:
+        from floe_core.plugins.orchestrator import OrchestratorPlugin
+
+        return OrchestratorPlugin
+
+    return work
+
+
+def discovery() -> Callable[[], object]:
+    """Find the plugin as floe does, and make one."""
+
+    def work() -> object:
+        from importlib.metadata import entry_points
+
+        (found,) = entry_points(group="floe.orchestrators")
+        return found.load()()
+
+    return work
+
+
+def events_ours(directory: str, events: str) -> Callable[[], object]:
+    """Run the product's job on recorded dbt events, without dbt."""
+    import msgspec
+    from dagster import DagsterInstance
+
+    from floe_orchestrator_dagster import execution, load_product_definitions
+    from floe_orchestrator_dagster.definitions import job_named
+
+    class Replay:
+        success = True
+        exception = None
+
+        def __iter__(self) -> Iterator[Any]:
+            with Path(events).open("rb") as lines:
+                yield from map(msgspec.json.decode, lines)
+
+    @contextmanager
+    def replayed(_command: Any) -> Iterator[Replay]:
+        yield Replay()
+
+    execution.run_dbt = replayed
+    name = Path(directory).parent.name.partition("-v")[0]
+    job = job_named(load_product_definitions(f"bench-{name}", directory), f"bench_{name}")
+    instance = DagsterInstance.ephemeral()
+    return lambda: _ran(job, instance)
+
+
+def events_raw(directory: str, manifest: str, events: str) -> Callable[[], object]:
+    """Run raw dagster-dbt's job on the same events, told by a program in dbt's place."""
+    # dagster-dbt looks at dbt's adapter; importing it is dbt's cost, not that of the events.
+    import dbt.adapters.duckdb
+    import dbt.cli.main  # noqa: F401
+    from dagster import DagsterInstance
+
+    from benchmarks.raw import definitions
+    from floe_orchestrator_dagster.definitions import job_named
+
+    fake = Path(events).with_suffix(".sh")
+    # dagster-dbt asks for the version before it runs anything.
+    fake.write_text(
+        f'#!/bin/sh\ncase "$1" in --version) echo "installed: 1.11.0";; *) cat {events};; esac\n'
+    )
+    fake.chmod(0o755)
+    made = definitions(
+        Path(manifest), with_job=True, project_dir=Path(directory), dbt_executable=str(fake)
+    )
+    job = job_named(made, "everything")
+    instance = DagsterInstance.ephemeral()
+    return lambda: _ran(job, instance)
+
+
+def _ran(job: Any, instance: Any) -> object:
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    result = job.execute_in_process(instance=instance, run_config=quiet)
+    materialized = len(result.get_asset_materialization_events())
+    checked = len(result.get_asset_check_evaluations())
+    sys.stdout.write(f"{materialized} materializations, {checked} checks\n")
+    if not materialized or checked != 2 * materialized:
+        raise SystemExit("The run did not report every model and test.")
+    return result
+
+
+SUBJECTS: dict[str, Callable[..., Callable[[], object]]] = {
+    subject.__name__: subject
+    for subject in (load_ours, load_raw, abc, discovery, events_ours, events_raw)
+}
+
+
+def main() -> None:
+    """Measure one subject; with BENCH_PROFILE=FILE profile it instead."""
+    warnings.simplefilter("ignore")
+    work = SUBJECTS[sys.argv[1]](*sys.argv[2:])
+    profile = os.environ.get("BENCH_PROFILE")
+    if not profile:
+        tell(work)
+        return
+    # CPU time, so that whoever else uses the machine does not show.
+    with cProfile.Profile(time.process_time) as profiler:
+        work()
+    profiler.dump_stats(profile)
+
+
+if __name__ == "__main__":
+    main()
