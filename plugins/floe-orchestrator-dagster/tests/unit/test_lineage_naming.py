@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from floe_orchestrator_dagster.lineage.naming import DatasetName, Symlink, dataset_name
@@ -385,6 +385,15 @@ def test_files_are_named_by_bucket_and_key_or_by_path(
 
 # --- properties ----------------------------------------------------------------------------------
 
+# The machine's load decides nothing: no deadline, and slow drawing is no failure.
+many = settings(
+    max_examples=200,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
 ADAPTERS = [
     "athena",
     "bigquery",
@@ -419,6 +428,7 @@ def leaks(named: DatasetName, password: str) -> bool:
     )
 
 
+@many
 @given(adapter=st.sampled_from(ADAPTERS), password=PASSWORDS)
 def test_no_name_holds_a_password(adapter: str, password: str) -> None:
     secret = dict.fromkeys(
@@ -487,6 +497,7 @@ KEYS = st.sampled_from(
 )
 
 
+@many
 @given(
     adapter=st.sampled_from(ADAPTERS),
     output=st.dictionaries(KEYS, VALUES),
@@ -506,6 +517,7 @@ def test_no_profile_makes_it_raise(
     assert named.name
 
 
+@many
 @given(
     host=st.text(string.ascii_letters + string.digits, min_size=1, max_size=12),
     port=st.integers(1, 65535),
@@ -521,6 +533,7 @@ def test_equivalent_profiles_give_equal_names(host: str, port: int, adapter: str
     assert len({on(adapter, **output) for output in outputs}) == 1
 
 
+@many
 @given(adapter=st.sampled_from(ADAPTERS))
 def test_a_profile_that_says_nothing_still_names(adapter: str) -> None:
     namespace, found = name(adapter, {}, "db", "sch", "tab")

@@ -43,7 +43,7 @@ Node: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
 """Every node's class; before sqlglot 30 it had another name."""
 
 _TRANSPARENT = (exp.Paren, exp.Alias, exp.IgnoreNulls, exp.RespectNulls)
-_LEAVES = (exp.Literal, exp.DataType, exp.Identifier, exp.Var, exp.Star, exp.Null, exp.Boolean)
+_LEAVES = (exp.Literal, exp.DataType, exp.Identifier, exp.Var, exp.Null, exp.Boolean)
 # Masking as OpenLineage's Spark and Hive integrations have it: digests, and counting. By name,
 # since of these functions sqlglot has classes for some, in some versions.
 _MASKS = re.compile(
@@ -124,7 +124,8 @@ class Scope:
 
     def add(self, name: str, output: Output, qualified: str | None = None) -> None:
         """Bring a relation into scope under its alias, and under its schema too."""
-        self.named.setdefault(name.lower(), output)
+        if name:
+            self.named.setdefault(name.lower(), output)
         if qualified:
             self.named[qualified.lower()] = output
         self.visible.append(output)
@@ -186,6 +187,17 @@ class Walker:
                 into.setdefault((relation, column, step, hidden or masked), why)
             else:
                 into.setdefault(use, reason)
+
+    def _meant(self, node: exp.Expr, scope: Scope) -> Uses:
+        """Return what a column is made of; of the star in `HASH(*)` or `f(t.*)`, the whole row."""
+        if isinstance(node, exp.Star):
+            # COUNT(*) looks at no value.
+            counted = isinstance(node.parent, exp.Count)
+            return {} if counted else self._row(self._everything(scope))
+        if isinstance(node.this, exp.Star):
+            owner = scope.named.get(self.name(node.args.get("table")).lower())
+            return self._row(owner) if owner else {}
+        return self._resolve(node, scope) if isinstance(node, exp.Column) else {}
 
     def _resolve(self, column: exp.Column, scope: Scope) -> Uses:
         """Return what a column of the text is made of; nothing when its name is not found."""
@@ -259,13 +271,8 @@ class Walker:
                 continue
             if not isinstance(node, Node) or isinstance(node, _LEAVES):
                 continue
-            if isinstance(node, exp.Column):
-                if isinstance(node.this, exp.Star):
-                    owner = scope.named.get(self.name(node.args.get("table")).lower())
-                    found = self._row(owner) if owner else {}
-                else:
-                    found = self._resolve(node, scope)
-                self.through(found, kind, into, masked=masked, why=root)
+            if isinstance(node, (exp.Column, exp.Star)):
+                self.through(self._meant(node, scope), kind, into, masked=masked, why=root)
             elif isinstance(node, _TRANSPARENT):
                 stack.append((node.this, kind, masked))
             elif isinstance(node, exp.Query):
@@ -652,17 +659,15 @@ class Walker:
 
     def _derived(self, node: exp.Expr, scope: Scope, effects: Uses) -> Output:
         """Return the output of a relation that is not a table: a function's, a subquery's."""
-        if isinstance(node, (exp.Unnest, exp.Values)):
-            return self._function(node, scope)
-        if isinstance(node, (exp.Table, exp.Lateral)) and not isinstance(node.this, exp.Subquery):
-            return self._function(node.this, scope)
         if _joined_in_parentheses(node):
             inner = Scope(scope.parent, scope.ctes)
             self._add(node.this, inner, effects)
             return self._everything(inner)
-        # A lateral subquery sees what stands to its left, an ordinary one what is outside.
-        outer = scope if isinstance(node, exp.Lateral) else scope.parent
-        return self.query(_unwrapped(node), outer, scope.ctes)
+        lateral = isinstance(node, exp.Lateral)
+        if isinstance(node.this if lateral else node, (exp.Query, exp.Pivot)):
+            # A lateral subquery sees what stands to its left, an ordinary one what is outside.
+            return self.query(_unwrapped(node), scope if lateral else scope.parent, scope.ctes)
+        return self._function(node.this if isinstance(node, exp.Table) else node, scope)
 
     def _joins(self, node: exp.Expr, scope: Scope, effects: Uses) -> None:
         for join in node.args.get("joins") or ():
@@ -691,31 +696,40 @@ class Walker:
 
     def _join(self, join: exp.Join, scope: Scope, effects: Uses) -> None:
         """Bring a join's right side into scope, with the columns both sides share by name."""
-        left = self._everything(scope)
-        left_merged = dict(scope.merged)
+        left = self._everything(scope) if join.args.get("using") or join.method else None
+        merged = dict(scope.merged)
         before = len(scope.visible)
         self._add(join.this, scope, effects)
-        added = scope.visible[before:]
+        if left is not None:
+            self._merge(join, left, scope, scope.visible[before:], effects)
+        if join.kind in {"SEMI", "ANTI"}:
+            del scope.visible[before:]
+            scope.merged = merged
+
+    def _merge(
+        self,
+        join: exp.Join,
+        left: Output,
+        scope: Scope,
+        right: Sequence[Output],
+        effects: Uses,
+    ) -> None:
+        """Make one column of each that both sides of a join share by name."""
         names = [self.name(item) for item in join.args.get("using") or ()]
         if join.method == "NATURAL":
-            theirs = {name.lower() for output in added for name, _ in output.columns}
+            theirs = {name.lower() for output in right for name, _ in output.columns}
             names = [name for name, _ in left.columns if name.lower() in theirs]
-        side = join.side
         for name in names:
-            ours = left_merged.get(name.lower(), ("", None))[1] or _first(name, (left,)) or {}
-            other = _first(name, added) or {}
+            ours, other = _first(name, (left,)) or {}, _first(name, right) or {}
             self.through(ours, JOIN, effects, why=join)
             self.through(other, JOIN, effects, why=join)
-            uses = other if side == "RIGHT" else ours
-            if side == "FULL":
+            uses = other if join.side == "RIGHT" else ours
+            if join.side == "FULL":
                 uses = {}
                 for kind in (TRANSFORMATION, CONDITIONAL):
                     self.through(ours, kind, uses, why=join)
                     self.through(other, kind, uses, why=join)
             scope.merged[name.lower()] = (name, uses)
-        if join.kind in {"SEMI", "ANTI"}:
-            del scope.visible[before:]
-            scope.merged = left_merged
 
     def _join_condition(self, join: exp.Expr, scope: Scope, effects: Uses) -> None:
         for clause in ("on", "match_condition"):
