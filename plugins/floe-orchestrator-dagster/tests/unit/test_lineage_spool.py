@@ -181,6 +181,25 @@ def test_a_full_disk_leaves_no_half_line(directory: Path) -> None:
     segment.close()
 
 
+def test_on_a_full_disk_the_cursor_is_still_kept(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = Segment.create(directory)
+    segment.append(lines(1, 2))
+    deliver(segment, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    segment.save()
+    die(segment)
+    [left] = leftovers(directory)
+    assert deliver(left) == [2]
+    left.close()
+    assert list(directory.iterdir()) == []
+
+
 def test_only_the_owner_may_look(directory: Path) -> None:
     segment = Segment.create(directory)
     segment.append(lines(1, 2))
@@ -334,13 +353,13 @@ class AnySpool(RuleBasedStateMachine):
     @rule()
     def lose_the_cursor(self) -> None:
         self.own.path.with_suffix(".cursor").unlink(missing_ok=True)
-        self.may_repeat += len(self.written)
+        self.may_repeat += self.made
 
     @precondition(lambda self: self.own)
     @rule(text=st.sampled_from([b"", b"\0\0", b"7f", b"-1", b"99999999"]))
     def garble_the_cursor(self, text: bytes) -> None:
         self.own.path.with_suffix(".cursor").write_bytes(text)
-        self.may_repeat += len(self.written)
+        self.may_repeat += self.made
 
     def teardown(self) -> None:
         with self.temporary:

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
 # The first pause, doubled with each failure up to the longest; a random half of it is left out.
-FIRST_PAUSE_SECONDS = 0.5
+FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 # A backend may ask for more patience than that, but not for a day.
 MAX_RETRY_AFTER_SECONDS = 300.0

@@ -109,10 +109,12 @@ class Segment:
         lock = _lock(path)
         try:
             lock.acquire(timeout=0)
+            write_cursor(path, 0)  # takes its room while there is some
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError:
+            for suffix in (".cursor", ".lock"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
             lock.release()
-            path.with_suffix(".lock").unlink(missing_ok=True)
             raise
         return cls(path, lock, handle)
 
@@ -212,14 +214,23 @@ def leftovers(directory: Path) -> Iterator[Segment]:
 
 
 def write_cursor(path: Path, delivered: int) -> None:
-    """Replace the cursor of a segment."""
+    """Replace the cursor of a segment; on a full disk overwrite it, which takes no room."""
+    cursor, content = path.with_suffix(".cursor"), b"%020d\n" % delivered
     temporary = path.with_suffix(".cursor.new")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(handle, b"%d\n" % delivered)
+        _overwrite(temporary, content, os.O_CREAT)
+        temporary.replace(cursor)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        _overwrite(cursor, content)
+
+
+def _overwrite(path: Path, content: bytes, flags: int = 0) -> None:
+    handle = os.open(path, os.O_WRONLY | flags, 0o600)
+    try:
+        os.write(handle, content)
     finally:
         os.close(handle)
-    temporary.replace(path.with_suffix(".cursor"))
 
 
 def bury(directory: Path, event: bytes, reason: str) -> None:
