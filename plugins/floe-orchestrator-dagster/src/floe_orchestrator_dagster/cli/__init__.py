@@ -15,6 +15,7 @@ import click
 from floe_orchestrator_dagster.cli.exits import (
     DBT_UNUSABLE,
     EXIT_CODES,
+    FAILED,
     INTERRUPTED,
     PROBLEMS_FOUND,
     PRODUCT_WRONG,
@@ -146,6 +147,25 @@ def run(
         code = run_product(directory, asked)
     if code:
         sys.exit(code)
+
+
+@main.command(epilog=f"Exit codes: 0 Dagster answered; {FAILED} it did not; 2 usage.")
+@DIRECTORY
+@click.option("--url", help="URL of the webserver, in place of the product's or DAGSTER_URL.")
+@JSON
+def connection(directory: Path, url: str | None, *, as_json: bool) -> None:
+    """Ask the Dagster webserver of the product in DIR how it does, within 10 seconds.
+
+    It is the one of --url, of the product's plugin config, of DAGSTER_URL, or localhost:3000.
+    Where DIR holds no product, the plugin's defaults are taken.
+    """
+    from floe_orchestrator_dagster.cli.connection import asked, show
+
+    with _reporting(as_json=as_json):
+        answer = asked(directory, url)
+        show(answer, as_json=as_json)
+    if answer.version is None:
+        sys.exit(FAILED)
 
 
 def _mapping(text: str | None) -> dict[str, Any]:
