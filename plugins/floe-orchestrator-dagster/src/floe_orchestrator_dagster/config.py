@@ -68,6 +68,9 @@ class PluginConfig(BaseModel):
     )
     workload_size: WorkloadSize = Field(default="small", description="Kubernetes preset.")
     url: str | None = Field(default=None, description="URL of the Dagster webserver.")
+    ca_bundle: str | None = Field(
+        default=None, description="File of PEM certificates to trust for https, instead of usual."
+    )
 
 
 def parse_config(raw: Mapping[str, Any] | None) -> PluginConfig:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from floe_core.plugins.orchestrator import TransformConfig
     from pydantic import BaseModel
 
+    from floe_orchestrator_dagster.health import Answer
     from floe_orchestrator_dagster.schedules import Schedule
 
 # floe-core's FLOE_NAME_PATTERN for products, with its longest name.
@@ -134,25 +135,41 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return helm_values(self.config.workload_size, self.config.computes)
 
     def validate_connection(self) -> ValidationResult:
-        """Ask the configured Dagster webserver for its version; see `health.ask_version`."""
-        from floe_orchestrator_dagster.health import ask_version, webserver_url
+        """Ask the configured Dagster webserver how it does; see `health.ask_webserver`."""
+        from floe_orchestrator_dagster.health import DEADLINE_SECONDS
 
-        answer = ask_version(webserver_url(self.config.url))
+        answer = self._ask(DEADLINE_SECONDS)
         if answer.version is None:
             return ValidationResult(
                 success=False, message=f"No Dagster at {answer.url}", errors=[answer.problem]
             )
-        return ValidationResult(success=True, message=f"Dagster {answer.version} at {answer.url}")
+        return ValidationResult(
+            success=True,
+            message=f"Dagster {answer.version} at {answer.url}",
+            warnings=[*answer.warnings],
+        )
 
     def health_check(self, timeout: float | None = None) -> HealthStatus:
-        """Return HEALTHY if the webserver answers within `timeout` seconds (10 at most)."""
-        from floe_orchestrator_dagster.health import DEADLINE_SECONDS, ask_version, webserver_url
+        """Return HEALTHY if the webserver answers within `timeout` seconds (10 at most).
 
-        deadline = min(timeout or DEADLINE_SECONDS, DEADLINE_SECONDS)
-        answer = ask_version(webserver_url(self.config.url), deadline)
+        DEGRADED is one that answers and has a daemon or a code location in trouble.
+        """
+        from floe_orchestrator_dagster.health import DEADLINE_SECONDS
+
+        deadline = DEADLINE_SECONDS if timeout is None else min(timeout, DEADLINE_SECONDS)
+        answer = self._ask(deadline)
         if answer.version is None:
             return HealthStatus(HealthState.UNHEALTHY, answer.problem)
-        return HealthStatus(HealthState.HEALTHY, f"Dagster {answer.version} at {answer.url}")
+        state = HealthState.DEGRADED if answer.warnings else HealthState.HEALTHY
+        said = " ".join((f"Dagster {answer.version} at {answer.url}.", *answer.warnings))
+        return HealthStatus(state, said)
+
+    def _ask(self, deadline: float) -> Answer:
+        from floe_orchestrator_dagster.health import ask_webserver, webserver_address
+
+        return ask_webserver(
+            webserver_address(self.config.url), deadline, ca_bundle=self.config.ca_bundle
+        )
 
     def get_resource_requirements(self, workload_size: str) -> ResourceSpec:
         """Return what webserver and daemon need for "small", "medium" or "large".

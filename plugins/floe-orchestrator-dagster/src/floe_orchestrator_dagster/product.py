@@ -308,14 +308,20 @@ def product_of_transforms(compiled: CompiledProduct) -> Product:
 def find_artifacts(directory: Path) -> Path:
     """Return the compiled artifacts in `directory`, its `target` folder, or a parent of it."""
     directory = directory.absolute()
-    tried = [directory, directory / "target", *directory.parents[:2]]
-    for folder in tried:
-        if (folder / ARTIFACTS).is_file():
-            return folder / ARTIFACTS
+    found = artifacts_beside(directory)
+    if found is not None:
+        return found
     raise ProductError(
         f"Cannot find {ARTIFACTS} in {directory}, its target folder or its parents. "
         f"Make it with `{COMPILE}`."
     )
+
+
+def artifacts_beside(directory: Path) -> Path | None:
+    """Return what `find_artifacts` finds, or None."""
+    directory = directory.absolute()
+    folders = (directory, directory / "target", *directory.parents[:2])
+    return next((f / ARTIFACTS for f in folders if (f / ARTIFACTS).is_file()), None)
 
 
 def find_project(compiled: CompiledProduct, start: Path) -> Path | None:

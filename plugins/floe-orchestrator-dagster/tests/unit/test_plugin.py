@@ -190,6 +190,6 @@ def test_a_refused_connection_says_what_was_tried(plugin: DagsterOrchestratorPlu
     result = plugin.validate_connection()
     assert not result.success
     [error] = result.errors
-    assert error.startswith("POST http://localhost:1/graphql: ")
+    assert error.startswith("POST http://localhost:1/graphql (url in plugins.")
     assert "hunter2" not in error
     assert plugin.health_check(timeout=1).state.value == "unhealthy"

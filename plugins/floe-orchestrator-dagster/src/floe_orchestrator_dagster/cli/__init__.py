@@ -267,6 +267,25 @@ def build_context(directory: Path, output: Path, wheels: Path | None, *, as_json
         write_context(directory, output, wheels, as_json=as_json)
 
 
+@main.command(epilog=f"Exit codes: 0 Dagster answered; {FAILED} it did not; 2 usage.")
+@DIRECTORY
+@click.option("--url", help="URL of the webserver, in place of the product's or DAGSTER_URL.")
+@JSON
+def connection(directory: Path, url: str | None, *, as_json: bool) -> None:
+    """Ask the Dagster webserver of the product in DIR how it does, within 10 seconds.
+
+    It is the one of --url, of the product's plugin config, of DAGSTER_URL, or localhost:3000.
+    Where DIR holds no product, the plugin's defaults are taken.
+    """
+    from floe_orchestrator_dagster.cli.connection import asked, show
+
+    with _reporting(as_json=as_json):
+        answer = asked(directory, url)
+        show(answer, as_json=as_json)
+    if answer.version is None:
+        sys.exit(FAILED)
+
+
 def _mapping(text: str | None) -> dict[str, Any]:
     """Return the variables of --vars, as dbt reads them: YAML, of which JSON is a part."""
     import yaml

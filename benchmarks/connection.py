@@ -1,0 +1,57 @@
+"""Prints how long the connection check takes against each hostile server, and what it says.
+
+Run from the root: ``.venv/bin/python benchmarks/connection.py``. Every case must end within 10 s.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "plugins" / "floe-orchestrator-dagster" / "tests"))
+
+from floe_orchestrator_dagster.health import Address, Answer, ask_webserver  # noqa: E402
+from hostile_server import CASES, SECRET, serving  # noqa: E402
+
+LIMIT_SECONDS = 10.0
+
+
+def timed(url: str) -> tuple[float, Answer]:
+    """Return the seconds that a check takes, and its answer."""
+    started = time.monotonic()
+    answer = ask_webserver(Address(url, "--url"))
+    return time.monotonic() - started, answer
+
+
+def main() -> int:
+    """Print the table; return 1 if a case took too long or told a secret."""
+    rows: list[tuple[str, float, Answer]] = []
+    for case in CASES:
+        with serving(case.act) as port:
+            rows.append((case.name, *timed(f"http://user:{SECRET}@127.0.0.1:{port}")))
+    with serving(CASES[0].act) as port:
+        rows.append(("TLS to a silent server", *timed(f"https://127.0.0.1:{port}")))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    rows += [
+        ("refused", *timed(f"http://user:{SECRET}@127.0.0.1:{port}")),
+        ("refused on IPv6", *timed(f"http://user:{SECRET}@[::1]:{port}")),
+        ("unknown host", *timed(f"http://user:{SECRET}@dagster.invalid:3000")),
+        ("packets dropped", *timed("http://192.0.2.1:3000")),
+        ("no URL", *timed(f"user:{SECRET}@host")),
+    ]
+    print("| case | seconds | message |\n|---|---|---|")
+    for name, seconds, answer in rows:
+        print(f"| {name} | {seconds:.2f} | {answer.problem} |")
+    worst = max(seconds for _, seconds, _ in rows)
+    told = [name for name, _, answer in rows if SECRET in repr(answer)]
+    missed = [name for name, _, answer in rows if not answer.problem]
+    print(f"\n{len(rows)} cases, worst {worst:.2f} s, secrets told: {told or 'none'}")
+    return 1 if worst > LIMIT_SECONDS or told or missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

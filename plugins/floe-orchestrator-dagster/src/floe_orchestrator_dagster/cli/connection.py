@@ -1,0 +1,52 @@
+"""What `floe-dagster connection` does: asks the webserver of a product, and shows the answer."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from floe_orchestrator_dagster.cli.screen import console
+from floe_orchestrator_dagster.config import PluginConfig
+from floe_orchestrator_dagster.health import Address, Answer, ask_webserver, webserver_address
+from floe_orchestrator_dagster.product import (
+    artifacts_beside,
+    compiled_product,
+    read_artifacts,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def asked(directory: Path, url: str | None) -> Answer:
+    """Ask the webserver of --url, else that of the product in `directory`, else the default.
+
+    Raises:
+        FloeDagsterError: there is a product, and it cannot be read.
+    """
+    found = artifacts_beside(directory)
+    config = compiled_product(read_artifacts(found)).config if found else PluginConfig()
+    address = Address(url, "--url") if url else webserver_address(config.url)
+    return ask_webserver(address, ca_bundle=config.ca_bundle)
+
+
+def show(answer: Answer, *, as_json: bool) -> None:
+    """Print an answer: the version on stdout, what is wrong on stderr, or all as JSON."""
+    if as_json:
+        document = {
+            "success": answer.version is not None,
+            "url": answer.url,
+            "version": answer.version,
+            "problem": answer.problem,
+            "warnings": [*answer.warnings],
+        }
+        click.echo(json.dumps(document, indent=2))
+    elif answer.version is not None:
+        click.echo(f"Dagster {answer.version} at {answer.url}")
+    errors = console(stderr=True)
+    if answer.problem:
+        errors.print(f"No Dagster: {answer.problem}", style="red")
+    for warning in answer.warnings:
+        errors.print(f"warning: {warning}", style="yellow")

@@ -1,0 +1,209 @@
+"""The connection check against servers that answer badly: on time, in words, without secrets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from floe_orchestrator_dagster.health import (
+    Address,
+    Answer,
+    _Refusal,
+    ask_webserver,
+    read_state,
+    read_version,
+    shown_url,
+)
+from hostile_server import CASES, SECRET, Case, _http, _json, serving
+
+SHORT = 1.0
+# A loaded machine may be late; an unbounded wait would take minutes.
+GENEROUS = 9.0
+
+
+def ask(url: str, deadline: float = GENEROUS, ca_bundle: str | None = None) -> Answer:
+    started = time.monotonic()
+    answer = ask_webserver(Address(url, "--url"), deadline, ca_bundle=ca_bundle)
+    assert time.monotonic() - started < deadline + GENEROUS
+    return answer
+
+
+def at(port: int, scheme: str = "http", host: str = "127.0.0.1") -> str:
+    return f"{scheme}://user:{SECRET}@{host}:{port}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_hostile_server_gets_a_clear_report(case: Case) -> None:
+    with serving(case.act) as port:
+        answer = ask(at(port), SHORT if case.slow else GENEROUS)
+    assert answer.version is None
+    assert answer.problem.startswith(f"POST http://127.0.0.1:{port}/graphql (--url): ")
+    assert case.said in answer.problem
+    assert SECRET not in repr(answer)
+    assert answer.problem.isprintable()
+
+
+def test_a_server_given_up_leaves_no_thread_that_reads_it() -> None:
+    dripping = next(case for case in CASES if case.name == "dripping headers")
+    with serving(dripping.act) as port:
+        ask(at(port), SHORT)
+        until = time.monotonic() + GENEROUS
+        while time.monotonic() < until and _asking():
+            time.sleep(0.02)
+        assert not _asking()
+
+
+def _asking() -> bool:
+    return any(thread.name == "floe-dagster-connection" for thread in threading.enumerate())
+
+
+def test_a_name_lookup_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        released.wait(GENEROUS)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    answer = ask("http://dagster.internal:3000", SHORT)
+    released.set()
+    assert "no whole answer within 1 s" in answer.problem
+
+
+def test_an_unknown_host_and_a_closed_port_are_said() -> None:
+    unknown = ask("http://dagster.invalid:3000")
+    assert "The host name is not known: check the URL and the DNS." in unknown.problem
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    refused = ask(at(port))
+    assert "refused" in refused.problem
+    assert "Is the webserver running, and this its port?" in refused.problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:3000",
+        "ftp://localhost",
+        "http://",
+        "http://user:canary-pass/word@host:3000",
+        "http://user:3000/canary-pass@host",
+        "http://a b",
+        "",
+    ],
+)
+def test_what_is_no_url_is_said_without_repeating_it(url: str) -> None:
+    answer = ask(url)
+    assert answer.problem == (
+        "URL of --url: this is no URL of a webserver. Write http://host:port or https://host."
+    )
+    assert "canary" not in repr(answer)
+
+
+def test_the_url_shown_holds_neither_credentials_nor_query() -> None:
+    assert shown_url("https://u:p@h:1/dagster/?token=abc#x") == "https://h:1/dagster"
+    assert shown_url("http://[::1]:3000") == "http://[::1]:3000"
+
+
+def test_a_dagster_behind_a_redirect_of_its_own_host_is_found() -> None:
+    answers = iter(
+        [
+            _http("308 x", b"", "Location: /moved/graphql"),
+            _http("200 OK", b'{"data": {"version": "1.13.27"}}'),
+            _http("500 x"),
+        ]
+    )
+    with serving(lambda connection: connection.sendall(next(answers))) as port:
+        answer = ask(at(port))
+    assert answer.version == "1.13.27"
+    assert "did not tell how its daemons and code locations do" in " ".join(answer.warnings)
+
+
+def test_ipv6_is_reached() -> None:
+    with serving(_json({"data": {"version": "1.13.27"}}), family=socket.AF_INET6) as port:
+        assert ask(at(port, host="[::1]")).version == "1.13.27"
+
+
+def test_tls_is_verified_and_takes_an_own_authority(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    with serving(_json({"data": {"version": "1.13.27"}}), context=context) as port:
+        url = at(port, "https", "localhost")
+        untrusted, trusted = ask(url), ask(url, ca_bundle=str(bundle))
+        other_name = ask(at(port, "https"), ca_bundle=str(bundle))
+        plain = ask(at(port))
+    assert "name the file of your own authority in `ca_bundle`" in untrusted.problem
+    assert trusted.version == "1.13.27"
+    assert "or correct the host name" in other_name.problem
+    assert plain.version is None
+    missing = ask(url, ca_bundle=str(tmp_path / "no.pem"))
+    assert "no.pem cannot be used: No such file or directory." in missing.problem
+
+
+def test_tls_asked_of_a_plain_server_is_said() -> None:
+    with serving(_json({"data": {"version": "1.13.27"}})) as port:
+        answer = ask(at(port, "https"))
+    assert "Check http or https in the URL" in answer.problem
+
+
+def test_what_the_webserver_says_of_itself_becomes_warnings() -> None:
+    state = {
+        "version": "0.1.2",
+        "instance": {
+            "daemonHealth": {
+                "allDaemonStatuses": [
+                    {"daemonType": "SCHEDULER", "required": True, "healthy": None},
+                    {"daemonType": "SENSOR", "required": True, "healthy": True},
+                    {"daemonType": "BACKFILL", "required": False, "healthy": False},
+                ]
+            }
+        },
+        "workspaceOrError": {
+            "locationEntries": [
+                {"name": "shop", "locationOrLoadError": {"message": f"No module\n{SECRET}"}},
+                {"name": "ok", "locationOrLoadError": {}},
+            ]
+        },
+    }
+    with serving(_json({"data": state})) as port:
+        skew, daemon, location = ask(at(port)).warnings
+    assert skew.startswith("The webserver runs Dagster 0.1.2, this environment ")
+    assert daemon.startswith("No healthy daemon for: scheduler. Schedules, sensors and queued")
+    assert location.startswith("Code location 'shop' is in error: 'No module ***'.")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["data", "version", "errors", "message", "instance", "daemonHealth"])
+            | st.text(max_size=5),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(answer=_JSON | st.binary(max_size=300))
+def test_no_answer_of_a_server_breaks_its_reading(answer: object) -> None:
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    with suppress(_Refusal):
+        assert isinstance(read_version(body), str)
+    with suppress(_Refusal):
+        assert all(line.isprintable() for line in read_state(body))
