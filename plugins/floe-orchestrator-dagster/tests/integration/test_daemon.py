@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
@@ -70,9 +71,7 @@ def test_a_minutely_schedule_survives_the_death_of_its_daemon(
     assert set(times.values()) == {1}
     assert all(run.job_name == "tiny" for run in runs)
     moments = sorted(times)
-    assert [later - earlier for earlier, later in zip(moments, moments[1:])] == [60.0] * (
-        len(moments) - 1
-    )
+    assert [later - earlier for earlier, later in pairwise(moments)] == [60.0] * (len(moments) - 1)
 
 
 def _epoch(text: str) -> float:
