@@ -103,6 +103,10 @@ class Output:
         """Return a column's name as it is kept; None when there is no such column."""
         return None if self.find(name) is None else self.folded[name.lower()]
 
+    def said(self) -> list[tuple[str, set[Use]]]:
+        """Return all that is known, to tell whether it has grown."""
+        return [(name, set(uses)) for name, uses in (*self.columns, ("", self.effects))]
+
     def guess(self, name: str) -> Uses | None:
         """Return what a column not known must be made of, when there is only one answer."""
         if self.anything is not None:
@@ -151,10 +155,10 @@ class Walker:
         """Return a name in the case the database keeps it."""
         if isinstance(identifier, exp.Column):
             identifier = identifier.this
+        if isinstance(identifier, str):
+            return identifier
         if not isinstance(identifier, exp.Identifier):
-            return (
-                identifier if isinstance(identifier, str) else identifier.name if identifier else ""
-            )
+            return identifier.name if identifier else ""
         name: str = identifier.this
         if identifier.args.get("quoted"):
             return name
@@ -305,7 +309,7 @@ class Walker:
             for part in node.args.values():
                 yield part, kind, hides
 
-    def _window(self, node: exp.Window, scope: Scope) -> Iterator[tuple[object, str | None, bool]]:
+    def _window(self, node: exp.Window, scope: Scope) -> Iterator[Step]:
         yield node.this, None, False
         seen: set[str] = set()
         over: exp.Window | None = node
@@ -386,7 +390,7 @@ class Walker:
         known = Output([], anything={})
         while True:
             output = self._renamed(self.query(body, parent, {**ctes, name: known}), alias)
-            if output.columns == known.columns and output.effects.keys() == known.effects.keys():
+            if output.said() == known.said():
                 return output
             known = output
 
