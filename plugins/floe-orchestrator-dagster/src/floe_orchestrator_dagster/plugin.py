@@ -250,17 +250,20 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         Raises:
             LineageError: the backend is named, but not installed or not usable.
         """
+        from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+
         project = self._project()
-        backend = self._lineage_backend or _backend_at(project)
+        artifacts = _artifacts_at(project)
+        backend = self._lineage_backend or backend_of(artifacts)
         if backend is None:
             return None
-        from floe_orchestrator_dagster.lineage.backend import transport_of
         from floe_orchestrator_dagster.lineage.spool import spool_directory
         from floe_orchestrator_dagster.product import target_directory
         from floe_orchestrator_dagster.sensors import lineage_drain
 
         target = target_directory(project) if project else None
-        return lineage_drain(lambda: transport_of(backend), spool_directory(target, "events"))
+        product = artifacts["metadata"]["product_name"] if artifacts else "events"
+        return lineage_drain(lambda: transport_of(backend), spool_directory(target, product))
 
     def schedule_job(self, job_name: str, cron: str, timezone: str) -> None:
         """Schedule a job of the Definitions that this plugin creates next; again: replace.
@@ -303,16 +306,15 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return str(path)
 
 
-def _backend_at(project: Path | None) -> LineageBackendPlugin | None:
-    """Return the lineage backend that the compiled artifacts of a project name, if any do."""
+def _artifacts_at(project: Path | None) -> dict[str, Any]:
+    """Return the compiled artifacts of a project, {} where there are none."""
     if project is None:
-        return None
+        return {}
     from floe_orchestrator_dagster.errors import ProductError
-    from floe_orchestrator_dagster.lineage.backend import backend_of
     from floe_orchestrator_dagster.product import find_artifacts, read_artifacts
 
     try:
-        artifacts = find_artifacts(project)
+        path = find_artifacts(project)
     except ProductError:  # not compiled yet
-        return None
-    return backend_of(read_artifacts(artifacts))
+        return {}
+    return read_artifacts(path)

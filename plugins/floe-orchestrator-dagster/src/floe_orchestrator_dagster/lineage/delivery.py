@@ -452,7 +452,8 @@ class _Sender:
             self._failures += 1
             if not self.problem:
                 logger.info("Lineage: %s; events wait in %s.", answer.reason, self._directory)
-            self.problem = answer.reason
+            if not self.problem or not self._stop.is_set():  # else it was broken off by ourselves
+                self.problem = answer.reason
             if not self._pause(answer):
                 return False
         return False
