@@ -21,6 +21,7 @@ from dagster import (
     Definitions,
     JobDefinition,
     PreviewWarning,
+    SensorDefinition,
     TimeWindowPartitionsDefinition,
     define_asset_job,
     in_process_executor,
@@ -32,6 +33,8 @@ from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
 from floe_orchestrator_dagster.errors import PlanError, Problem
 from floe_orchestrator_dagster.execution import DbtRunConfig, Listener, build
+from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import CompiledProduct, Transform, Wave, dagster_name, waves
 from floe_orchestrator_dagster.product import (
     Product,
@@ -41,6 +44,7 @@ from floe_orchestrator_dagster.product import (
     uncollected,
 )
 from floe_orchestrator_dagster.schedules import Schedule, product_schedule, to_dagster
+from floe_orchestrator_dagster.sensors import NAME, lineage_drain
 from floe_orchestrator_dagster.specs import Specs
 
 
@@ -91,9 +95,25 @@ def build_definitions(
                 )
                 for schedule in asked.values()
             ],
+            sensors=_sensors(product),
             # One step needs no second process, and no second load of these Definitions.
             executor=in_process_executor if product.config.isolation == "product" else None,
         )
+
+
+def _sensors(product: Product) -> list[SensorDefinition]:
+    """Return the sensor that delivers what lineage waits, for a product with a backend."""
+    artifacts = product.compiled.artifacts
+    named = product.lineage_backend or (artifacts.get("plugins") or {}).get("lineage_backend")
+    if not named:
+        return []
+
+    def transport() -> dict[str, Any] | None:
+        # Looked up when it ticks: a plugin that is missing is no reason to lose the assets.
+        return transport_of(product.lineage_backend or backend_of(artifacts))
+
+    directory = spool_directory(product.target_dir, product.plan.name)
+    return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]
 
 
 def job_named(definitions: Definitions, name: str) -> JobDefinition:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # floe-core's FLOE_NAME_PATTERN for products, with its longest name.
 _PRODUCT_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _FALLBACK_VERSION = "0.0.0"
+DEFAULT_NAMESPACE = "floe"
 
 
 class DagsterOrchestratorPlugin(OrchestratorPlugin):
@@ -208,13 +209,12 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         from floe_orchestrator_dagster.lineage.backend import transport_of
         from floe_orchestrator_dagster.lineage.emit import emit
 
-        project = self._project() if self._lineage_backend else None
         return emit(
             transport_of(self._lineage_backend),
-            project / "target" / "floe" if project else None,
+            self._events_dir() if self._lineage_backend else None,
             state=event_type.value,
             job_name=job_name,
-            job_namespace=job_namespace or "floe",
+            job_namespace=job_namespace or DEFAULT_NAMESPACE,
             run_id=run_id,
             inputs=inputs or (),
             outputs=outputs or (),
@@ -231,16 +231,26 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             finish()
 
     def get_lineage_emitter(self) -> LineageEmitter | None:
-        """Return floe-core's emitter on the backend given to the constructor, else None."""
+        """Return floe-core's emitter over the spool to the constructor's backend, else None."""
         if self._lineage_backend is None:
             return None
-        from floe_core.lineage import create_emitter
+        from floe_core.lineage import EventBuilder, LineageEmitter
 
-        from floe_orchestrator_dagster.lineage.emit import PRODUCER
+        from floe_orchestrator_dagster.lineage.backend import transport_of
+        from floe_orchestrator_dagster.lineage.emit import SpoolTransport
+        from floe_orchestrator_dagster.lineage.facets import PRODUCER
 
-        return create_emitter(
-            self._lineage_backend.get_transport_config(), "floe", producer=PRODUCER
-        )
+        transport = SpoolTransport(transport_of(self._lineage_backend) or {}, self._events_dir())
+        return LineageEmitter(transport, EventBuilder(producer=PRODUCER), DEFAULT_NAMESPACE)
+
+    def _events_dir(self) -> Path | None:
+        """Return the product's directory below dbt's target, where the spool is."""
+        project = self._project()
+        if project is None:
+            return None
+        from floe_orchestrator_dagster.product import target_directory
+
+        return target_directory(project)
 
     def sensor_definition(self) -> SensorDefinition | None:
         """Return the sensor that delivers waiting lineage; None without a lineage backend.
@@ -258,12 +268,11 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         if backend is None:
             return None
         from floe_orchestrator_dagster.lineage.spool import spool_directory
-        from floe_orchestrator_dagster.product import target_directory
         from floe_orchestrator_dagster.sensors import lineage_drain
 
-        target = target_directory(project) if project else None
         product = artifacts["metadata"]["product_name"] if artifacts else "events"
-        return lineage_drain(lambda: transport_of(backend), spool_directory(target, product))
+        directory = spool_directory(self._events_dir(), product)
+        return lineage_drain(lambda: transport_of(backend), directory)
 
     def schedule_job(self, job_name: str, cron: str, timezone: str) -> None:
         """Schedule a job of the Definitions that this plugin creates next; again: replace.

@@ -6,6 +6,7 @@ the official schemas in that folder.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -18,8 +19,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from floe_core.lineage import LineageDataset, RunState
 from floe_core.plugins.lineage import LineageBackendPlugin
 
+from floe_orchestrator_dagster import DagsterOrchestratorPlugin
+from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.lineage.facets import PRODUCER
 from floe_orchestrator_dagster.product import Product, open_product
 from openlineage_checks import Event, problems, spec_problems
 from support import TinyProject, failure_of, run
@@ -314,3 +319,42 @@ def test_a_backend_that_is_not_installed_is_said_and_required_lineage_fails_the_
     result = run(product, instance)
     assert not result.success
     assert "names lineage backend 'nowhere', and no plugin of that name is" in failure_of(result)
+
+
+def test_single_events_and_floe_cores_emitter_go_the_same_way(
+    recorded: tuple[Recorded, Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, backend = recorded
+    monkeypatch.setenv("FLOE_LINEAGE_SPOOL", str(tmp_path / "spool"))
+    plugin = DagsterOrchestratorPlugin(lineage_backend=backend)
+    table = LineageDataset(namespace="duckdb:///shop.duckdb", name="shop.main.a")
+    emitter = plugin.get_lineage_emitter()
+    assert emitter is not None
+
+    async def tell() -> None:
+        run_id = await emitter.emit_start("nightly", inputs=[table])
+        await emitter.emit_complete(run_id, "nightly", outputs=[table])
+
+    asyncio.run(tell())
+    run_id = plugin.emit_lineage_event(RunState.START, "single", "ns", inputs=[table])
+    assert plugin.emit_lineage_event(RunState.FAIL, "single", "ns", run_id) == run_id
+    plugin.shutdown()
+    assert [(event["eventType"], event["job"]["name"]) for event in events] == [
+        ("START", "nightly"),
+        ("COMPLETE", "nightly"),
+        ("START", "single"),
+        ("FAIL", "single"),
+    ]
+    assert {event["producer"] for event in events} == {PRODUCER}
+    folder = os.environ.get("OPENLINEAGE_SPEC")
+    if folder:
+        assert spec_problems(events, Path(folder)) == []
+
+
+def test_a_product_with_a_backend_has_the_drain_sensor_and_no_other_has(
+    tiny: TinyProject, recorded: tuple[Recorded, Backend]
+) -> None:
+    product = tiny.write({"a": "select 1 as id"}).compile([]).open()
+    assert not build_definitions(product).sensors
+    [sensor] = build_definitions(replace(product, lineage_backend=recorded[1])).sensors or ()
+    assert sensor.name == "tiny_lineage_drain"

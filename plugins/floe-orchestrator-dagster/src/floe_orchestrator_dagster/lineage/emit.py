@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from floe_orchestrator_dagster.lineage.delivery import open_delivery
+from floe_orchestrator_dagster.lineage.facets import PRODUCER
 from floe_orchestrator_dagster.lineage.spool import spool_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from floe_core.lineage import LineageDataset
+    from floe_core.lineage import LineageDataset, LineageEvent
 
     from floe_orchestrator_dagster.lineage.delivery import Delivery
 
 logger = logging.getLogger(__name__)
 
-PRODUCER = "https://github.com/Obsidian-Owl/floe/tree/main/plugins/floe-orchestrator-dagster"
 # What the end of the process may wait for single events.
 EXIT_SECONDS = 3.0
 
@@ -45,6 +45,7 @@ def emit(
     run_facets: Mapping[str, Any] | None = None,
     job_facets: Mapping[str, Any] | None = None,
     producer: str | None = None,
+    event_time: datetime | None = None,
 ) -> UUID:
     """Put one event on the spool of `target_dir`, None the user's own; return its run id at once.
 
@@ -65,7 +66,7 @@ def emit(
         from openlineage.client.serde import Serde
 
         event = RunEvent(
-            eventTime=datetime.now(timezone.utc).isoformat(),
+            eventTime=(event_time or datetime.now(timezone.utc)).isoformat(),
             eventType=RunState[state.upper()],
             run=Run(runId=str(run_id), facets=dict(run_facets or {})),
             job=Job(namespace=job_namespace, name=job_name, facets=dict(job_facets or {})),
@@ -85,6 +86,44 @@ def emit(
             "Lineage event %s of job '%s' was not sent: %s", state, job_name, type(error).__name__
         )
     return run_id
+
+
+class SpoolTransport:
+    """floe-core's `LineageTransport` over the spool: what its emitter makes is not lost either."""
+
+    def __init__(self, transport: Mapping[str, Any], target_dir: Path | None) -> None:
+        """Remember the backend's transport config and the spool's place; see `emit`."""
+        self._transport = transport
+        self._target_dir = target_dir
+
+    async def emit(self, event: LineageEvent) -> None:
+        """Put an event of floe-core's on the spool, as the specification wants it written."""
+        emit(
+            self._transport,
+            self._target_dir,
+            state=event.event_type.value,
+            job_name=event.job.name,
+            job_namespace=event.job.namespace,
+            run_id=event.run.run_id,
+            inputs=event.inputs,
+            outputs=event.outputs,
+            run_facets=event.run.facets,
+            job_facets=event.job.facets,
+            # "floe" is floe-core's default, and no URI.
+            producer=event.producer if "://" in event.producer else None,
+            event_time=event.event_time,
+        )
+
+    def close(self) -> None:
+        """Wait a little for the events sent so far."""
+        finish()
+
+    async def close_async(self) -> None:
+        """Wait a little for the events sent so far."""
+        finish()
+
+    async def flush(self) -> None:
+        """Do nothing: every event is on the spool when `emit` returns."""
 
 
 def finish() -> None:
