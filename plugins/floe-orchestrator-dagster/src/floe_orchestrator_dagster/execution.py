@@ -46,6 +46,7 @@ from floe_orchestrator_dagster.plan import (
     waves,
 )
 from floe_orchestrator_dagster.specs import Specs, code_version, quality_check_id
+from floe_orchestrator_dagster.telemetry import flushed, node_done, span
 
 if TYPE_CHECKING:
     from floe_orchestrator_dagster.product import Product
@@ -143,9 +144,19 @@ def build(
         f"{len(launch.assets)} assets and {len(launch.checks)} tests in {len(planned)} dbt runs: "
         f"{runs or 'nothing to do'}"
     )
-    for number, wave in enumerate(planned, 1):
-        yield from step.run(number, wave)
-    step.finish()
+    with (
+        flushed(),
+        span(
+            "floe.run",
+            product_name=product.plan.name,
+            product_version=product.plan.version,
+            pipeline_id=context.run.run_id,
+        ),
+    ):
+        for number, wave in enumerate(planned, 1):
+            with span("floe.wave", compute=wave.compute, wave=number, nodes=len(wave.nodes)):
+                yield from step.run(number, wave)
+        step.finish()
 
 
 def _print(line: str) -> None:
@@ -397,6 +408,7 @@ class _Step:
                 elif info["name"] == "NodeFinished":
                     result = _finished(message, wave.compute, attempt)
                     results[result.unique_id] = result
+                    _observe(result)
                     self._tell(result)
                     if last or result.status not in RETRIED:
                         yield from self._events(result, message)
@@ -642,6 +654,19 @@ def _duration(result: NodeFinished) -> float:
         # A microbatch model has no times of its own.
         return result.seconds
     return (finished - started).total_seconds()
+
+
+def _observe(result: NodeFinished) -> None:
+    node_done(
+        result.unique_id,
+        result.compute,
+        result.status,
+        seconds=result.seconds,
+        started_at=result.started_at,
+        finished_at=result.finished_at,
+        failure=result.message if result.status in {*RETRIED, "fail"} else "",
+        attempt=result.attempt,
+    )
 
 
 def _run_metadata(result: NodeFinished, message: Mapping[str, Any]) -> dict[str, Any]:

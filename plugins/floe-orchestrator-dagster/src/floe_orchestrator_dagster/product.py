@@ -37,6 +37,7 @@ from floe_orchestrator_dagster.plan import (
     unknown_dependencies,
 )
 from floe_orchestrator_dagster.profiles import merged_outputs, write_profiles
+from floe_orchestrator_dagster.telemetry import span, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -191,6 +192,19 @@ def load_project(
     force_parse: bool = False,
 ) -> Product:
     """Plan a compiled product on its dbt project; see `open_product`."""
+    start(compiled.artifacts)
+    with span("floe.load", product_name=compiled.name, product_version=compiled.version):
+        return _load_project(compiled, project_dir, spec, progress, force_parse=force_parse)
+
+
+def _load_project(
+    compiled: CompiledProduct,
+    project_dir: Path,
+    spec: Mapping[str, Any] | None,
+    progress: Callable[[str], None],
+    *,
+    force_parse: bool,
+) -> Product:
     dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
     target_dir = (
         writable_dir(project_dir / str(dbt_project.get("target-path") or "target")) / "floe"
@@ -221,7 +235,8 @@ def load_project(
     for name in dict.fromkeys(compute.target for compute in computes.values()):
         path = _ensure_manifest(product, name, fingerprint, progress, force_parse=force_parse)
         paths[name], manifests[name] = path, read_manifest(path)
-    plan = plan_product(compiled, computes, manifests)
+    with span("floe.plan", product_name=compiled.name, product_version=compiled.version):
+        plan = plan_product(compiled, computes, manifests)
     for warning in plan.warnings:
         logger.warning("%s", warning)
     return replace(product, plan=plan, manifest_paths=paths)
