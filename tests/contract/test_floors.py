@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "floe-orchestrator-dagster" / "
 
 # From the ground up; a room may import from floors below its own, and from its own.
 FLOORS = (
-    {"errors"},
+    {"errors", "telemetry"},
     {"config"},
     {"plan", "deploy"},
     {"graph", "entry_point", "files", "dbt_process", "health"},

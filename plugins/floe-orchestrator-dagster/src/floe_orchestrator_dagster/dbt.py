@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from floe_orchestrator_dagster.errors import DbtError
+from floe_orchestrator_dagster.telemetry import child_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -199,6 +200,7 @@ def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
     }
     environment = {
         **os.environ,
+        **child_environment(),
         **command.environment,
         "PYTHONUNBUFFERED": "1",
         # The project may ask in Jinja who runs it, as with dagster-dbt.

@@ -46,6 +46,7 @@ from floe_orchestrator_dagster.product import (
 from floe_orchestrator_dagster.schedules import Schedule, product_schedule, to_dagster
 from floe_orchestrator_dagster.sensors import NAME, lineage_drain
 from floe_orchestrator_dagster.specs import Specs
+from floe_orchestrator_dagster.telemetry import span
 
 
 def build_definitions(
@@ -70,7 +71,7 @@ def build_definitions(
     """
     if not product.plan.assets:
         return Definitions()
-    with _loading():
+    with span("floe.definitions", product_name=product.plan.name), _loading():
         manifests = dict(load_all_manifests(product)) if translator is not None else None
         specs = Specs(
             product.plan,

@@ -57,6 +57,7 @@ from floe_orchestrator_dagster.plan import (
     waves,
 )
 from floe_orchestrator_dagster.specs import Specs, code_version, quality_check_id
+from floe_orchestrator_dagster.telemetry import current_trace_ids, flushed, node_done, span
 
 if TYPE_CHECKING:
     from floe_orchestrator_dagster.product import Product
@@ -148,7 +149,12 @@ def build(
     """
     _require_partition(context, specs)
     launch = _launch(context, specs, config)
-    with _recording(context, product) as recorder:
+    attributes = {
+        "product_name": product.plan.name,
+        "product_version": product.plan.version,
+        "pipeline_id": context.run.run_id,
+    }
+    with flushed(), span("floe.run", **attributes), _recording(context, product) as recorder:
         step = _Step(context, product, specs, launch, listener, echo or _print, recorder)
         yield from _build(context, step)
 
@@ -163,7 +169,8 @@ def _build(context: AssetExecutionContext, step: _Step) -> Iterator[Event]:
         f"{runs or 'nothing to do'}"
     )
     for number, wave in enumerate(planned, 1):
-        yield from step.run(number, wave)
+        with span("floe.wave", compute=wave.compute, wave=number, nodes=len(wave.nodes)):
+            yield from step.run(number, wave)
     step.finish()
 
 
@@ -220,6 +227,7 @@ def _step_run(context: AssetExecutionContext, product: Product, namespace: str) 
             "job": run.job_name,
             "step": own,
             "partitions": list(context.partition_keys) if _window(context) else [],
+            **dict(zip(("trace_id", "span_id"), current_trace_ids() or (), strict=False)),
         },
         code=source_code(product.project_dir) if product.project_dir else None,
         dbt_version=version("dbt-core"),
@@ -471,6 +479,7 @@ class _Step:
                 elif info["name"] == "NodeFinished":
                     result = _finished(message, wave.compute, attempt)
                     results[result.unique_id] = result
+                    _observe(result)
                     self._tell(result)
                     if last or result.status not in RETRIED:
                         yield from self._events(result, message)
@@ -763,6 +772,19 @@ def _duration(result: NodeFinished) -> float:
         # A microbatch model has no times of its own.
         return result.seconds
     return (finished - started).total_seconds()
+
+
+def _observe(result: NodeFinished) -> None:
+    node_done(
+        result.unique_id,
+        result.compute,
+        result.status,
+        seconds=result.seconds,
+        started_at=result.started_at,
+        finished_at=result.finished_at,
+        failure=result.message if result.status in {*RETRIED, "fail"} else "",
+        attempt=result.attempt,
+    )
 
 
 def _run_metadata(result: NodeFinished, message: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from floe_orchestrator_dagster.errors import known
+from floe_orchestrator_dagster.telemetry import failed, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -102,6 +103,14 @@ def ask_webserver(
         deadline: seconds in all.
         ca_bundle: file of PEM certificates to trust instead of the usual ones.
     """
+    with span("floe.connection", server=shown_url(address.url)) as current:
+        answer = _ask_in_time(address, deadline, ca_bundle)
+        if answer.problem:
+            failed(current, answer.problem)
+        return answer
+
+
+def _ask_in_time(address: Address, deadline: float, ca_bundle: str | None) -> Answer:
     until = time.monotonic() + deadline
     secrets = _secrets(address.url)
     shown = shown_url(address.url)

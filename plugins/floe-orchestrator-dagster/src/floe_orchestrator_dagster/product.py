@@ -41,6 +41,7 @@ from floe_orchestrator_dagster.plan import (
     unknown_dependencies,
 )
 from floe_orchestrator_dagster.profiles import merged_outputs, write_profiles
+from floe_orchestrator_dagster.telemetry import span, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -205,6 +206,19 @@ def load_project(
     force_parse: bool = False,
 ) -> Product:
     """Plan a compiled product on its dbt project; see `open_product`."""
+    start(compiled.artifacts)
+    with span("floe.load", product_name=compiled.name, product_version=compiled.version):
+        return _load_project(compiled, project_dir, spec, progress, force_parse=force_parse)
+
+
+def _load_project(
+    compiled: CompiledProduct,
+    project_dir: Path,
+    spec: Mapping[str, Any] | None,
+    progress: Callable[[str], None],
+    *,
+    force_parse: bool,
+) -> Product:
     dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
     target_dir = target_directory(project_dir, dbt_project)
     # An image's own files are read-only where it runs: what was prepared is in it all the same.
@@ -251,7 +265,10 @@ def load_project(
             *(part for name, data in contents.items() for part in (name, data)),
         ]
     )
-    with uncollected():
+    with (
+        uncollected(),
+        span("floe.plan", product_name=compiled.name, product_version=compiled.version),
+    ):
         plan = remembered(made_dir / "cache", ProductPlan, key, make)
     for warning in plan.warnings:
         logger.warning("%s", warning)

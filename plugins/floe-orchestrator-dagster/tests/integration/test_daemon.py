@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
@@ -67,14 +67,12 @@ def test_a_minutely_schedule_survives_the_death_of_its_daemon(
         with daemon(definitions, environment):
             wait_for(lambda: instance.get_runs_count() >= before + 2 and done() >= 2, log)
         runs = instance.get_runs()
-    times = Counter(float(_epoch(run.tags[SCHEDULED])) for run in runs)
+    times = Counter(_epoch(run.tags[SCHEDULED]) for run in runs)
     assert set(times.values()) == {1}
     assert all(run.job_name == "tiny" for run in runs)
     moments = sorted(times)
-    assert [later - earlier for earlier, later in pairwise(moments)] == [60.0] * (len(moments) - 1)
+    assert moments == [moments[0] + 60 * number for number in range(len(moments))]
 
 
 def _epoch(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text).timestamp()
