@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -169,18 +170,61 @@ class DbtRun:
                 self._process.wait(INTERRUPT_TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
                 logger.warning("dbt did not stop within %s s: killed", INTERRUPT_TIMEOUT_SECONDS)
-        # Also whatever it has started and left behind, such as a Spark JVM.
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        _end(self._process)
 
 
 def _ending(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+# Processes that have imported dbt, or are about to have, and wait for a command.
+_ahead: list[subprocess.Popen[bytes]] = []
+
+
+def start_ahead() -> None:
+    """Start a process for the next command now: dbt takes seconds to import, on another core."""
+    if not _ahead:
+        # Whoever needs it will start it, and say what is wrong.
+        with suppress(OSError):
+            _ahead.append(_spawn())
+            atexit.register(stop_ahead)
+
+
+def stop_ahead() -> None:
+    """End the process that was started ahead and got no command."""
+    atexit.unregister(stop_ahead)
+    while _ahead:
+        _end(_ahead.pop())
+
+
+def _take() -> subprocess.Popen[bytes] | None:
+    while _ahead:
+        process = _ahead.pop()
+        if process.poll() is None:
+            return process
+        _end(process)
+    return None
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "floe_orchestrator_dagster.dbt_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Only we signal it: Ctrl-C in a terminal would reach dbt twice.
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # Also whatever it has started and left behind, such as a Spark JVM.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
 
 
 @contextmanager
@@ -192,30 +236,23 @@ def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
     """
     command.target_path.mkdir(parents=True, exist_ok=True)
     command.write_selection()
-    request = {
-        "args": command.arguments(),
-        "row_counts": command.row_counts,
-        "checks": command.checks,
-        "reads": command.reads,
-    }
     environment = {
         **os.environ,
         **child_environment(),
         **command.environment,
-        "PYTHONUNBUFFERED": "1",
         # The project may ask in Jinja who runs it, as with dagster-dbt.
         "DAGSTER_DBT_CLI": "true",
     }
+    request = {
+        "args": command.arguments(),
+        "cwd": str(command.project_dir),
+        "environment": environment,
+        "row_counts": command.row_counts,
+        "checks": command.checks,
+        "reads": command.reads,
+    }
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "floe_orchestrator_dagster.dbt_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            cwd=command.project_dir,
-            # Only we signal it: Ctrl-C in a terminal would reach dbt twice.
-            start_new_session=True,
-        )
+        process = _take() or _spawn()
     except OSError as error:
         raise DbtError(f"Cannot start dbt in {command.project_dir}: {error}") from error
     run = DbtRun(process, command)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetCheckSpec,
@@ -27,7 +27,6 @@ from dagster import (
     in_process_executor,
     multi_asset,
 )
-from floe_core.plugins.orchestrator import TransformConfig
 
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
@@ -47,6 +46,10 @@ from floe_orchestrator_dagster.schedules import Schedule, product_schedule, to_d
 from floe_orchestrator_dagster.sensors import NAME, lineage_drain
 from floe_orchestrator_dagster.specs import Specs
 from floe_orchestrator_dagster.telemetry import span
+
+if TYPE_CHECKING:
+    # It takes a second to import, and only the type is wanted.
+    from floe_core.plugins.orchestrator import TransformConfig
 
 
 def build_definitions(
@@ -131,7 +134,7 @@ def step_names(product: Product) -> Sequence[str]:
 
 
 def build_transform_assets(
-    transforms: Sequence[TransformConfig], project_dir: Path | None, config: PluginConfig
+    transforms: "Sequence[TransformConfig]", project_dir: Path | None, config: PluginConfig
 ) -> list[AssetsDefinition]:
     """Return one asset per transform, in their order; see the plugin's method of that name."""
     default = next((item.compute for item in transforms if item.compute), None)
@@ -159,7 +162,7 @@ def build_transform_assets(
 
 
 def _transform_assets(
-    product: Product, transforms: Sequence[TransformConfig]
+    product: Product, transforms: "Sequence[TransformConfig]"
 ) -> list[AssetsDefinition]:
     specs = Specs(product.plan, project_dir=product.project_dir)
     by_name = {node.name: uid for uid, node in product.plan.assets.items()}

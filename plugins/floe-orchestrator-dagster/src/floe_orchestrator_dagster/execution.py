@@ -39,7 +39,7 @@ from dagster import (
 )
 from pydantic import Field
 
-from floe_orchestrator_dagster.dbt import DbtCommand, Relation, run_dbt
+from floe_orchestrator_dagster.dbt import DbtCommand, Relation, run_dbt, start_ahead, stop_ahead
 from floe_orchestrator_dagster.errors import known
 from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
 from floe_orchestrator_dagster.lineage.recorder import (
@@ -154,7 +154,12 @@ def build(
         "product_version": product.plan.version,
         "pipeline_id": context.run.run_id,
     }
-    with flushed(), span("floe.run", **attributes), _recording(context, product) as recorder:
+    with (
+        _nothing_left_ahead(),
+        flushed(),
+        span("floe.run", **attributes),
+        _recording(context, product) as recorder,
+    ):
         step = _Step(context, product, specs, launch, listener, echo or _print, recorder)
         yield from _build(context, step)
 
@@ -172,6 +177,15 @@ def _build(context: AssetExecutionContext, step: _Step) -> Iterator[Event]:
         with span("floe.wave", compute=wave.compute, wave=number, nodes=len(wave.nodes)):
             yield from step.run(number, wave)
     step.finish()
+
+
+@contextmanager
+def _nothing_left_ahead() -> Iterator[None]:
+    """End the dbt process that was started for a next wave, if none came."""
+    try:
+        yield
+    finally:
+        stop_ahead()
 
 
 @contextmanager
@@ -470,6 +484,8 @@ class _Step:
             compute = self.plan.computes[wave.compute]
             recorder.wave(compute, self.wave_number, self.waves, len(nodes) + len(checks))
         with run_dbt(command) as run:
+            if self.wave_number < self.waves:
+                start_ahead()
             for message in run:
                 info = message["info"]
                 if recorder is not None:

@@ -237,7 +237,7 @@ def _job(
             param_hint="--job",
         )
     try:
-        job = job_named(definitions, name)
+        # To resolve a job takes a while: the whole one only where it is what will run.
         if asked.select or asked.exclude or asked.no_checks:
             keys = [specs.checks[uid].key for uid in checks]
             if not asked.no_checks:
@@ -258,6 +258,8 @@ def _job(
                 ],
             )
             job = job_named(narrowed, name)
+        else:
+            job = job_named(definitions, name)
     except DagsterError as error:
         raise click.UsageError(f"Dagster cannot run this selection in one job: {error}") from error
     _check_partition(job, asked.partition)
