@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import yaml
+from click.testing import CliRunner
 
 from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from floe_orchestrator_dagster.product import Product, open_product
@@ -43,6 +45,12 @@ def floe_compile(directory: Path, *, definitions: bool = False) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return directory / "target" / "compiled_artifacts.json"
+
+
+def cli_runner() -> CliRunner:
+    """Return a runner that keeps stderr apart, which click before 8.2 does only when asked."""
+    old = "mix_stderr" in inspect.signature(CliRunner).parameters
+    return CliRunner(mix_stderr=False) if old else CliRunner()
 
 
 def spell_for_installed_dbt(directory: Path) -> None:
