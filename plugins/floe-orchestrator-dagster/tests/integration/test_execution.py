@@ -186,8 +186,6 @@ unit_tests:
         }
     )
     definitions = build_definitions(tiny.compile([]).open(), echo=lambda _: None)
-    everything = job_named(definitions, "tiny").execute_in_process(instance=instance)
-    assert checked(everything) == {"unique_a_id": True, "b_adds_one": True}
     job = dg.define_asset_job(
         "alone", dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("b"), "b_adds_one"))
     )
@@ -197,6 +195,8 @@ unit_tests:
         | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("b"), "b_adds_one")),
     )
     merged = dg.Definitions.merge(definitions, dg.Definitions(jobs=[job, mixed]))
+    everything = job_named(merged, "tiny").execute_in_process(instance=instance)
+    assert checked(everything) == {"unique_a_id": True, "b_adds_one": True}
     alone = job_named(merged, "alone").execute_in_process(instance=instance)
     assert (materialized(alone), checked(alone)) == ([], {"b_adds_one": True})
     both = job_named(merged, "mixed").execute_in_process(instance=instance)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
 from floe_orchestrator_dagster.cli import main
@@ -19,6 +18,7 @@ from floe_orchestrator_dagster.cli.report import Failure, Recorder, summarize
 from floe_orchestrator_dagster.cli.selection import is_dagster
 from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
 from floe_orchestrator_dagster.execution import NodeFinished, NodeStarted
+from support import cli_runner
 
 
 def result(name: str, status: str = "not run", kind: str = "model", **more: Any) -> Result:
@@ -31,13 +31,13 @@ def paper() -> Console:
 
 @pytest.mark.parametrize("command", [[], ["check"], ["prepare"], ["run"]])
 def test_every_command_has_help(command: list[str]) -> None:
-    done = CliRunner().invoke(main, [*command, "--help"])
+    done = cli_runner().invoke(main, [*command, "--help"])
     assert done.exit_code == 0
     assert "Usage:" in done.output
 
 
 def test_the_help_of_run_says_every_exit_code_and_the_rule_of_selections() -> None:
-    said = CliRunner().invoke(main, ["run", "--help"]).output
+    said = cli_runner().invoke(main, ["run", "--help"]).output
     for line in (
         "0  everything was built and no test of error severity failed",
         "1  a node or a test failed, or was skipped",
@@ -72,11 +72,11 @@ def test_help_imports_neither_dagster_nor_rich_nor_floe_core() -> None:
     ],
 )
 def test_wrong_usage_exits_with_2(words: list[str]) -> None:
-    assert CliRunner().invoke(main, words).exit_code == 2
+    assert cli_runner().invoke(main, words).exit_code == 2
 
 
 def test_vars_that_are_no_mapping_are_named() -> None:
-    said = CliRunner().invoke(main, ["run", ".", "--vars", "[1]"]).stderr
+    said = cli_runner().invoke(main, ["run", ".", "--vars", "[1]"]).stderr
     assert "'[1]' is no mapping. Write '{name: value}'." in said
 
 
@@ -107,7 +107,7 @@ def test_each_error_has_its_exit_code_and_no_traceback(
     command: str, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, error)
-    done = CliRunner().invoke(main, [command, "."])
+    done = cli_runner().invoke(main, [command, "."])
     assert done.exit_code == code
     assert done.stderr.strip() == (str(error) or "Interrupted: dbt was stopped.")
     assert done.stdout == ""
@@ -115,7 +115,7 @@ def test_each_error_has_its_exit_code_and_no_traceback(
 
 def test_json_carries_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, PROBLEM)
-    done = CliRunner().invoke(main, ["check", ".", "--json"])
+    done = cli_runner().invoke(main, ["check", ".", "--json"])
     assert json.loads(done.stdout) == {
         "success": False,
         "error": "Cannot plan product 'p': 1 problem.\n  1. transforms.a: Twice. Rename one.",
@@ -125,11 +125,11 @@ def test_json_carries_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, ZeroDivisionError("a bug"))
-    assert isinstance(CliRunner().invoke(main, ["check", "."]).exception, ZeroDivisionError)
+    assert isinstance(cli_runner().invoke(main, ["check", "."]).exception, ZeroDivisionError)
 
 
 def test_a_directory_without_artifacts_says_how_to_make_them(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["check", str(tmp_path)])
+    done = cli_runner().invoke(main, ["check", str(tmp_path)])
     assert done.exit_code == 1
     assert "Make it with `floe platform compile" in done.stderr
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]")
 # What Dagster takes in an asset key that is also the name of an output or input of a step.
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
-# Names of outputs and inputs that Dagster keeps for itself (its `DISALLOWED_NAMES`).
-_RESERVED = frozenset(keyword.kwlist) | {
+# Names of outputs and inputs that Dagster keeps for itself.
+RESERVED = frozenset(keyword.kwlist) | {
     *("arg_dict", "bool", "conf", "config", "context", "dict", "float", "input"),
     *("input_arg_dict", "int", "meta", "output", "output_arg_dict", "str", "type"),
 }
@@ -60,11 +60,11 @@ def name_problems(plan: ProductPlan) -> Iterator[Problem]:
     owner_of_output: dict[str, str] = {}
     for uid, node in {**plan.assets, **sources}.items():
         output = output_name(node.key)
-        if not _KEY.fullmatch("".join(node.key)) or output in _RESERVED:
+        if not _KEY.fullmatch("".join(node.key)) or output in RESERVED:
             yield Problem(
                 _where(node),
                 f"Dagster refuses the asset key {list(node.key)} of '{node.name}'"
-                f"{' (a reserved word)' if output in _RESERVED else ''}.",
+                f"{' (a reserved word)' if output in RESERVED else ''}.",
                 "Use letters, digits, '_', '-' and '.' only, or set meta.dagster.asset_key.",
             )
             continue
