@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,6 +59,7 @@ RUNS_KEPT = 20
 # Set where the manifests were built with the image and must not be built again.
 PREPARED_ENV = "FLOE_PREPARED"
 PROJECT_ENV = "FLOE_PROJECT_DIR"
+_TARGET_NAME = re.compile(r"\w[\w.-]{0,99}")
 _PROJECT_FILES = (
     DBT_PROJECT,
     "packages.yml",
@@ -125,6 +127,9 @@ class Product:
             raise self._without_project()
         runs = self.target_dir / "runs"
         path = runs / name
+        if runs.is_symlink():
+            # Old runs are removed: those of a link would be somebody else's directories.
+            raise ProductError(f"Cannot use {runs}: it is a link. Remove it.")
         try:
             path.mkdir(parents=True, exist_ok=True)
             seed = self.target_dir / target / "partial_parse.msgpack"
@@ -217,6 +222,8 @@ def _load_project(
     if problems:
         # Without every target there is no manifest to compare with, but the rest can be checked.
         plan_product(compiled, computes, problems=problems)
+    for compute in computes.values():
+        _require_file_name(compute.target)
     target = computes[compiled.default_compute].target
     profiles_dir = write_profiles(project_dir, profile, target, outputs)
     product = Product(
@@ -240,6 +247,15 @@ def _load_project(
     for warning in plan.warnings:
         logger.warning("%s", warning)
     return replace(product, plan=plan, manifest_paths=paths)
+
+
+def _require_file_name(target: str) -> None:
+    """Refuse an output whose name would lead out of the directory that keeps its manifest."""
+    if not _TARGET_NAME.fullmatch(target):
+        raise ProductError(
+            f"Cannot use dbt output {target!r}: its manifest is kept in a directory of that name. "
+            "Use letters, digits, '-', '_' and '.', beginning with a letter or digit, 100 at most."
+        )
 
 
 def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:
