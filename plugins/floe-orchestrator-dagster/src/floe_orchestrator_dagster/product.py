@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -64,6 +65,7 @@ RUNS_KEPT = 20
 # Set where the manifests were built with the image and must not be built again.
 PREPARED_ENV = "FLOE_PREPARED"
 PROJECT_ENV = "FLOE_PROJECT_DIR"
+_TARGET_NAME = re.compile(r"\w[\w.-]{0,99}")
 PROJECT_FILES = (
     DBT_PROJECT,
     "packages.yml",
@@ -132,6 +134,9 @@ class Product:
             raise self._without_project()
         runs = self.target_dir / "runs"
         path = runs / name
+        if runs.is_symlink():
+            # Old runs are removed: those of a link would be somebody else's directories.
+            raise ProductError(f"Cannot use {runs}: it is a link. Remove it.")
         try:
             path.mkdir(parents=True, exist_ok=True)
             if target in self.manifest_paths:
@@ -232,6 +237,8 @@ def _load_project(
     if problems:
         # Without every target there is no manifest to compare with, but the rest can be checked.
         plan_product(compiled, computes, problems=problems)
+    for compute in computes.values():
+        _require_file_name(compute.target)
     target = computes[compiled.default_compute].target
     profiles_dir = write_profiles(project_dir, profile, target, outputs)
     product = Product(
@@ -280,6 +287,15 @@ def target_directory(project_dir: Path, dbt_project: Mapping[str, Any] | None = 
     if dbt_project is None:
         dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
     return writable_dir(project_dir / str(dbt_project.get("target-path") or "target")) / "floe"
+
+
+def _require_file_name(target: str) -> None:
+    """Refuse an output whose name would lead out of the directory that keeps its manifest."""
+    if not _TARGET_NAME.fullmatch(target):
+        raise ProductError(
+            f"Cannot use dbt output {target!r}: its manifest is kept in a directory of that name. "
+            "Use letters, digits, '-', '_' and '.', beginning with a letter or digit, 100 at most."
+        )
 
 
 def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:
