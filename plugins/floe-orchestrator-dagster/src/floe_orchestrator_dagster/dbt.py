@@ -174,7 +174,11 @@ class DbtRun:
 
 
 def _ending(code: int) -> str:
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    if -code == signal.SIGKILL:
+        return "killed by SIGKILL, as the kernel does when memory runs out"
+    return f"killed by {signal.Signals(-code).name}"
 
 
 # Processes that have imported dbt, or are about to have, and wait for a command.
