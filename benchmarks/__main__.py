@@ -151,12 +151,13 @@ def markdown(rows: Sequence[Row]) -> str:
     facts = about()
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     lines = [
-        "# Results of one run of the benchmarks",
+        "# Results of the benchmarks",
         "",
         f"{facts['date']}, Python {facts['python']}, {facts['cores']} cores, {packages}.",
         "`load` is the machine's load average while a row was measured: where it is above the",
         "number of cores, trust ratios of CPU time, not of wall time. Ratios are medians of pairs,",
-        "the spread is their least and greatest, with their number. `make bench` prints this anew.",
+        "the spread is their least and greatest, with their number. Rows may come from several",
+        "runs of the benchmarks; `make bench` measures every row anew.",
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),

@@ -66,7 +66,8 @@ def measured(
     Raises:
         MeasureError: the command failed, or was ended after `timeout` seconds.
     """
-    log = log or ROOT / "benchmarks" / "work" / "last.log"
+    # Of this process only: two benchmarks at once must not read each other's figures.
+    log = log or ROOT / "benchmarks" / "work" / f"last-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
     late = threading.Event()
