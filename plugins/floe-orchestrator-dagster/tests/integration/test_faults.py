@@ -141,5 +141,5 @@ def test_a_killed_dbt_fails_the_run_and_a_rerun_builds_what_is_missing(
     assert healed.success, failure_of(healed)
     assert materialized(healed) == missing
     # `b` only ever appends: building it twice would show.
-    assert {name: rows(tiny, name) for name in "abc"} == dict.fromkeys("abc", [(1,)])
+    assert {name: rows(tiny, name) for name in "abc"} == {name: [(1,)] for name in "abc"}
     assert set(checked(failed) | checked(healed)) == {"unique_a_id", "not_null_c_id"}
