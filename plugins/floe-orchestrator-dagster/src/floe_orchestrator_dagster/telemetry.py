@@ -47,24 +47,24 @@ def start(artifacts: Mapping[str, Any]) -> None:
     found = section.get("telemetry") if isinstance(section, dict) else None
     if not isinstance(found, dict) or not found.get("enabled", True):
         return
-    from floe_core.schemas.telemetry import TelemetryConfig
-
-    config = TelemetryConfig.model_validate(found)
+    endpoint = str(found.get("otlp_endpoint") or "http://localhost:4317")
     with _lock:
-        if config.otlp_endpoint in _started:
+        if endpoint in _started:
             return
-        _started.add(config.otlp_endpoint)
+        _started.add(endpoint)
         if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             return
-        shown = _shown(config.otlp_endpoint)
-        if not _listens(config):
+        # Before anything of floe-core is imported, which takes a second.
+        if not _listens(endpoint, str(found.get("otlp_protocol") or "grpc")):
             logger.warning(
                 "No telemetry: no collector listens at %s. Start one, correct "
                 "observability.telemetry in manifest.yaml, or disable it there.",
-                shown,
+                _shown(endpoint),
             )
             return
-        _export(config)
+        from floe_core.schemas.telemetry import TelemetryConfig
+
+        _export(TelemetryConfig.model_validate(found))
 
 
 def _export(config: TelemetryConfig) -> None:
@@ -145,10 +145,10 @@ class _Once(logging.Filter):
         return not passed
 
 
-def _listens(config: TelemetryConfig) -> bool:
-    address = urlsplit(config.otlp_endpoint)
-    default = 443 if address.scheme == "https" else _DEFAULT_PORTS[config.otlp_protocol]
+def _listens(endpoint: str, protocol: str) -> bool:
     try:
+        address = urlsplit(endpoint)
+        default = 443 if address.scheme == "https" else _DEFAULT_PORTS.get(protocol, 443)
         where = (address.hostname or "localhost", address.port or default)
         socket.create_connection(where, PROBE_SECONDS).close()
     except (OSError, ValueError):
