@@ -73,7 +73,8 @@ def test_a_configuration_does_not_change() -> None:
             {"zzz": 1},
             (
                 "zzz: unknown key (known: ca_bundle, computes, default_schedule, "
-                "default_timezone, isolation, lineage, project_dir, retries, row_counts, url, workload_size)"
+                "default_timezone, isolation, lineage, project_dir, retries, "
+                "row_counts, url, workload_size)"
             ),
         ),
         (
