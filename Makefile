@@ -1,5 +1,6 @@
 # Everything runs in the project's own .venv; beforehand only make and Python 3.10+ are needed.
 PYTHON ?= python3
+FUZZ_SECONDS ?= 60
 PLUGIN := plugins/floe-orchestrator-dagster
 BIN := $(CURDIR)/.venv/bin
 COMPILE := floe platform compile --spec floe.yaml --manifest manifest.yaml \
@@ -9,7 +10,7 @@ BEYOND = $(shell $(BIN)/python -c 'import sys; print("--ignore-requires-python" 
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(BEYOND)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-charts test-image test-matrix conformance chart-docs bench bench-quick check format clean
+.PHONY: help demo test test-all test-charts test-image test-matrix conformance chart-docs bench bench-quick fuzz check format clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -53,6 +54,12 @@ bench: .venv/.dev ## measure against bare dbt, raw dagster-dbt and the last rele
 
 bench-quick: .venv/.dev ## measure what takes less than five minutes
 	$(BIN)/python -m benchmarks --quick $(ARGS)
+
+fuzz: .venv/.dev ## fuzz what reads other people's bytes, FUZZ_SECONDS (60) each
+	$(BIN)/pip install --quiet --disable-pip-version-check "atheris>=3"
+	cd $(PLUGIN) && for reader in artifacts manifest spec line answer; do \
+		$(BIN)/python tests/fuzz/fuzz_readers.py $$reader -max_total_time=$(FUZZ_SECONDS) \
+			-rss_limit_mb=2048 -timeout=10 -print_final_stats=1 || exit 1; done
 
 check: .venv/.dev ## lint, check formatting and types
 	$(BIN)/ruff check $(PLUGIN) tests benchmarks

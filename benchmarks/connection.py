@@ -43,13 +43,14 @@ def main() -> int:
         ("packets dropped", *timed("http://192.0.2.1:3000")),
         ("no URL", *timed(f"user:{SECRET}@host")),
     ]
-    print("| case | seconds | message |\n|---|---|---|")
+    say = sys.stdout.write
+    say("| case | seconds | message |\n|---|---|---|\n")
     for name, seconds, answer in rows:
-        print(f"| {name} | {seconds:.2f} | {answer.problem} |")
+        say(f"| {name} | {seconds:.2f} | {answer.problem} |\n")
     worst = max(seconds for _, seconds, _ in rows)
     told = [name for name, _, answer in rows if SECRET in repr(answer)]
     missed = [name for name, _, answer in rows if not answer.problem]
-    print(f"\n{len(rows)} cases, worst {worst:.2f} s, secrets told: {told or 'none'}")
+    say(f"\n{len(rows)} cases, worst {worst:.2f} s, secrets told: {told or 'none'}\n")
     return 1 if worst > LIMIT_SECONDS or told or missed else 0
 
 

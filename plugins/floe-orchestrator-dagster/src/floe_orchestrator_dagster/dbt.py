@@ -131,6 +131,54 @@ class DbtCommand:
         (self.selection_dir / "run_results.json").write_bytes(msgspec.json.encode(document))
 
 
+class _Done(msgspec.Struct):
+    success: bool
+    exception: str | None
+
+
+class _Info(msgspec.Struct):
+    name: str
+    msg: str
+    level: str
+
+
+class _Event(msgspec.Struct):
+    info: _Info | None = None
+    data: dict[str, Any] | None = None
+    done: _Done | None = None
+    problem: str | None = None
+
+
+class _NodeInfo(msgspec.Struct):
+    unique_id: str
+
+
+class _NodeData(msgspec.Struct):
+    node_info: _NodeInfo
+
+
+def event_of(line: bytes) -> dict[str, Any]:
+    """Return what a line of `dbt_process` says, checked to be what readers rely on.
+
+    Raises:
+        DbtError: it is not one of that program's.
+    """
+    try:
+        message: dict[str, Any] = msgspec.json.decode(line)
+        event = msgspec.convert(message, _Event)
+        if event.done is None and event.problem is None:
+            if event.info is None or event.data is None:
+                raise msgspec.ValidationError("neither event nor result")
+            if event.info.name in {"NodeStart", "NodeFinished"}:
+                msgspec.convert(event.data, _NodeData)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DbtError(
+            f"Cannot understand what dbt's process wrote ({error}): {line[:100]!r}. Is another "
+            "program writing to its output?"
+        ) from error
+    return message
+
+
 class DbtRun:
     """A running dbt command: iterate its events, then read `success` and `exception`."""
 
@@ -146,12 +194,12 @@ class DbtRun:
         if self._process.stdout is None:
             raise DbtError("dbt's output was not captured")
         for line in self._process.stdout:
-            message = msgspec.json.decode(line)
-            if "done" in message:
+            message = event_of(line)
+            if message.get("done"):
                 self._done = True
                 self.success = bool(message["done"]["success"])
                 self.exception = message["done"]["exception"]
-            elif "problem" in message:
+            elif message.get("problem") is not None:
                 logger.warning("Could not report a dbt event: %s", message["problem"])
             else:
                 yield message

@@ -136,7 +136,7 @@ def build(directory: Path) -> subprocess.CompletedProcess[str]:
 COLLECTORS = {"grpc": grpc_collector, "http": http_collector}
 
 
-@pytest.mark.parametrize("protocol", COLLECTORS)
+@pytest.mark.parametrize("protocol", ["grpc", pytest.param("http", marks=pytest.mark.heavy)])
 def test_a_run_is_one_trace_down_to_dbts_nodes(tiny: TinyProject, protocol: str) -> None:
     with COLLECTORS[protocol]() as received:
         done = build(product(tiny, received.port, protocol))

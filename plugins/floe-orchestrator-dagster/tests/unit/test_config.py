@@ -37,6 +37,7 @@ def test_nothing_gives_the_defaults() -> None:
         "lineage": "best_effort",
         "workload_size": "small",
         "url": None,
+        "ca_bundle": None,
     }
 
 
@@ -71,8 +72,9 @@ def test_a_configuration_does_not_change() -> None:
         (
             {"zzz": 1},
             (
-                "zzz: unknown key (known: computes, default_schedule, default_timezone, isolation, "
-                "lineage, project_dir, retries, row_counts, url, workload_size)"
+                "zzz: unknown key (known: ca_bundle, computes, default_schedule, "
+                "default_timezone, isolation, lineage, project_dir, retries, "
+                "row_counts, url, workload_size)"
             ),
         ),
         (

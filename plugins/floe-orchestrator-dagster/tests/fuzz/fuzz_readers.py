@@ -1,0 +1,84 @@
+"""Coverage-guided fuzzing of what reads other people's bytes, with atheris; see `make fuzz`.
+
+Usage: ``python tests/fuzz/fuzz_readers.py READER [libFuzzer options]``. Any error that is not this
+package's own ends it with the input that caused it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["floe_orchestrator_dagster"]):
+    from floe_orchestrator_dagster.config import PluginConfig
+    from floe_orchestrator_dagster.dbt import event_of
+    from floe_orchestrator_dagster.errors import FloeDagsterError
+    from floe_orchestrator_dagster.health import _Refusal, read_state, read_version, shown_url
+    from floe_orchestrator_dagster.product import (
+        compiled_product,
+        read_artifacts,
+        read_manifest,
+        read_spec,
+    )
+    from floe_orchestrator_dagster.schedules import product_schedule
+
+FOLDER = Path(tempfile.mkdtemp())
+
+
+def artifacts(data: bytes) -> None:
+    """compiled_artifacts.json."""
+    path = FOLDER / "compiled_artifacts.json"
+    path.write_bytes(data)
+    compiled_product(read_artifacts(path))
+
+
+def manifest(data: bytes) -> None:
+    """dbt's manifest.json."""
+    path = FOLDER / "manifest.json"
+    path.write_bytes(data)
+    read_manifest(path)
+
+
+def spec(data: bytes) -> None:
+    """floe.yaml."""
+    (FOLDER / "floe.yaml").write_bytes(data)
+    product_schedule("fuzz", read_spec(FOLDER), PluginConfig())
+
+
+def line(data: bytes) -> None:
+    """A line of the dbt process."""
+    event_of(data)
+
+
+def answer(data: bytes) -> None:
+    """An answer of a webserver, and a URL."""
+    shown_url(data.decode(errors="replace"))
+    for read in (read_version, read_state):
+        with suppress(_Refusal):
+            read(data)
+
+
+READERS: dict[str, Callable[[bytes], None]] = {
+    reader.__name__: reader for reader in (artifacts, manifest, spec, line, answer)
+}
+
+
+def main() -> None:
+    """Fuzz the reader that the command line names."""
+    read = READERS[sys.argv.pop(1)]
+
+    def one(data: bytes) -> None:
+        with suppress(FloeDagsterError):
+            read(data)
+
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
