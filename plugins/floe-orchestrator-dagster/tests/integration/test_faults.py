@@ -167,7 +167,6 @@ def test_a_warehouse_that_goes_away_half_way_is_named_and_a_rerun_heals(
     assert not failed.success
     said = failure_of(failed)
     assert f'connection to server on socket "{postgres_directory}' in said
-    assert "No such file or directory" in said
     assert 'Re-execute "from failure" to build only what is missing.' in said
     built = {name.rpartition("/")[2] for name in materialized(failed)}
     assert {"numbers", "a", "b"} <= built
