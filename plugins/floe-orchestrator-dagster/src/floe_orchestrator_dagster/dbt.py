@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from floe_orchestrator_dagster.errors import DbtError
+from floe_orchestrator_dagster.files import in_use
 from floe_orchestrator_dagster.telemetry import child_environment
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ class DbtCommand:
     def selection_dir(self) -> Path:
         """Directory of the state file that carries the selection."""
         return self.target_path / "selection"
+
+    def parsed_ids(self) -> frozenset[str]:
+        """Return the unique ids of the project as this command found it; empty if it did not."""
+        try:
+            manifest = msgspec.json.decode((self.target_path / "manifest.json").read_bytes())
+        except (OSError, msgspec.DecodeError):
+            return frozenset()
+        return frozenset([*manifest.get("nodes", ()), *manifest.get("unit_tests", ())])
 
     def write_selection(self) -> None:
         """Write the selection as the results of an earlier run, for dbt's `result:` method.
@@ -286,8 +295,13 @@ def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
     Raises:
         DbtError: if the process cannot be started.
     """
-    command.target_path.mkdir(parents=True, exist_ok=True)
-    command.write_selection()
+    try:
+        command.target_path.mkdir(parents=True, exist_ok=True)
+        command.write_selection()
+    except OSError as error:
+        raise DbtError(
+            f"Cannot prepare {command.target_path} for dbt: {error.strerror}."
+        ) from error
     environment = {
         **os.environ,
         **child_environment(),
@@ -314,6 +328,7 @@ def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
             with suppress(BrokenPipeError):
                 process.stdin.write(msgspec.json.encode(request) + b"\n")
                 process.stdin.flush()
-        yield run
+        with in_use(command.target_path):
+            yield run
     finally:
         run.stop()

@@ -40,7 +40,7 @@ from dagster import (
 from pydantic import Field
 
 from floe_orchestrator_dagster.dbt import DbtCommand, Relation, run_dbt, start_ahead, stop_ahead
-from floe_orchestrator_dagster.errors import known
+from floe_orchestrator_dagster.errors import MAX_LISTED, DbtError, known
 from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
 from floe_orchestrator_dagster.lineage.recorder import (
     Recorder,
@@ -67,6 +67,11 @@ logger = logging.getLogger(__name__)
 # See dagster_dbt's SUCCESSFUL_NODE_STATUSES for the reasons; a partial success is none.
 BUILT = frozenset({"success", "warn", "no-op", "reused"})
 RETRIED = frozenset({"error", "partial success", "runtime error"})
+ADVICE: Mapping[str, str] = {
+    "Could not set lock on file": "Another process has the DuckDB file open: let it end, or let "
+    "one run at a time build this product.",
+    "No space left on device": "Free some space on that disk.",
+}
 Event = AssetMaterialization | AssetCheckEvaluation | MaterializeResult[Any]
 
 RESUMED_TAG = "dagster/is_resume_retry"
@@ -440,7 +445,11 @@ class _Step:
                 return
             last = attempt == attempts
             results: dict[str, NodeFinished] = {}
-            yield from self._run_once(number, wave, attempt, nodes, checks, results, last=last)
+            try:
+                yield from self._run_once(number, wave, attempt, nodes, checks, results, last=last)
+            except DbtError as error:
+                # What was done before is still to be told with it.
+                self.crashes.append(str(error))
             again = {uid for uid, result in results.items() if result.status in RETRIED}
             if last or not again:
                 self._settle(wave, nodes, checks, results)
@@ -505,8 +514,13 @@ class _Step:
             recorder.wave_ended(success=run.success, message=run.exception or "\n".join(said))
         unreached = [uid for uid in (*nodes, *checks) if uid not in results]
         if unreached or (run.exception and not run.success):
-            reason = run.exception or "\n".join(said) or "dbt gave no reason"
-            self.crashes.append(f"dbt on target '{wave.target}': {reason.strip()}")
+            reason = (
+                run.exception
+                or self._renewed(unreached, command)
+                or "\n".join(said)
+                or "dbt gave no reason"
+            )
+            self.crashes.append(f"dbt on target '{wave.target}': {_advised(reason)}")
 
     def _log(self, info: Mapping[str, Any], said: list[str]) -> None:
         """Show one of dbt's lines, and keep it in `said` if it is an error."""
@@ -550,6 +564,18 @@ class _Step:
                 if node.relation and node.dbt is not None
             ]
         return found
+
+    def _renewed(self, unreached: list[str], command: DbtCommand) -> str:
+        """Return what is planned and no longer in the project that dbt has just read, if any is."""
+        present = command.parsed_ids()
+        gone = [uid for uid in unreached if present and uid not in present]
+        if not gone:
+            return ""
+        names = " and no ".join(self._name(uid) for uid in gone[:MAX_LISTED])
+        return (
+            f"the project on disk has no {names} any more: it was compiled anew while this run "
+            "was going on. Reload the code location, then launch again."
+        )
 
     def _settle(
         self,
@@ -770,14 +796,21 @@ def _finished(message: Mapping[str, Any], compute: str, attempt: int) -> NodeFin
         unique_id=node["unique_id"],
         compute=compute,
         status=str(result.get("status") or node.get("node_status") or "error").lower(),
-        seconds=float(result.get("execution_time") or 0.0),
+        # dbt subtracts wall clocks, which may be set back in between.
+        seconds=max(0.0, float(result.get("execution_time") or 0.0)),
         rows=message.get("floe", {}).get("rows"),
-        message=str(result.get("message") or "").strip(),
+        message=_advised(str(result.get("message") or "")),
         started_at=node.get("node_started_at", ""),
         finished_at=node.get("node_finished_at", ""),
         attempt=attempt,
         invocation_id=message["info"].get("invocation_id", ""),
     )
+
+
+def _advised(message: str) -> str:
+    """Return what dbt said, and what to do where that is known and dbt does not say it."""
+    advice = [cure for sign, cure in ADVICE.items() if sign in message]
+    return " ".join([message.strip(), *advice])
 
 
 def _duration(result: NodeFinished) -> float:
@@ -787,7 +820,7 @@ def _duration(result: NodeFinished) -> float:
     except ValueError:
         # A microbatch model has no times of its own.
         return result.seconds
-    return (finished - started).total_seconds()
+    return max(0.0, (finished - started).total_seconds())
 
 
 def _observe(result: NodeFinished) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import stat
@@ -141,6 +142,32 @@ def locked(path: Path) -> Iterator[None]:
             f"Waited {LOCK_TIMEOUT_SECONDS} s for another process to parse (lock {path}). If none "
             "runs, remove that file."
         ) from error
+
+
+@contextmanager
+def in_use(directory: Path) -> Iterator[None]:
+    """Mark a directory as being used; the end of this process, however it comes, unmarks it."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_in_use(directory: Path) -> bool:
+    """Tell whether any process has marked a directory as being used."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def mtime(path: Path) -> float:

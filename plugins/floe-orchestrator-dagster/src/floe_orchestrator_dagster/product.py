@@ -20,8 +20,9 @@ import msgspec
 from floe_orchestrator_dagster.cache import content_of, digest_of, remembered
 from floe_orchestrator_dagster.config import PluginConfig, parse_config
 from floe_orchestrator_dagster.dbt import DbtCommand, run_dbt
-from floe_orchestrator_dagster.errors import PlanError, Problem, ProductError
+from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
 from floe_orchestrator_dagster.files import (
+    is_in_use,
     locked,
     mtime,
     read_bytes,
@@ -143,10 +144,13 @@ class Product:
                 seed = self.manifest_paths[target].with_name("partial_parse.msgpack")
                 if seed.is_file():
                     shutil.copyfile(seed, path / seed.name)
+            # By age alone a long run would lose its directory, and after a jump of the clock
+            # a new one would.
             for old in sorted(runs.iterdir(), key=mtime)[:-RUNS_KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
+                if old != path and not is_in_use(old):
+                    shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
-            raise ProductError(f"Cannot prepare {path} for dbt: {error.strerror}.") from error
+            raise DbtError(f"Cannot prepare {path} for dbt: {error.strerror}.") from error
         return path
 
     def _without_project(self) -> ProductError:

