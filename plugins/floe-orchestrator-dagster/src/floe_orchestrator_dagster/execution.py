@@ -57,7 +57,13 @@ from floe_orchestrator_dagster.plan import (
     waves,
 )
 from floe_orchestrator_dagster.specs import Specs, code_version, quality_check_id
-from floe_orchestrator_dagster.telemetry import current_trace_ids, flushed, node_done, span
+from floe_orchestrator_dagster.telemetry import (
+    current_trace_ids,
+    flushed,
+    node_done,
+    span,
+    spool_depth,
+)
 
 if TYPE_CHECKING:
     from floe_orchestrator_dagster.product import Product
@@ -217,7 +223,8 @@ def _recording(context: AssetExecutionContext, product: Product) -> Iterator[Rec
         recorder.aborted(f"Cancelled ({type(error).__name__})")
         raise
     finally:
-        recorder.close()
+        with span("floe.lineage", product_name=product.plan.name):
+            spool_depth(recorder.close().waiting)
 
 
 def _step_run(context: AssetExecutionContext, product: Product, namespace: str) -> StepRun:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
-from floe_orchestrator_dagster.lineage.delivery import open_delivery
+from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery
 from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun, zoned
 
 if TYPE_CHECKING:
@@ -163,11 +163,13 @@ class Recorder:
         with self._harmless():
             self._send(self._lineage.abort(now(), reason))
 
-    def close(self) -> None:
-        """Wait for the delivery, no longer than its bound; tell what is left."""
+    def close(self) -> DeliveryReport:
+        """Wait for the delivery, no longer than its bound; return what became of the events."""
+        report = DeliveryReport()
         with self._harmless():
             report = self._delivery.finish()
             logger.debug("lineage: %s", report)
+        return report
 
     def _send(self, events: Iterable[Event]) -> None:
         self._delivery.send_all([*events])
