@@ -266,7 +266,7 @@ def _load_project(
         contents[name] = read_bytes(path, MAX_MANIFEST_BYTES, _MANIFEST_REMEDY)
 
     def make() -> ProductPlan:
-        manifests = {name: _manifest(paths[name], data) for name, data in contents.items()}
+        manifests = {name: parse_manifest(paths[name], data) for name, data in contents.items()}
         return plan_product(compiled, computes, manifests)
 
     key = digest_of(
@@ -432,8 +432,8 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 _MANIFEST_REMEDY = f"Make it again with `{PREPARE} --force`."
 
 
-def _manifest(path: Path, content: bytes) -> DbtManifest:
-    """Return dbt's manifest, decoded."""
+def parse_manifest(path: Path, content: bytes) -> DbtManifest:
+    """Return the content of dbt's manifest at `path`, decoded."""
     try:
         return decode_manifest(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

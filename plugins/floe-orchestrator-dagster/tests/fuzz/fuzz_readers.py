@@ -21,8 +21,8 @@ with atheris.instrument_imports(include=["floe_orchestrator_dagster"]):
     from floe_orchestrator_dagster.health import _Refusal, read_state, read_version, shown_url
     from floe_orchestrator_dagster.product import (
         compiled_product,
+        parse_manifest,
         read_artifacts,
-        read_manifest,
         read_spec,
     )
     from floe_orchestrator_dagster.schedules import product_schedule
@@ -41,7 +41,7 @@ def manifest(data: bytes) -> None:
     """dbt's manifest.json."""
     path = FOLDER / "manifest.json"
     path.write_bytes(data)
-    read_manifest(path)
+    parse_manifest(path, path.read_bytes())
 
 
 def spec(data: bytes) -> None:

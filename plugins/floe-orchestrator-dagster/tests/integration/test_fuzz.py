@@ -18,9 +18,9 @@ from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError
 from floe_orchestrator_dagster.plan import plan_product, resolve_computes
 from floe_orchestrator_dagster.product import (
     compiled_product,
+    parse_manifest,
     product_of_transforms,
     read_artifacts,
-    read_manifest,
     read_spec,
 )
 from floe_orchestrator_dagster.schedules import product_schedule
@@ -132,7 +132,7 @@ def test_a_broken_manifest_gets_our_errors(
     compiled = compiled_product(compiled_template)
     computes, _ = resolve_computes(compiled, {"dev": "duckdb"})
     with suppress(FloeDagsterError):
-        plan_product(compiled, computes, {"dev": read_manifest(path)})
+        plan_product(compiled, computes, {"dev": parse_manifest(path, path.read_bytes())})
 
 
 SPEC = {
