@@ -8,7 +8,7 @@ and from what the caller hands in.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID, uuid5
 
 from floe_orchestrator_dagster.lineage import facets
@@ -356,17 +356,7 @@ class StepLineage:
         dbt = node.dbt
         if dbt is None:
             return found
-        if dbt.description:
-            found["documentation"] = facet(
-                "DocumentationJobFacet",
-                description=dbt.description,
-                contentType="text/markdown",
-            )
-        owned = self._owners(node)
-        if owned:
-            found["ownership"] = facets.owners("OwnershipJobFacet", owned)
-        if node.tags:
-            found["tags"] = facets.tags("TagsJobFacet", node.tags)
+        found |= self._described(node, "Job")
         if self._step.code is not None and dbt.original_file_path:
             found["sourceCodeLocation"] = self._step.code.locate(dbt.original_file_path)
         is_test = node.kind == "test"
@@ -379,6 +369,22 @@ class StepLineage:
             alias=dbt.alias,
             test_type=("generic" if dbt.test_metadata else "singular") if is_test else None,
         )
+        return found
+
+    def _described(self, node: Node, kind: Literal["Job", "Dataset"]) -> dict[str, Facet]:
+        """Return what people have said of a node, as facets of its job or of its dataset."""
+        found: dict[str, Facet] = {}
+        if node.dbt is not None and node.dbt.description:
+            found["documentation"] = facet(
+                f"Documentation{kind}Facet",
+                description=node.dbt.description,
+                contentType="text/markdown",
+            )
+        owned = self._owners(node)
+        if owned:
+            found["ownership"] = facets.owners(f"Ownership{kind}Facet", owned)
+        if node.tags:
+            found["tags"] = facets.tags(f"Tags{kind}Facet", node.tags)
         return found
 
     def _owners(self, node: Node) -> Sequence[str]:
@@ -453,17 +459,7 @@ class StepLineage:
         """Put on the output what building it has shown."""
         output, dbt = event["outputs"][0], node.dbt
         found, adapter = output["facets"], self._current().compute.adapter
-        if dbt is not None and dbt.description:
-            found["documentation"] = facet(
-                "DocumentationDatasetFacet",
-                description=dbt.description,
-                contentType="text/markdown",
-            )
-        owned = self._owners(node)
-        if owned:
-            found["ownership"] = facets.owners("OwnershipDatasetFacet", owned)
-        if node.tags:
-            found["tags"] = facets.tags("TagsDatasetFacet", node.tags)
+        found |= self._described(node, "Dataset")
         view = (node.materialized or "").endswith("view")
         found["datasetType"] = facet(
             "DatasetTypeDatasetFacet",
