@@ -20,10 +20,10 @@ demo: .venv/.demo ## compile examples/shop with floe and build it through Dagste
 	$(BIN)/floe-dagster run --lineage examples/shop
 
 test: .venv/.dev ## run the tests that take minutes
-	cd $(PLUGIN) && $(BIN)/python -m pytest -m "not heavy and not charts" --cov --cov-report=term:skip-covered $(ARGS)
+	cd $(PLUGIN) && $(BIN)/python -m pytest -m "not heavy and not charts" $(ARGS)
 
-test-all: .venv/.dev ## run every test, the heavy ones too
-	cd $(PLUGIN) && $(BIN)/python -m pytest $(ARGS)
+test-all: .venv/.dev ## run every test, the heavy ones too, and tell what they cover
+	cd $(PLUGIN) && $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 test-charts: .venv/.dev ## test the chart with helm 3.17 and 4.3, Kubernetes 1.28 to 1.37, three Dagsters
 	cd $(PLUGIN) && $(BIN)/python -m pytest tests/integration/test_charts.py $(ARGS)
