@@ -236,6 +236,7 @@ def _load_project(
     profile, outputs, default = merged_outputs(compiled, project_dir, dbt_project, target_dir)
     if not compiled.default_compute:
         compiled = _with_default(compiled, default)
+    compiled = replace(compiled, owner=_owner(spec))
     adapters = {name: str(output.get("type", "")) for name, output in outputs.items()}
     computes, problems = resolve_computes(compiled, adapters)
     if problems:
@@ -300,6 +301,12 @@ def _require_file_name(target: str) -> None:
             f"Cannot use dbt output {target!r}: its manifest is kept in a directory of that name. "
             "Use letters, digits, '-', '_' and '.', beginning with a letter or digit, 100 at most."
         )
+
+
+def _owner(spec: Mapping[str, Any] | None) -> str | None:
+    metadata = (spec or {}).get("metadata")
+    owner = metadata.get("owner") if isinstance(metadata, dict) else None
+    return owner if isinstance(owner, str) and owner else None
 
 
 def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:
@@ -383,20 +390,16 @@ def read_compiled(path: Path, product_name: str | None = None) -> CompiledProduc
     """Return what the artifacts at `path` say, which must be of that product."""
     text = read_text(path, MAX_ARTIFACTS_BYTES, f"Compile again with `{COMPILE}`.")
 
-    def make() -> CompiledProduct:
-        artifacts = _parsed(path, text)
-        found = artifacts["metadata"]["product_name"]
-        if product_name is not None and found != product_name:
-            raise _other_product(path, product_name, found)
-        return compiled_product(artifacts)
-
-    # floe-core takes a second to import; who has its answer already does not need it.
+    artifacts = _parsed(path, text)
+    found = artifacts["metadata"]["product_name"]
+    if product_name is not None and found != product_name:
+        raise _other_product(path, product_name, found)
+    # floe-core takes a second to import; who has its answer already does not need it. What may
+    # hold a secret is not remembered.
     folder = (path.parent if path.parent.name == "target" else path.parent / "target") / "floe"
     key = digest_of([text, version("floe-core")])
-    compiled = remembered(folder / "cache", CompiledProduct, key, make)
-    if product_name is not None and compiled.name != product_name:
-        raise _other_product(path, product_name, compiled.name)
-    return compiled
+    checked = remembered(folder / "cache", CompiledProduct, key, lambda: _checked(artifacts))
+    return _with_settings(checked, artifacts)
 
 
 def _other_product(path: Path, wanted: str, found: str | None) -> ProductError:
@@ -445,7 +448,29 @@ def compiled_product(artifacts: Mapping[str, Any]) -> CompiledProduct:
 
     Raises:
         PlanError: with every violation of the schema and its path.
+        ConfigError: with everything wrong in the plugin's own configuration.
     """
+    return _with_settings(_checked(artifacts), artifacts)
+
+
+def _with_settings(compiled: CompiledProduct, artifacts: Mapping[str, Any]) -> CompiledProduct:
+    """Add what checked artifacts say of everything but the transforms."""
+    orchestrator = (artifacts.get("plugins") or {}).get("orchestrator") or {}
+    return replace(
+        compiled,
+        profiles=artifacts.get("dbt_profiles") or {},
+        config=parse_config(orchestrator.get("config")),
+        # Everything but what is above already, and long.
+        artifacts={
+            key: value
+            for key, value in artifacts.items()
+            if key not in {"transforms", "dbt_profiles"}
+        },
+    )
+
+
+def _checked(artifacts: Mapping[str, Any]) -> CompiledProduct:
+    """Return the transforms, checked by floe-core's own schema, and nothing that may be secret."""
     # floe-core takes a second to import; only who reads artifacts pays for it.
     from floe_core.schemas.compiled_artifacts import CompiledArtifacts
     from pydantic import ValidationError
@@ -465,15 +490,12 @@ def compiled_product(artifacts: Mapping[str, Any]) -> CompiledProduct:
                 for item in error.errors()
             ],
         ) from error
-    orchestrator = checked.plugins.orchestrator if checked.plugins else None
-    config = parse_config(orchestrator.config if orchestrator else None)
     default = checked.transforms.default_compute if checked.transforms else None
     if default is None and checked.plugins and checked.dbt_profiles:
         default = checked.plugins.compute.type
     return CompiledProduct(
         name=checked.metadata.product_name,
         version=checked.metadata.product_version,
-        owner=None,
         default_compute=default or "",
         transforms=tuple(
             Transform(
@@ -488,14 +510,6 @@ def compiled_product(artifacts: Mapping[str, Any]) -> CompiledProduct:
             )
             for model in (checked.transforms.models if checked.transforms else ())
         ),
-        profiles=checked.dbt_profiles or {},
-        config=config,
-        # Everything but what is above already, and long.
-        artifacts={
-            key: value
-            for key, value in artifacts.items()
-            if key not in {"transforms", "dbt_profiles"}
-        },
     )
 
 

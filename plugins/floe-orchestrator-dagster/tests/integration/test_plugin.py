@@ -13,7 +13,7 @@ import pytest
 from floe_core.plugins.orchestrator import TransformConfig
 
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
-from floe_orchestrator_dagster.definitions import job_named
+from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from floe_orchestrator_dagster.errors import PlanError
 from support import TinyProject, asset_edges, materialized
 
@@ -133,6 +133,21 @@ def test_files_generated_by_the_released_plugin_keep_loading(tiny: TinyProject) 
     path = tiny.directory / "target" / "definitions.py"
     path.write_text(RELEASED)
     assert asset_edges(runpy.run_path(str(path))["defs"]) == {("a", "b")}
+
+
+def test_the_owner_in_floe_yaml_owns_what_has_no_other(tiny: TinyProject) -> None:
+    tiny.spec = {"metadata": {"owner": "shop@example.com"}}
+    tiny.write(
+        {
+            "a": "select 1 as id",
+            "b": "{{ config(meta={'dagster': {'owners': ['team:other']}}) }} select 1 as id",
+        }
+    ).compile([{"name": "a"}, {"name": "b"}])
+    specs = build_definitions(tiny.open()).resolve_all_asset_specs()
+    assert {spec.key.path[-1]: [*spec.owners] for spec in specs} == {
+        "a": ["shop@example.com"],
+        "b": ["team:other"],
+    }
 
 
 def test_a_memory_duckdb_becomes_a_file_with_a_warning(
