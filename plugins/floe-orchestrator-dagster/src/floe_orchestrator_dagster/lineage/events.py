@@ -179,9 +179,18 @@ class StepLineage:
     # a dbt invocation
 
     def invocation_started(
-        self, invocation_id: str, at: str, compute: Compute, *, wave: int, waves: int, nodes: int
+        self,
+        invocation_id: str,
+        at: str,
+        compute: Compute,
+        *,
+        wave: int,
+        waves: int,
+        nodes: int,
+        dbt_version: str = "",
     ) -> Iterator[Event]:
         """Yield that the product's run goes on, and the start of a dbt invocation."""
+        dbt_version = dbt_version or self._step.dbt_version
         self._wave = _Invocation(invocation_id, compute)
         told = self._floe(
             compute=compute.name, target=compute.target, wave=wave, waves=waves, nodes=nodes
@@ -191,10 +200,8 @@ class StepLineage:
         yield running
         self._wave.facets = {
             **self._common,
-            "processing_engine": facet(
-                "ProcessingEngineRunFacet", name="dbt", version=self._step.dbt_version
-            ),
-            "dbt_version": dbt_facet("dbt-version-run-facet", version=self._step.dbt_version),
+            "processing_engine": facet("ProcessingEngineRunFacet", name="dbt", version=dbt_version),
+            "dbt_version": dbt_facet("dbt-version-run-facet", version=dbt_version),
             "dbt_run": dbt_facet(
                 "dbt-run-run-facet",
                 invocation_id=invocation_id,
@@ -446,7 +453,7 @@ class StepLineage:
         return {"namespace": name.namespace, "name": name.name, "facets": found}
 
     def _columns(self, node: Node) -> Sequence[tuple[str, str | None]]:
-        """Return the columns that the warehouse has told, else those that are declared."""
+        """Return the columns that the warehouse or its query has told, else those declared."""
         seen = self._seen.get(node.relation or "")
         if seen:
             return seen
@@ -481,6 +488,7 @@ class StepLineage:
         lineage = self._column_lineage(node, compiled, adapter)
         if lineage is not None:
             found["columnLineage"] = lineage
+            found["schema"] = facets.schema(self._columns(node), _descriptions(node))
         statistics = _statistics(message)
         if statistics:
             output["outputFacets"] = {
@@ -504,6 +512,12 @@ class StepLineage:
         found = column_lineage(compiled, adapter, known)
         if found is None:
             return None
+        if node.relation and node.relation not in self._seen:
+            # Nobody could look at the table: its query names more columns than are declared.
+            declared = {name.lower(): kind for name, kind in self._columns(node)}
+            self._seen[node.relation] = [
+                (name, declared.get(name.lower()) or "") for name in found.fields
+            ]
 
         def said(sources: Iterable[Any]) -> list[dict[str, Any]]:
             fields: dict[tuple[str, str, str], list[dict[str, Any]]] = {}

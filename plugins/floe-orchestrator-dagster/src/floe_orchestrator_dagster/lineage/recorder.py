@@ -117,6 +117,7 @@ class Recorder:
                         wave=wave,
                         waves=waves,
                         nodes=nodes,
+                        dbt_version=str(message["data"].get("version") or "").lstrip("="),
                     )
                 )
             if "floe_output" in message:

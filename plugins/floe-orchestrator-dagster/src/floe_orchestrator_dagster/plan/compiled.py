@@ -90,8 +90,25 @@ def resolve_computes(
             pool=setting.pool,
             pool_limit=setting.pool_limit,
             resources=setting.resources,
+            dbt_executable=setting.dbt_executable,
         )
+    problems += _two_dbts(computes)
     return computes, problems
+
+
+def _two_dbts(computes: Mapping[str, Compute]) -> Iterator[Problem]:
+    """Yield a problem for each target that two computes want built by different dbts."""
+    first: dict[str, Compute] = {}
+    for compute in computes.values():
+        other = first.setdefault(compute.target, compute)
+        if other.dbt_executable != compute.dbt_executable:
+            yield Problem(
+                f"plugins.orchestrator.config.computes.{compute.name}.dbt_executable",
+                f"Computes '{other.name}' and '{compute.name}' share the dbt output "
+                f"'{compute.target}' and name different dbts "
+                f"({other.dbt_executable or 'dbt-core'}, {compute.dbt_executable or 'dbt-core'}).",
+                "Name the same dbt_executable for both, or another target for one.",
+            )
 
 
 def _misspelled_computes(product: CompiledProduct) -> Iterator[Problem]:

@@ -36,6 +36,7 @@ class Compute:
     pool: str | None = None
     pool_limit: int | None = None
     resources: str | Mapping[str, Mapping[str, str]] | None = None  # a size, or as in Kubernetes
+    dbt_executable: str | None = None  # another dbt than the dbt-core beside this plugin
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from floe_orchestrator_dagster.plan.names import asset_path, dagster_name
 from floe_orchestrator_dagster.plan.preflight import same_relation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from floe_orchestrator_dagster.plan.compiled import CompiledProduct, Transform
     from floe_orchestrator_dagster.plan.manifest import DbtManifest, DbtNode
-    from floe_orchestrator_dagster.plan.model import Compute, Kind
+    from floe_orchestrator_dagster.plan.model import Compute, Kind, QualityCheck
 
 _PLACED = ASSET_KINDS | {"source", "function"}
 
@@ -436,24 +436,36 @@ class Placer:
         for uid in asked:
             node, kept = self.nodes[uid], []
             for check in node.quality_checks:
-                kind = check.type.rpartition(".")[2]
-                about = f"quality check '{check.name}' of '{node.name}'"
-                if node.kind not in ASSET_KINDS:
-                    self.warnings.append(
-                        f"{about}: the model is {node.kind}, so it carries no checks and this one "
-                        "does not run. Materialize it as a view or table."
-                    )
-                elif _meaning(kind, check.arguments) in meanings[uid]:
+                if _meaning(check.type.rpartition(".")[2], check.arguments) in meanings[uid]:
                     continue
-                elif f"test_{kind}" in runnable:
-                    kept.append(check)
+                reason = self._why_not(node, check, runnable)
+                if reason:
+                    about = f"quality check '{check.name}' of '{node.name}'"
+                    self.warnings.append(f"{about}: {reason}")
                 else:
-                    self.warnings.append(
-                        f"{about}: dbt has no generic test '{check.type}', so it does not run. "
-                        "Install the dbt package that has it."
-                    )
+                    kept.append(check)
             if len(kept) != len(node.quality_checks):
                 self.nodes[uid] = replace(node, quality_checks=tuple(kept))
+
+    def _why_not(self, node: Node, check: QualityCheck, runnable: Collection[str]) -> str:
+        """Return why a quality check cannot be run and what to do, "" if it can."""
+        if node.kind not in ASSET_KINDS:
+            return (
+                f"the model is {node.kind}, so it carries no checks and this one does not run. "
+                "Materialize it as a view or table."
+            )
+        other = self.computes[node.compute].dbt_executable
+        if other is not None:
+            return (
+                f"it needs dbt-core's connection and compute '{node.compute}' is built by {other}, "
+                "so it does not run. Make it a dbt test."
+            )
+        if f"test_{check.type.rpartition('.')[2]}" not in runnable:
+            return (
+                f"dbt has no generic test '{check.type}', so it does not run. Install the dbt "
+                "package that has it."
+            )
+        return ""
 
     def _compare_transforms(self) -> None:
         """Compare the artifacts with dbt: problems for what cannot run, warnings for what can."""
