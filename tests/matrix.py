@@ -21,10 +21,19 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Each dagster-dbt pins its own dagster; the newest pair is the one in constraints.txt.
 DAGSTERS = {"1.10.21": "0.26.21", "1.12.22": "0.28.22", "newest": ""}
 # What differs from one Dagster to another, in a few minutes a cell; `make test` runs the rest.
+RUNS = (
+    "a_chain_is_built_in_order_by_one_dbt_run",
+    "rows_columns_versions_and_times_reach_the_materialization",
+    "a_check_points_at_the_materialization_it_looked_at",
+    "from_failure_builds_only_what_is_missing",
+    "a_partition_passes_its_window_to_dbt",
+    "assets_of_another_op_downstream_run_in_the_same_run",
+)
 TESTS = (
     *("tests/unit", "../../tests/contract"),
-    *(f"tests/integration/test_{room}.py" for room in ("specs", "execution", "component")),
-    *(f"tests/integration/test_{room}.py" for room in ("plugin", "quick_start")),
+    *("tests/integration/test_specs.py", "tests/integration/test_component.py"),
+    *(f"tests/integration/test_execution.py::test_{name}" for name in RUNS),
+    "tests/integration/test_plugin.py::test_create_definitions_on_a_project_runs",
 )
 HOMES = ROOT / ".venvs"
 # A cell writes the whole output of its tools here.

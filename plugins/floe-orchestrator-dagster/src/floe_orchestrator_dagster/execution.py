@@ -654,6 +654,8 @@ class _Step:
     ) -> AssetCheckEvaluation:
         node = self.plan.nodes[uid]
         failures = message["data"].get("run_result", {}).get("num_failures")
+        if failures is None and node.kind == "test" and result.status in {"pass", "warn", "fail"}:
+            failures = 0  # which dbt's message leaves out
         key = self.specs.keys[node.on]
         return AssetCheckEvaluation(
             asset_key=key,
@@ -855,6 +857,7 @@ def _run_metadata(result: NodeFinished, message: Mapping[str, Any]) -> dict[str,
 
 def _metadata(specs: Specs, result: NodeFinished, message: Mapping[str, Any]) -> dict[str, Any]:
     metadata = _run_metadata(result, message)
+    metadata["dagster/storage_kind"] = specs.plan.computes[result.compute].adapter
     found = message.get("floe", {})
     if found.get("rows") is not None:
         metadata["dagster/row_count"] = int(found["rows"])

@@ -83,7 +83,10 @@ def test_a_configuration_does_not_change() -> None:
         ),
         (
             {"computes": {"s": {"zzz": "x"}}},
-            "computes.s.zzz: unknown key (known: dbt_executable, output, pool, pool_limit, resources, target)",
+            (
+                "computes.s.zzz: unknown key "
+                "(known: dbt_executable, output, pool, pool_limit, resources, target)"
+            ),
         ),
         ({"computes": {"s": None}}, "computes.s: expected keys with values"),
         ({"computes": {"s": "x"}}, "computes.s: expected keys with values"),

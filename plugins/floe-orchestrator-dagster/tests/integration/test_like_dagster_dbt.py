@@ -1,0 +1,235 @@
+"""One project run by the plugin and by dagster-dbt in one instance: Dagster sees no difference."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import AssetExecutionContext
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+
+from floe_orchestrator_dagster.definitions import build_definitions, job_named
+from support import BIN, TinyProject
+
+FILES = {
+    "a": "{{ config(materialized='table') }} select 1 as id union all select 2",
+    "b": "select id from {{ ref('a') }}",
+    "c": "{{ config(materialized='table') }} select b.id from {{ ref('b') }} b join {{ ref('s') }}"
+    " s using (id) join {{ ref('a') }} a using (id)",
+    "seeds/s.csv": "id\n1\n2\n",
+    "models/t.yml": """
+models:
+  - name: a
+    columns:
+      - name: id
+        data_tests: [not_null, {accepted_values: {values: [1], config: {severity: warn}}}]
+  - {name: b, columns: [{name: id, data_tests: [{relationships: {to: ref('a'), field: id}}]}]}
+""",
+}
+ASSETS = ("a", "b", "c", "report", "s")
+CONDITIONS: Mapping[str, dg.AutomationCondition[Any]] = {
+    "eager": dg.AutomationCondition.eager(),
+    "on missing": dg.AutomationCondition.on_missing(),
+    "any deps updated": dg.AutomationCondition.any_deps_updated(),
+    "data version changed": dg.AutomationCondition.data_version_changed(),
+    "code version changed": dg.AutomationCondition.code_version_changed(),
+    "newly updated": dg.AutomationCondition.newly_updated(),
+    "blocking checks": dg.AutomationCondition.all_deps_blocking_checks_passed()
+    & dg.AutomationCondition.any_deps_updated(),
+}
+# What says who built an asset, and when: it is different in each run of one and the same code.
+OF_A_RUN = {"Execution Duration", "invocation_id"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: its Definitions, and what its asset keys begin with."""
+
+    prefix: list[str]
+    definitions: dg.Definitions
+
+    def key(self, asset: str) -> dg.AssetKey:
+        return dg.AssetKey([*self.prefix, asset])
+
+    def conditioned(self, condition: dg.AutomationCondition[Any]) -> dg.Definitions:
+        """Return the same assets, each with this condition."""
+        assets = dg.map_asset_specs(
+            lambda spec: spec.replace_attributes(automation_condition=condition),
+            [
+                item
+                for item in self.definitions.assets or ()
+                if isinstance(item, dg.AssetsDefinition)
+            ],
+        )
+        return dg.Definitions(assets=assets, resources=self.definitions.resources)
+
+    def build(
+        self, instance: dg.DagsterInstance, names: Sequence[str] = ASSETS
+    ) -> dg.ExecuteInProcessResult:
+        return job_named(self.definitions, "everything").execute_in_process(
+            instance=instance, asset_selection=[self.key(name) for name in names]
+        )
+
+
+def below(prefix: list[str]) -> dg.Definitions:
+    """An asset of another op, as users put one below a model, and a job of everything."""
+
+    @dg.asset(name="report", key_prefix=prefix or None, deps=[dg.AssetKey([*prefix, "c"])])
+    def report(context: AssetExecutionContext) -> None:
+        """See that what it reads has been built, and by this run."""
+        event = context.instance.get_latest_materialization_event(dg.AssetKey([*prefix, "c"]))
+        assert event is not None
+        assert event.run_id == context.run_id
+
+    return dg.Definitions(assets=[report], jobs=[dg.define_asset_job("everything", "*")])
+
+
+@pytest.fixture
+def sides(tiny: TinyProject) -> tuple[Side, Side]:
+    tiny.write(FILES).compile([{"name": name} for name in ("a", "b", "c")])
+    product = tiny.open()
+    [manifest] = product.manifest_paths.values()
+
+    class Theirs(DagsterDbtTranslator):
+        def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+            return super().get_asset_key(dbt_resource_props).with_prefix("theirs")
+
+    @dbt_assets(manifest=json.loads(manifest.read_text()), dagster_dbt_translator=Theirs())
+    def models(context: AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+        yield from dbt.cli(["build"], context=context).stream()
+
+    dbt = DbtCliResource(
+        project_dir=str(tiny.directory),
+        profiles_dir=str(product.profiles_dir),
+        dbt_executable=str(BIN / "dbt"),
+    )
+    theirs = dg.Definitions(assets=[models], resources={"dbt": dbt})
+    ours = build_definitions(product, echo=lambda _: None)
+    return (
+        Side([], dg.Definitions.merge(ours, below([]))),
+        Side(["theirs"], dg.Definitions.merge(theirs, below(["theirs"]))),
+    )
+
+
+def told(side: Side, instance: dg.DagsterInstance, name: str) -> dict[str, Any]:
+    """What the last materialization of an asset shows, without what differs from run to run."""
+    record = instance.fetch_materializations(side.key(name), limit=1).records[0]
+    made = record.asset_materialization
+    assert made is not None
+    metadata = {
+        key: value.value
+        for key, value in made.metadata.items()
+        if key not in OF_A_RUN and not key.startswith("floe/")
+    }
+    prefix = "/".join([*side.prefix, ""]) if side.prefix else ""
+    tags = {key.replace(f"/{prefix}", "/", 1): value for key, value in (made.tags or {}).items()}
+    pointers = [tags.pop(key) for key in [*tags] if "input_event_pointer" in key]
+    return {"metadata": metadata, "tags": tags, "inputs": len(pointers)}
+
+
+def test_materializations_checks_and_versions(
+    sides: tuple[Side, Side], instance: dg.DagsterInstance
+) -> None:
+    results = [side.build(instance) for side in sides]
+    assert [result.success for result in results] == [True, True]
+    ours, theirs = sides
+    for name in ("a", "b", "c", "s"):
+        mine, other = told(ours, instance, name), told(theirs, instance, name)
+        # More may be shown than by dagster-dbt; nothing it shows is missing or different.
+        for part in ("metadata", "tags"):
+            assert {key: mine[part].get(key) for key in other[part]} == other[part], name
+        assert mine["inputs"] == other["inputs"], name
+        version, provenance = (
+            [dg_version(instance, side.key(name)) for side in sides],
+            [
+                made.tags["dagster/code_version"]
+                for side in sides
+                if (made := last(instance, side.key(name))).tags
+            ],
+        )
+        assert version[0] == version[1]
+        assert provenance[0] == provenance[1]
+
+    def evaluated(number: int) -> dict[tuple[str, str], tuple[bool, str, Any]]:
+        return {
+            (item.asset_key.path[-1], item.check_name): (
+                item.passed,
+                item.severity.value,
+                str(item.metadata.get("dagster_dbt/failed_row_count")),
+            )
+            for item in results[number].get_asset_check_evaluations()
+        }
+
+    assert evaluated(0) == evaluated(1)
+    assert len(evaluated(0)) == 3
+    order = [
+        [event.asset_key.path[-1] for event in result.get_asset_materialization_events()]
+        for result in results
+    ]
+    assert order[0][-1] == order[1][-1] == "report"
+    assert sorted(order[0]) == sorted(order[1]) == sorted(ASSETS)
+
+
+def last(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.AssetMaterialization:
+    made = instance.fetch_materializations(key, limit=1).records[0].asset_materialization
+    assert made is not None
+    return made
+
+
+def dg_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    return (last(instance, key).tags or {}).get("dagster/data_version")
+
+
+def test_what_dagster_shows_of_each_asset(
+    sides: tuple[Side, Side], instance: dg.DagsterInstance
+) -> None:
+    """The asset page: last run, status of its checks, record of its last materialization."""
+    for side in sides:
+        side.build(instance)
+    for name in ("a", "b", "c", "s"):
+        pages = []
+        for side in sides:
+            [record] = instance.get_asset_records([side.key(name)])
+            entry = record.asset_entry
+            pages.append(
+                (
+                    entry.last_materialization_record is not None,
+                    entry.last_run_id == entry.last_materialization_record.run_id
+                    if entry.last_materialization_record
+                    else None,
+                    instance.get_materialized_partitions(side.key(name)),
+                )
+            )
+        assert pages[0] == pages[1]
+
+
+# Dagster warns of its own beta parameter when it looks for what to automate.
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_automation_conditions_ask_for_the_same(
+    sides: tuple[Side, Side], instance: dg.DagsterInstance
+) -> None:
+    """Nothing built, everything built, one model again, nothing new, parts again."""
+    cursors: dict[tuple[str, int], Any] = {}
+    asked: dict[str, list[set[str]]] = {name: [] for name in CONDITIONS}
+    for names in (None, ASSETS, ("a",), None, ("b", "s")):
+        for side in sides if names else ():
+            side.build(instance, names or ())
+        for name, condition in CONDITIONS.items():
+            wanted = []
+            for number, side in enumerate(sides):
+                result = dg.evaluate_automation_conditions(
+                    side.conditioned(condition), instance, cursor=cursors.get((name, number))
+                )
+                cursors[name, number] = result.cursor
+                wanted.append(
+                    {asset for asset in ASSETS if result.get_num_requested(side.key(asset))}
+                )
+            assert wanted[0] == wanted[1], (name, names)
+            asked[name].append(wanted[0])
+    # The others ask for something in this story, or nothing would be compared.
+    assert [name for name, rounds in asked.items() if not any(rounds)] == [
+        "on missing",
+        "code version changed",
+    ]
