@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 WORK = Path(__file__).parent / "work"
 PACKAGES = ("floe-orchestrator-dagster", "dagster", "dagster-dbt", "dbt-core", "dbt-duckdb")
-FAMILIES = ("discovery", "load", "events", "run", "lineage", "disk", "big", "two", "one")
+FAMILIES = (
+    *("discovery", "load", "events", "run", "lineage"),
+    *("disk", "postgres", "big", "two", "one"),
+)
 # Fewer models where dbt itself takes minutes.
 QUICK_MODELS = 100
 QUICK = ("discovery", "load", "events", "run", "one")
@@ -65,6 +68,11 @@ def measurements(
         runs.warm(made)
         return runs.on_disk(made, few)
 
+    def postgres() -> list[Row]:
+        made = project(WORK, 500)
+        runs.warm(made)
+        return runs.on_postgres(made, few)
+
     def one() -> list[Row]:
         made = project(WORK, small)
         runs.warm(made)
@@ -79,6 +87,7 @@ def measurements(
         "lineage": [(f"lineage of {small}", told)],
         "two": [("two computes", two)],
         "disk": [("SQLite on disk", disk)],
+        "postgres": [("PostgreSQL", postgres)],
         "big": [("whole run 2,000", lambda: run(2000, 1))],
     }
     return [item for family in every if family in families for item in every[family]]

