@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from floe_orchestrator_dagster.cli import selection
+from floe_orchestrator_dagster.product import open_product
 from support import BIN, TinyProject
 
 COMMAND = str(BIN / "floe-dagster")
@@ -230,3 +232,20 @@ def children(parent: int) -> list[int]:
         ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False
     )
     return [int(word) for word in listed.stdout.split()]
+
+
+def test_a_name_selects_what_dbt_selects_by_it(example: Callable[[str], Path]) -> None:
+    """A word that can only mean one node is looked up without starting dbt."""
+    product = open_product(example("shop"), progress=lambda _: None)
+    names = {node.name for node in product.plan.nodes.values() if node.kind != "source"}
+    known = {name: selection._by_name(product, [name]) for name in sorted(names)}
+    answered = [name for name, found in known.items() if found]
+    assert {"orders", "stg_orders", "raw_orders"} <= {*answered}
+    some = [*answered[:: max(1, len(answered) // 4)], "orders"]
+    for name in some:
+        assert known[name] == selection._by_dbt(product, [name], (), print), name
+    both = ["orders", "stg_orders"]
+    assert selection._by_name(product, both) == selection._by_dbt(product, both, (), print)
+    # Folders, packages, operators and methods are dbt's to understand.
+    for words in (["staging"], ["shop"], ["+orders"], ["tag:daily"], ["orders", "marts"]):
+        assert selection._by_name(product, words) is None

@@ -12,6 +12,8 @@ import click
 
 from floe_orchestrator_dagster.dbt import run_dbt
 from floe_orchestrator_dagster.errors import DbtError
+from floe_orchestrator_dagster.files import read_yaml
+from floe_orchestrator_dagster.product import DBT_PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +30,7 @@ _DAGSTER_MARKS = re.compile(
     |(?<![\w.])(?:key|kind|owner|code_location|table_name|column|column_tag):""",
     re.VERBOSE | re.IGNORECASE,
 )
+_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def is_dagster(selection: str) -> bool:
@@ -58,7 +61,8 @@ def select_nodes(
     without = [word.removeprefix(DBT) for word in exclude if not is_dagster(word)]
     chosen: set[str] = set()
     if of_dbt or (without and not of_dagster):
-        chosen |= _by_dbt(product, of_dbt, without, warn)
+        named = None if without else _by_name(product, of_dbt)
+        chosen |= _by_dbt(product, of_dbt, without, warn) if named is None else named
     elif not select:
         chosen |= {*specs.plan.assets, *specs.plan.checks}
     for word in of_dagster:
@@ -88,6 +92,45 @@ def _nothing(select: Sequence[str], exclude: Sequence[str], chosen: Iterable[str
         f"'{asked}' selects no model, seed, snapshot or test of this product.{found} "
         "`floe-dagster check` shows what there is."
     )
+
+
+def _by_name(product: Product, select: Sequence[str]) -> set[str] | None:
+    """Return nodes and their tests where each word can only mean one node; else None.
+
+    As dbt's `fqn` method with the default of indirect selection has it; dbt need not be started.
+    """
+    if not all(_NAME.fullmatch(word) for word in select) or _is_asked_to_select_otherwise(product):
+        return None
+    nodes = product.plan.nodes
+    found: set[str] = set()
+    for word in select:
+        # A folder or package of that name would mean all that is in it.
+        meant = [
+            uid
+            for uid, node in nodes.items()
+            if node.dbt and word in ".".join(node.dbt.fqn).split(".")
+        ]
+        if len(meant) != 1 or (last := nodes[meant[0]].dbt) is None or last.fqn[-1] != word:
+            return None
+        found.add(meant[0])
+    tests = (
+        uid
+        for uid, node in nodes.items()
+        if node.kind in {"test", "unit_test"}
+        and node.dbt
+        and not found.isdisjoint(node.dbt.depends_on.nodes)
+    )
+    return found.union(tests)
+
+
+def _is_asked_to_select_otherwise(product: Product) -> bool:
+    """Tell whether the project or the environment says which tests come with a node."""
+    if any(name.startswith("DBT_") and "INDIRECT_SELECTION" in name for name in os.environ):
+        return True
+    if product.project_dir is None:
+        return True
+    project = read_yaml(product.project_dir / DBT_PROJECT, "Correct it.")
+    return "indirect_selection" in (project.get("flags") or {})
 
 
 def _by_dbt(
