@@ -69,7 +69,8 @@ class Server:
     def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGINT)
         try:
-            self.process.wait(60)
+            # Some releases of Dagster take no notice.
+            self.process.wait(10)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
