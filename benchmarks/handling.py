@@ -46,6 +46,8 @@ def handle(work: Path, rounds: int, *, quick: bool) -> list[Row]:
         )
         taken[size] = pairs.ours[0]
         rows.append(row(pairs, name, ANCHOR, "cpu", TARGETS[size]))
+        floor = Pairs([_less(_floor(made), fixed_ours) for _ in found.anchor], pairs.anchor)
+        rows.append(row(floor, f"{name}, with nothing in them: the floor", ANCHOR, "cpu"))
     for size in () if quick else (2000, 10_000):
         taken[size] = _less(_ours(project(work, size)), fixed_ours)
     return rows + [_growth(less, more, taken) for less, more in pairwise(taken)]
@@ -72,6 +74,10 @@ def _less(sample: Sample, fixed: Sample) -> Sample:
 
 def _ours(made: Project) -> Sample:
     return measured([*SUBJECT, "events_ours", made.ours, write_events(made)])
+
+
+def _floor(made: Project) -> Sample:
+    return measured([*SUBJECT, "events_floor", made.ours])
 
 
 def _raw(made: Project) -> Sample:

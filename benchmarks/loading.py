@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Row, Sample, in_pairs, measured, row
+from benchmarks.measure import Pairs, Row, Sample, in_pairs, measured, row
 
 if TYPE_CHECKING:
     from benchmarks.projects import Project
@@ -26,12 +26,14 @@ def load(project: Project, rounds: int) -> list[Row]:
 
     name = f"load {project.models:,}"
     bare = in_pairs(lambda: cold("no"), lambda: _raw(project, "no"), rounds)
+    floor = Pairs([_floor(project) for _ in bare.anchor], bare.anchor)
     full = in_pairs(lambda: cold("yes"), lambda: _raw(project, "yes"), rounds)
     _ours(project, "yes")
     warm = in_pairs(lambda: _ours(project, "no"), lambda: _raw(project, "no"), rounds)
     return [
         row(bare, f"{name}, cold cache", ANCHOR, "cpu", COLD.get(project.models)),
         row(bare, f"{name}, cold cache", ANCHOR, "wall"),
+        row(floor, f"{name}, only keys and dependencies: the floor", ANCHOR, "cpu"),
         row(warm, f"{name}, warm cache", ANCHOR, "cpu", 0.10 if largest else None),
         row(full, f"{name} with job, cold cache", ANCHOR, "cpu", 0.40 if largest else None),
         row(full, f"{name} with job, cold cache", ANCHOR, "memory", 0.50 if largest else None),
@@ -40,6 +42,10 @@ def load(project: Project, rounds: int) -> list[Row]:
 
 def _ours(project: Project, job: str) -> Sample:
     return measured([*SUBJECT, "load_ours", project.ours, job])
+
+
+def _floor(project: Project) -> Sample:
+    return measured([*SUBJECT, "load_floor", project.manifest])
 
 
 def _raw(project: Project, job: str) -> Sample:

@@ -33,7 +33,7 @@ def load_ours(directory: str, with_job: str) -> Callable[[], object]:
         definitions = load_product_definitions(product, directory)
         if with_job == "no":
             definitions = dg.Definitions(assets=definitions.assets)
-        return _opened(definitions)
+        return _opened(definitions, jobs=with_job == "yes")
 
     return work
 
@@ -44,15 +44,55 @@ def load_raw(directory: str, manifest: str, with_job: str) -> Callable[[], objec
 
     from benchmarks.raw import definitions
 
+    job = with_job == "yes"
     return lambda: _opened(
-        definitions(Path(manifest), with_job=with_job == "yes", project_dir=Path(directory))
+        definitions(Path(manifest), with_job=job, project_dir=Path(directory)), jobs=job
     )
 
 
-def _opened(definitions: Any) -> object:
+def load_floor(manifest: str) -> Callable[[], object]:
+    """Load as many assets and checks with nothing but keys and dependencies: Dagster's own part."""
+    import gc
+    import json
+
+    import dagster as dg
+
+    nodes = json.loads(Path(manifest).read_bytes())
+    sources = nodes.pop("sources")
+    models = {uid: at for uid, at in nodes["nodes"].items() if at["resource_type"] == "model"}
+    tests = [at for at in nodes["nodes"].values() if at["resource_type"] == "test"]
+
+    def work() -> object:
+        gc.disable()
+        specs = [
+            dg.AssetSpec(uid, deps=at["depends_on"]["nodes"], skippable=True)
+            for uid, at in models.items()
+        ]
+        checks = [dg.AssetCheckSpec(at["name"], asset=at["attached_node"]) for at in tests]
+
+        def everything():  # type: ignore[no-untyped-def]  # noqa: ANN202  Dagster would read it
+            """Never run: it is only loaded."""
+
+        asset = dg.multi_asset(
+            name="everything",
+            specs=specs,
+            check_specs=checks,
+            can_subset=True,
+            # Else Dagster looks for the asset of each check in a list.
+            allow_arbitrary_check_specs=True,
+        )
+        return _opened(
+            dg.Definitions(assets=[asset(everything), *map(dg.AssetSpec, sources)]), jobs=False
+        )
+
+    return work
+
+
+def _opened(definitions: Any, *, jobs: bool) -> object:
+    """Make the repository and its asset graph; with jobs, all of them, Dagster's own too."""
     repository = definitions.get_repository_def()
-    graph = repository.asset_graph
-    return graph.get_all_asset_keys(), repository.get_all_jobs()
+    keys = repository.asset_graph.get_all_asset_keys()
+    return keys, repository.get_all_jobs() if jobs else None
 
 
 def abc() -> Callable[[], object]:
@@ -105,6 +145,26 @@ def events_ours(directory: str, events: str) -> Callable[[], object]:
     return lambda: _ran(job, instance)
 
 
+def events_floor(directory: str) -> Callable[[], object]:
+    """Run the product's job, yielding the same events with nothing in them: Dagster's own part."""
+    from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
+
+    from floe_orchestrator_dagster import definitions, load_product_definitions
+
+    def build(context: Any, _product: object, specs: Any, *_others: object) -> Iterator[Any]:
+        for key in context.selected_asset_keys:
+            yield AssetMaterialization(key)
+        for spec in specs.checks.values():
+            yield AssetCheckEvaluation(asset_key=spec.asset_key, check_name=spec.name, passed=True)
+
+    definitions.build = build  # type: ignore[assignment]
+    name = Path(directory).parent.name.partition("-v")[0]
+    loaded = load_product_definitions(f"bench-{name}", directory)
+    job = definitions.job_named(loaded, f"bench_{name}")
+    instance = DagsterInstance.ephemeral()
+    return lambda: _ran(job, instance)
+
+
 def events_raw(directory: str, manifest: str, events: str) -> Callable[[], object]:
     """Run raw dagster-dbt's job on the same events, told by a program in dbt's place."""
     # dagster-dbt looks at dbt's adapter; importing it is dbt's cost, not that of the events.
@@ -142,7 +202,10 @@ def _ran(job: Any, instance: Any) -> object:
 
 SUBJECTS: dict[str, Callable[..., Callable[[], object]]] = {
     subject.__name__: subject
-    for subject in (load_ours, load_raw, abc, discovery, events_ours, events_raw)
+    for subject in (
+        *(load_ours, load_raw, load_floor, abc, discovery),
+        *(events_ours, events_raw, events_floor),
+    )
 }
 
 

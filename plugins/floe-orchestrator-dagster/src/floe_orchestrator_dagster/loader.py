@@ -25,10 +25,11 @@ def load_product_definitions(
         PlanError: the product contradicts itself; lists every problem.
     """
     from floe_orchestrator_dagster.definitions import build_definitions
-    from floe_orchestrator_dagster.product import open_product
+    from floe_orchestrator_dagster.product import open_product, uncollected
 
-    product = open_product(Path(project_dir), product_name=product_name)
-    definitions = build_definitions(product, translator=translator)
-    # They live as long as their code location: no later collection need look at them again.
-    gc.freeze()
+    with uncollected():
+        product = open_product(Path(project_dir), product_name=product_name)
+        definitions = build_definitions(product, translator=translator)
+        # They live as long as their code location: no later collection need look at them again.
+        gc.freeze()
     return definitions

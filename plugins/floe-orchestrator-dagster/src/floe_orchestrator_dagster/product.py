@@ -169,6 +169,19 @@ class Product:
         )
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Hold off the garbage collector while much is made that is no garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@uncollected()
 def open_product(
     directory: Path,
     *,
@@ -202,18 +215,7 @@ def open_product(
     )
 
 
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Hold off the garbage collector while much is made that is no garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
+@uncollected()
 def load_project(
     compiled: CompiledProduct,
     project_dir: Path,
@@ -285,10 +287,7 @@ def _load_project(
             *(part for name, data in contents.items() for part in (name, data)),
         ]
     )
-    with (
-        uncollected(),
-        span("floe.plan", product_name=compiled.name, product_version=compiled.version),
-    ):
+    with span("floe.plan", product_name=compiled.name, product_version=compiled.version):
         plan = remembered(made_dir / "cache", ProductPlan, key, make)
     for warning in plan.warnings:
         logger.warning("%s", warning)

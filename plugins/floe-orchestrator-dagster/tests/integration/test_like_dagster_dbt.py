@@ -75,8 +75,9 @@ class Side:
 
 def below(prefix: list[str]) -> dg.Definitions:
     """An asset of another op, as users put one below a model, and a job of everything."""
+    above = [dg.AssetKey([*prefix, name]) for name in ("b", "c")]  # a test of b blocks
 
-    @dg.asset(name="report", key_prefix=prefix or None, deps=[dg.AssetKey([*prefix, "c"])])
+    @dg.asset(name="report", key_prefix=prefix or None, deps=above)
     def report(context: AssetExecutionContext) -> None:
         """See that what it reads has been built, and by this run."""
         event = context.instance.get_latest_materialization_event(dg.AssetKey([*prefix, "c"]))

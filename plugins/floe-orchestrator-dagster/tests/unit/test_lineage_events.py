@@ -40,7 +40,10 @@ def finished(name: str, status: str = "success", **more: Any) -> dict[str, Any]:
 
 
 def told(
-    planned: ProductPlan, *messages: dict[str, Any], facts: StepRun | None = None
+    planned: ProductPlan,
+    *messages: dict[str, Any],
+    facts: StepRun | None = None,
+    output: dict[str, Any] = OUTPUT,
 ) -> list[Event]:
     lineage = StepLineage(facts or step(), planned)
     compute = planned.computes[planned.default_compute]
@@ -48,7 +51,7 @@ def told(
         *lineage.start(),
         *lineage.invocation_started(INVOCATION, AT.format(1), compute, wave=1, waves=1, nodes=1),
     ]
-    lineage.connected(OUTPUT)
+    lineage.connected(output)
     for message in messages:
         events += lineage.node_finished(message, 1, message.pop("sql", None))
     return [
@@ -140,6 +143,21 @@ def test_columns_seen_in_the_warehouse_become_schema_and_lineage() -> None:
         done["inputs"][0]["name"],
         "id",
     )
+
+
+def test_a_dataset_in_a_catalog_names_it() -> None:
+    output = {"type": "duckdb", "attach": [{"path": "ducklake:meta.ducklake", "alias": "lake"}]}
+    change = {"a": {"relation_name": '"lake"."main"."a"', "database": "lake", "schema": "main"}}
+    events = told(plan("a", change=change), finished("a"), output=output)
+    assert problems(events) == []
+    done = next(e for e in events if e["eventType"] == "COMPLETE" and "model" in e["job"]["name"])
+    catalog = done["outputs"][0]["facets"]["catalog"]
+    assert {key: value for key, value in catalog.items() if not key.startswith("_")} == {
+        "framework": "ducklake",
+        "type": "duckdb",
+        "name": "lake",
+        "source": "duckdb",
+    }
 
 
 def test_code_is_located_in_its_repository() -> None:

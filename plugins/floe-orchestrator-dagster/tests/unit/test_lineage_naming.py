@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -10,7 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from floe_orchestrator_dagster.lineage.naming import DatasetName, Symlink, dataset_name
+from floe_orchestrator_dagster.lineage.naming import (
+    Catalog,
+    DatasetName,
+    Symlink,
+    dataset_name,
+)
 
 PG = "postgres://db.example.com:5432"
 PG_TABLE = DatasetName(PG, "shop.public.orders")
@@ -336,6 +342,33 @@ def test_iceberg_catalogs_of_spark_and_duckdb_are_read_from_their_profiles() -> 
     assert name("duckdb", duckdb, "ice", "sch", "tab") == wanted
 
 
+def test_a_dataset_knows_its_catalog() -> None:
+    conf = {
+        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
+        "spark.sql.catalog.lake.type": "rest",
+        "spark.sql.catalog.lake.uri": "https://id:secret@cat:8181/api/",
+        "spark.sql.catalog.lake.warehouse": "s3://id:secret@bucket/wh?key=secret",
+    }
+    attached = {"attach": [{"path": "ducklake:meta.ducklake", "alias": "lake"}]}
+    cases: list[tuple[str, dict[str, Any], str | None, Catalog | None]] = [
+        (
+            "spark",
+            {"method": "session", "server_side_parameters": conf},
+            "lake",
+            Catalog("iceberg", "rest", "lake", "https://cat:8181/api", "s3://bucket/wh"),
+        ),
+        ("databricks", {"host": "dbc-1"}, "main", Catalog("delta", "unity", "main")),
+        ("databricks", {"host": "dbc-1"}, "hive_metastore", None),
+        ("duckdb", attached, "lake", Catalog("ducklake", "duckdb", "lake")),
+        ("duckdb", {"path": "x.duckdb"}, "x", None),
+        ("glue", {"region": "eu-west-1"}, None, Catalog("iceberg", "glue", "glue")),
+    ]
+    for adapter, output, database, wanted in cases:
+        assert dataset_name(adapter, output, database, "s", "t").catalog == wanted
+    stored = dataset_name("trino", {}, "d", "s", "t", catalog=GLUE, location="s3://lake/t")
+    assert stored.catalog == Catalog("iceberg", "glue", "d")
+
+
 def test_glue_is_known_by_the_class_of_the_catalog_and_by_duckdbs_endpoint_type() -> None:
     spark = {
         "method": "session",
@@ -421,6 +454,8 @@ PASSWORDS = st.text("ÀÈÌ@:/?#&=%+.,;!$*()[]{}<>|^~0123456789", min_size=8).ma
 def leaks(named: DatasetName, password: str) -> bool:
     names = [named.namespace, named.name]
     names += [part for link in named.symlinks for part in (link.namespace, link.name)]
+    if named.catalog is not None:
+        names += [str(part) for part in asdict(named.catalog).values()]
     return any(
         piece.lower() in text.lower()
         for text in names
@@ -456,7 +491,12 @@ def test_no_name_holds_a_password(adapter: str, password: str) -> None:
                 "spark.sql.warehouse.dir": f"hdfs://me:{value}@nn:1/w",
             },
         }
-        catalog = {"type": "rest", "uri": host, "token": value}
+        catalog = {
+            "type": "rest",
+            "uri": host,
+            "token": value,
+            "warehouse": f"s3://me:{value}@bucket/w?key={value}",
+        }
         for database in ("u", "k", "q", "l", "m", "f", "i", None):
             assert not leaks(dataset_name(adapter, output, database, "s", "t"), password)
         assert not leaks(dataset_name(adapter, output, "d", "s", "t", catalog=catalog), password)

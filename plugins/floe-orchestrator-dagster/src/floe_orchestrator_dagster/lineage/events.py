@@ -418,12 +418,9 @@ class StepLineage:
         dbt = node.dbt
         if dbt is None or node.kind not in _DATASET_KINDS:
             return None
-        wave = self._wave
-        compute = wave.compute if wave else self._plan.computes.get(node.compute)
-        adapter = compute.adapter if compute else ""
-        output = wave.output if wave else {}
+        output = self._wave.output if self._wave else {}
         return dataset_name(
-            adapter,
+            self._adapter(node),
             output,
             dbt.database,
             dbt.schema,
@@ -431,6 +428,11 @@ class StepLineage:
             root=self._step.project_dir,
             scope=self._plan.name,
         )
+
+    def _adapter(self, node: Node) -> str:
+        """Return dbt's adapter on which a node is met in this wave."""
+        compute = self._wave.compute if self._wave else self._plan.computes.get(node.compute)
+        return compute.adapter if compute else ""
 
     def _dataset(self, node: Node) -> Event | None:
         name = self._name(node)
@@ -450,6 +452,8 @@ class StepLineage:
                     for other in name.symlinks
                 ],
             )
+        if name.catalog is not None:
+            found["catalog"] = facets.catalog(name.catalog, adapter=self._adapter(node))
         return {"namespace": name.namespace, "name": name.name, "facets": found}
 
     def _columns(self, node: Node) -> Sequence[tuple[str, str | None]]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from floe_orchestrator_dagster.lineage.naming import Catalog
+
 Facet = dict[str, Any]
 
 PRODUCER = "https://github.com/Obsidian-Owl/floe/tree/main/plugins/floe-orchestrator-dagster"
@@ -103,6 +105,19 @@ def schema(columns: Iterable[Sequence[str | None]], said: Mapping[str, str]) -> 
             field["description"] = said[(name or "").lower()]
         fields.append(field)
     return facet("SchemaDatasetFacet", fields=fields)
+
+
+def catalog(held: Catalog, *, adapter: str) -> Facet:
+    """Return the catalog that holds a dataset, as the compute's profile configures it."""
+    return facet(
+        "CatalogDatasetFacet",
+        framework=held.framework,
+        type=held.type,
+        name=held.name,
+        metadataUri=held.metadata_uri,
+        warehouseUri=held.warehouse_uri,
+        source=adapter,
+    )
 
 
 def owners(kind: str, names: Iterable[str]) -> Facet:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
@@ -44,12 +44,24 @@ class Symlink:
 
 
 @dataclass(frozen=True, slots=True)
+class Catalog:
+    """The catalog that holds a dataset, for the `catalog` facet; its URIs carry no credentials."""
+
+    framework: str
+    type: str
+    name: str
+    metadata_uri: str | None = None
+    warehouse_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetName:
-    """Where a dataset is and what it is called there, and its other names."""
+    """Where a dataset is and what it is called there, its other names, and its catalog."""
 
     namespace: str
     name: str
     symlinks: tuple[Symlink, ...] = ()
+    catalog: Catalog | None = field(default=None, compare=False)
 
     def as_symlink(self) -> Symlink:
         """Return this as another dataset's other name."""
@@ -118,7 +130,7 @@ def dataset_name(
         root: the directory that relative paths of database files start from.
         scope: what tells databases in memory apart, as the product's name.
         catalog: the Iceberg catalog that holds the table, as `type` (glue, hive, hadoop, or else
-            rest), `uri`, `warehouse`, `region`, `account_id`.
+            rest), `name`, `uri`, `warehouse`, `region`, `account_id`.
         location: where the table's files are, as `s3://bucket/path`, when known.
 
     An Iceberg table is named by its location, else by its catalog, and the name by which the
@@ -141,7 +153,8 @@ def dataset_name(
         named = replace(held, symlinks=_others(held, *held.symlinks, named.as_symlink()))
     if location:
         at = DatasetName(*_location(location))
-        named = replace(at, symlinks=_others(at, named.as_symlink(), *named.symlinks))
+        others = _others(at, named.as_symlink(), *named.symlinks)
+        named = replace(at, symlinks=others, catalog=named.catalog)
     return named
 
 
@@ -219,7 +232,8 @@ def _databricks(table: _Table) -> DatasetName:
     workspace = DatasetName(f"databricks://{host}", name)
     if catalog == "hive_metastore":
         return workspace
-    return DatasetName(f"unitycatalog://{host}", name, (workspace.as_symlink(),))
+    unity = Catalog("delta", "unity", catalog)
+    return DatasetName(f"unitycatalog://{host}", name, (workspace.as_symlink(),), unity)
 
 
 def _spark(table: _Table) -> DatasetName:
@@ -260,6 +274,7 @@ def _spark_catalog(conf: Mapping[str, str], table: _Table) -> tuple[dict[str, st
     if not catalog or "iceberg" not in conf.get(prefix, "").lower():
         return None, table.schema
     said = {key.removeprefix(f"{prefix}."): value for key, value in conf.items()}
+    said["name"] = catalog
     implementation = said.get("catalog-impl", "").rpartition(".")[2].removesuffix("Catalog")
     said.setdefault("type", implementation.lower())
     said.setdefault("account_id", said.get("glue.id", ""))
@@ -387,14 +402,16 @@ def _ducklake(path: str, table: _Table) -> DatasetName:
     store = path.partition(":")[2] if path.lower().startswith("ducklake:") else path
     name = table.dotted(table.schema or "main", table.identifier)
     scheme = re.match(r"(postgresql|postgres|mysql):", store, re.IGNORECASE)
+    catalog = Catalog("ducklake", scheme[1].lower() if scheme else "duckdb", table.database)
     if not scheme:
-        return DatasetName(f"ducklake://{_file(store, table.root)}", name)
+        return DatasetName(f"ducklake://{_file(store, table.root)}", name, catalog=catalog)
     found = _connection({}, store, table)
     host, port = _host(_text(found.get("host")))
     database = _text(found.get("database")) or UNKNOWN
     return DatasetName(
         f"ducklake://{_bracketed(host)}:{_text(found.get('port')) or port or '5432'}/{database}",
         name,
+        catalog=catalog,
     )
 
 
@@ -493,7 +510,7 @@ def _file(path: str, root: str) -> str:
     """Return a file's path in one form, without what a URL carries besides."""
     if "://" in path:
         url = _URL.fullmatch(path)
-        if url is None:
+        if url is None or not url["scheme"]:
             return UNKNOWN
         port = f":{url['port']}" if url["port"] else ""
         return f"{url['scheme'].lower()}://{url['host'].lower()}{port}/{url['path'] or ''}"
@@ -506,6 +523,18 @@ def _file(path: str, root: str) -> str:
 
 def _iceberg(catalog: Mapping[str, Any], table: _Table) -> DatasetName:
     """Name a table by the catalog that holds it, as OpenLineage's Spark integration does."""
+    kind = _text(catalog.get("type")).lower()
+    held = Catalog(
+        framework="iceberg",
+        type=kind or "rest",
+        name=_text(catalog.get("name"), table.database) or kind or "rest",
+        metadata_uri=_address(_text(catalog.get("uri"))),
+        warehouse_uri=_address(_text(catalog.get("warehouse"))),
+    )
+    return replace(_by_catalog(catalog, table), catalog=held)
+
+
+def _by_catalog(catalog: Mapping[str, Any], table: _Table) -> DatasetName:
     kind = _text(catalog.get("type")).lower()
     warehouse = _text(catalog.get("warehouse"))
     name = table.dotted(table.schema or "default", table.identifier)
@@ -524,6 +553,12 @@ def _iceberg(catalog: Mapping[str, Any], table: _Table) -> DatasetName:
     uri = _file(_text(catalog.get("uri")), "").rstrip("/")
     plain = warehouse if re.fullmatch(r"[\w\-]+", warehouse) else ""
     return DatasetName(uri, table.dotted(plain, name))
+
+
+def _address(uri: str) -> str | None:
+    """Return a URI without user, password and query; None of what is not one."""
+    url = _URL.fullmatch(uri)
+    return _file(uri, "").rstrip("/") if url and url["scheme"] and url["host"] else None
 
 
 def _location(uri: str) -> tuple[str, str]:
