@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
 TIMEOUT_SECONDS = 900.0
 Figure = Literal["cpu", "wall", "memory"]
 UNITS = {"cpu": "s CPU", "wall": "s", "memory": "MiB"}
@@ -76,7 +77,8 @@ def measured(
         process = subprocess.Popen(
             words,
             cwd=cwd,
-            env={**os.environ, **(env or {})},
+            # dagster-dbt looks for dbt on the path.
+            env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

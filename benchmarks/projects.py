@@ -11,14 +11,14 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import yaml
 
-BIN = Path(sys.executable).parent
+from benchmarks.measure import BIN
+
 LAYERS = 10
 STRETCHES = 11  # ten alternations
 ROWS = 10

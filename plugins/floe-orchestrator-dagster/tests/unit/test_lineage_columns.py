@@ -22,6 +22,7 @@ from floe_orchestrator_dagster.lineage.columns import (
     column_lineage,
     identity_lineage,
     lineage_key,
+    snapshot_lineage,
 )
 
 T = {"t": {"a": "int", "b": "int"}}
@@ -306,6 +307,26 @@ def test_long_sql_that_is_not_deep_is_read() -> None:
     assert lineage(f"with c0 as (select * from t){chain} select * from c399").fields["b"]
     joins = " ".join(f"left join t t{at} on t{at}.a = t.a" for at in range(200))
     assert lineage(f"select t.a from t {joins}").dataset
+
+
+def test_a_snapshot_has_the_columns_of_its_query_and_those_of_dbt() -> None:
+    query = lineage("select a as id, max(b) as changed from t group by a")
+    found = snapshot_lineage(query, ["ID", "no column"], "changed", {"dbt_valid_to": "until"})
+
+    def of(column: str) -> set[tuple[str, str, bool]]:
+        return {(item.column, item.subtype, item.masking) for item in found.fields[column]}
+
+    assert [*found.fields] == [
+        *("id", "changed", "dbt_scd_id", "dbt_updated_at", "dbt_valid_from", "until")
+    ]
+    assert found.fields["dbt_valid_from"] == query.fields["changed"]
+    assert of("until") == {("b", "AGGREGATION", False)}
+    assert of("dbt_scd_id") == {("a", "TRANSFORMATION", True), ("b", "AGGREGATION", True)}
+    assert found.dataset == query.dataset
+    # The strategy `check` takes the time of the run.
+    checked = snapshot_lineage(query, ["id"], None, {})
+    assert checked.fields["dbt_valid_from"] == checked.fields["dbt_valid_to"] == ()
+    assert {item.column for item in checked.fields["dbt_scd_id"]} == {"a"}
 
 
 TEXT = """

@@ -145,6 +145,30 @@ def test_columns_seen_in_the_warehouse_become_schema_and_lineage() -> None:
     )
 
 
+def test_columns_that_dbt_adds_to_a_snapshot_have_their_lineage() -> None:
+    change: dict[str, dict[str, Any]] = {
+        name: {"relation_name": f'"db"."main"."{name}"', "database": "db", "schema": "main"}
+        for name in "as"
+    }
+    change["s"]["config"] = {"unique_key": "id", "updated_at": "at", "strategy": "timestamp"}
+    built = finished("s", kind="snapshot", inputs={'"db"."main"."a"': [["id", "INT"], ["at", ""]]})
+    built["sql"] = 'select id, at from "db"."main"."a"'
+    events = told(plan("a > s", kinds={"s": "snapshot"}, change=change), built)
+    assert problems(events) == []
+    done = next(e for e in events if e["eventType"] == "COMPLETE" and e["job"]["name"][-2:] == ".s")
+    fields = done["outputs"][0]["facets"]["columnLineage"]["fields"]
+    assert {
+        name: [read["field"] for read in field["inputFields"]] for name, field in fields.items()
+    } == {
+        "id": ["id"],
+        "at": ["at"],
+        "dbt_scd_id": ["at", "id"],
+        "dbt_updated_at": ["at"],
+        "dbt_valid_from": ["at"],
+        "dbt_valid_to": ["at"],
+    }
+
+
 def test_a_dataset_in_a_catalog_names_it() -> None:
     output = {"type": "duckdb", "attach": [{"path": "ducklake:meta.ducklake", "alias": "lake"}]}
     change = {"a": {"relation_name": '"lake"."main"."a"', "database": "lake", "schema": "main"}}

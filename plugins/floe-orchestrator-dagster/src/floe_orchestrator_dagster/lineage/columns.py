@@ -8,19 +8,20 @@ right side of EXCEPT and INTERSECT), GROUP_BY (DISTINCT and UNION too), SORT. Ma
 COUNT. Several steps are named after the strongest: a renamed sum is an AGGREGATION.
 
 What dbt does elsewhere needs nothing here: ephemeral models are inlined as common table
-expressions; a seed has no upstream; a snapshot's own query is compiled like a model's.
+expressions; a seed has no upstream; a snapshot's own query is compiled like a model's, and
+`snapshot_lineage` adds the columns that dbt adds.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from floe_orchestrator_dagster.lineage.query import Output, Uses
 
@@ -126,6 +127,51 @@ def identity_lineage(relation: str, columns: Iterable[str]) -> ColumnLineage:
     return ColumnLineage(
         {column: (Source(relation, column, "DIRECT", "IDENTITY"),) for column in columns}
     )
+
+
+def snapshot_lineage(
+    query: ColumnLineage,
+    unique_key: Sequence[str],
+    updated_at: str | None,
+    names: Mapping[str, str],
+) -> ColumnLineage:
+    """Return the lineage of a snapshot, which has the columns of its query and some of dbt's.
+
+    Args:
+        query: the lineage of the snapshot's own query.
+        unique_key: its key; what is no column of the query adds nothing.
+        updated_at: the column that says when a row was changed; None where dbt takes the time of
+            the run, as the strategy `check` does.
+        names: what dbt's columns are called where that is not their own name
+            (`snapshot_meta_column_names`).
+
+    dbt-core 1.11 takes validity from `updated_at`, and `dbt_scd_id` is a digest of it and the key.
+    """
+
+    def changed(column: str, *, masking: bool = False) -> list[Source]:
+        weaker = "AGGREGATION", "TRANSFORMATION"
+        return [
+            replace(
+                source,
+                subtype=source.subtype if source.subtype in weaker else "TRANSFORMATION",
+                masking=source.masking or masking,
+            )
+            if source.type == "DIRECT"
+            else source
+            for source in of.get(column.lower(), ())
+        ]
+
+    of = {name.lower(): sources for name, sources in query.fields.items()}
+    time = updated_at or ""
+    digested = {part for column in (*unique_key, time) for part in changed(column, masking=True)}
+    added = {
+        "dbt_scd_id": tuple(sorted(digested)),
+        "dbt_updated_at": of.get(time.lower(), ()),
+        "dbt_valid_from": of.get(time.lower(), ()),
+        "dbt_valid_to": tuple(sorted(set(changed(time)))),
+    }
+    more = {names.get(name, name): sources for name, sources in added.items()}
+    return replace(query, fields={**query.fields, **more})
 
 
 def lineage_key(sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]) -> str:

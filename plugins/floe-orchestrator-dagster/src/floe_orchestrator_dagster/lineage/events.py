@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID, uuid5
 
 from floe_orchestrator_dagster.lineage import facets
-from floe_orchestrator_dagster.lineage.columns import column_lineage
+from floe_orchestrator_dagster.lineage.columns import (
+    ColumnLineage,
+    column_lineage,
+    snapshot_lineage,
+)
 from floe_orchestrator_dagster.lineage.facets import (
     PRODUCER,
     RUN_EVENT_SCHEMA,
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.lineage.naming import DatasetName
     from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
+    from floe_orchestrator_dagster.plan.manifest import DbtConfig
 
 Event = dict[str, Any]
 Columns = list[tuple[str, str]]
@@ -516,6 +521,8 @@ class StepLineage:
         found = column_lineage(compiled, adapter, known)
         if found is None:
             return None
+        if node.kind == "snapshot" and node.dbt is not None:
+            found = _of_snapshot(found, node.dbt.config)
         if node.relation and node.relation not in self._seen:
             # Nobody could look at the table: its query names more columns than are declared.
             declared = {name.lower(): kind for name, kind in self._columns(node)}
@@ -675,6 +682,17 @@ def _descriptions(node: Node) -> dict[str, str]:
     return {
         name.lower(): column.description for name, column in declared.items() if column.description
     }
+
+
+def _of_snapshot(query: ColumnLineage, config: DbtConfig) -> ColumnLineage:
+    """Return the lineage of a snapshot's query with that of the columns that dbt adds."""
+    key, named = config.unique_key, config.snapshot_meta_column_names
+    return snapshot_lineage(
+        query,
+        [str(part) for part in (key if isinstance(key, list) else [key] if key else [])],
+        str(config.updated_at) if config.updated_at else None,
+        {own: str(name) for own, name in named.items() if name} if isinstance(named, dict) else {},
+    )
 
 
 def _transformation(source: Any) -> dict[str, Any]:

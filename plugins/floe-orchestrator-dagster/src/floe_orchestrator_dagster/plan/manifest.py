@@ -37,6 +37,9 @@ class DbtConfig(msgspec.Struct, frozen=True):
     schema: str | None = None
     group: str | None = None
     file_format: str | None = None
+    unique_key: Any = None
+    updated_at: Any = None
+    snapshot_meta_column_names: Any = None
     meta: dict[str, Any] = {}
     enabled: bool = True
 
