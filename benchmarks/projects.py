@@ -12,12 +12,15 @@ import random
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import yaml
 
 from benchmarks.measure import BIN
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LAYERS = 10
 STRETCHES = 11  # ten alternations

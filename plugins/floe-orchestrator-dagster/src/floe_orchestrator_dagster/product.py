@@ -540,13 +540,14 @@ def _quality_check(check: Any) -> QualityCheck:
 
 
 def read_spec(*folders: Path) -> Mapping[str, Any]:
-    """Return floe.yaml beside the artifacts or the dbt project; {} where there is none.
+    """Return what is needed of floe.yaml beside the artifacts or the dbt project; {} without one.
 
     floe-core drops `schedule` and `metadata.owner` at compile time, so they are read here.
     """
     for folder in dict.fromkeys((folders[0], *folders[0].parents[:1], *folders[1:])):
         if (folder / "floe.yaml").is_file():
-            return read_yaml(folder / "floe.yaml", "Correct it and compile again.")
+            remedy = "Correct it and compile again."
+            return read_yaml(folder / "floe.yaml", remedy, only=("schedule", "metadata"))
     return {}
 
 

@@ -116,9 +116,7 @@ def _by_name(product: Product, select: Sequence[str]) -> set[str] | None:
     tests = (
         uid
         for uid, node in nodes.items()
-        if node.kind in {"test", "unit_test"}
-        and node.dbt
-        and not found.isdisjoint(node.dbt.depends_on.nodes)
+        if node.kind in {"test", "unit_test"} and not found.isdisjoint(node.parents)
     )
     return found.union(tests)
 

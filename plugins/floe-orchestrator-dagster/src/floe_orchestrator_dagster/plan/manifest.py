@@ -29,7 +29,10 @@ class DbtDependsOn(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...] = ()
 
 
-class DbtConfig(msgspec.Struct, frozen=True):
+NOTHING = DbtDependsOn()
+
+
+class DbtConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The part of a node's config that shapes assets and runs."""
 
     materialized: str | None = None
@@ -44,7 +47,7 @@ class DbtConfig(msgspec.Struct, frozen=True):
     enabled: bool = True
 
 
-class DbtColumn(msgspec.Struct, frozen=True):
+class DbtColumn(msgspec.Struct, frozen=True, omit_defaults=True):
     """A declared column."""
 
     name: str
@@ -59,7 +62,7 @@ class DbtChecksum(msgspec.Struct, frozen=True):
     checksum: str | None = None
 
 
-class DbtTestMetadata(msgspec.Struct, frozen=True):
+class DbtTestMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which generic test a test node was made from."""
 
     name: str
@@ -67,7 +70,7 @@ class DbtTestMetadata(msgspec.Struct, frozen=True):
     kwargs: dict[str, Any] = {}
 
 
-class DbtNode(msgspec.Struct, frozen=True):
+class DbtNode(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model, seed, snapshot, test, source or unit test, as dbt wrote it."""
 
     unique_id: str
@@ -91,7 +94,7 @@ class DbtNode(msgspec.Struct, frozen=True):
     columns: dict[str, DbtColumn] = {}
     raw_code: str | None = None
     checksum: DbtChecksum | str | None = None
-    depends_on: DbtDependsOn = DbtDependsOn()
+    depends_on: DbtDependsOn = NOTHING
     attached_node: str | None = None
     column_name: str | None = None
     test_metadata: DbtTestMetadata | None = None

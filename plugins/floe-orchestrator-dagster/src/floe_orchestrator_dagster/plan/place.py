@@ -9,9 +9,12 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from floe_orchestrator_dagster.errors import Problem, known
 from floe_orchestrator_dagster.plan.compiled import Names, unknown_dependency
 from floe_orchestrator_dagster.plan.cycles import cycles
+from floe_orchestrator_dagster.plan.manifest import NOTHING, DbtTestMetadata
 from floe_orchestrator_dagster.plan.model import ASSET_KINDS, INLINED_KINDS, Node, fold
 from floe_orchestrator_dagster.plan.names import asset_path, dagster_name
 from floe_orchestrator_dagster.plan.preflight import same_relation
@@ -159,7 +162,7 @@ class Placer:
             tags=tuple(dict.fromkeys((*here.tags, *(transform.tags if transform else ())))),
             tier=transform.tier if transform else None,
             quality_checks=transform.quality_checks if transform else (),
-            dbt=here,
+            dbt=_lean(here),
         )
 
     def _transform_of(self, dbt: DbtNode) -> Transform | None:
@@ -263,7 +266,7 @@ class Placer:
 
     def _cut_feedback(self) -> None:
         """Let a node read, through a source, what a node below it left there in the run before."""
-        while True:
+        while any(node.after for node in self.nodes.values()):
             graph = {uid: (*node.parents, *node.after) for uid, node in self.nodes.items()}
             ring = next(cycles(graph), None)
             if ring is None:
@@ -324,7 +327,7 @@ class Placer:
             on=self._asset_of_test(here, reads),
             blocking=(here.config.severity or "error").lower() == "error",
             tags=here.tags,
-            dbt=here,
+            dbt=_lean(here),
         )
 
     def _reads(self, dbt: DbtNode) -> list[str]:
@@ -417,7 +420,7 @@ class Placer:
             name=dagster_name(here.name),
             on=model,
             tags=here.tags,
-            dbt=here,
+            dbt=_lean(here),
         )
 
     # --- what floe.yaml asks for
@@ -428,10 +431,10 @@ class Placer:
         if not asked:
             return
         meanings: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for node in self.nodes.values():
-            if node.dbt and node.dbt.test_metadata and node.dbt.attached_node in asked:
-                test = node.dbt.test_metadata
-                meanings[node.dbt.attached_node].append(_meaning(test.name, test.kwargs))
+        for uid, dbt in self._every.items():
+            if uid in self.nodes and dbt.test_metadata and dbt.attached_node in asked:
+                test = dbt.test_metadata
+                meanings[dbt.attached_node].append(_meaning(test.name, test.kwargs))
         runnable = {uid.rpartition(".")[2] for uid in self._base.macros}
         for uid in asked:
             node, kept = self.nodes[uid], []
@@ -512,6 +515,14 @@ class Placer:
             if node.kind == "source" and node.dbt is not None:
                 yield node.name
                 yield f"{node.dbt.source_name}.{node.name}"
+
+
+def _lean(dbt: DbtNode) -> DbtNode:
+    """Return a node without what only placing it needs: a plan holds tens of thousands."""
+    test = dbt.test_metadata
+    return msgspec.structs.replace(
+        dbt, depends_on=NOTHING, test_metadata=DbtTestMetadata(test.name) if test else None
+    )
 
 
 def _kind(dbt: DbtNode) -> Kind:
