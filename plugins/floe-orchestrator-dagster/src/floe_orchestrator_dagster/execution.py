@@ -1,8 +1,8 @@
 """Inside a run: builds a selection of a product wave by wave and tells Dagster as it happens.
 
 Materializations and check evaluations are yielded as events, not as outputs: Dagster's handling
-of a step's outputs is cubic in their number. Outputs go only to assets that another step of the
-same run waits for.
+of a step's outputs is cubic in their number. Outputs go only to assets, and to checks that block,
+that another step of the same run waits for.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from uuid import UUID
 from dagster import (
     AssetCheckEvaluation,
     AssetCheckKey,
+    AssetCheckResult,
     AssetCheckSeverity,
     AssetExecutionContext,
     AssetKey,
@@ -78,7 +79,7 @@ ADVICE: Mapping[str, str] = {
     "one run at a time build this product.",
     "No space left on device": "Free some space on that disk.",
 }
-Event = AssetMaterialization | AssetCheckEvaluation | MaterializeResult[Any]
+Event = AssetMaterialization | AssetCheckEvaluation | AssetCheckResult | MaterializeResult[Any]
 
 RESUMED_TAG = "dagster/is_resume_retry"
 PARENT_TAG = "dagster/parent_run_id"
@@ -132,6 +133,14 @@ class NodeFinished:
 
 Progress = NodeStarted | NodeFinished
 Listener = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What another step of the run waits for: assets, and the checks on them that block."""
+
+    assets: frozenset[AssetKey]
+    checks: frozenset[AssetCheckKey]
 
 
 @dataclass
@@ -349,7 +358,7 @@ def _missing(
                     settled.add(seen.asset_check_key)
         run = context.instance.get_run_by_id(parent)
         parent = _resumed_from(run) if run else None
-    consumed = _consumed(context)
+    consumed = _consumed(context).assets
     done = {
         uid
         for uid in chosen
@@ -377,8 +386,8 @@ def _resumed_from(run: DagsterRun) -> str | None:
     return run.parent_run_id or run.tags.get(PARENT_TAG)
 
 
-def _consumed(context: AssetExecutionContext) -> frozenset[AssetKey]:
-    """Return the keys of this step's assets that another step of the run waits for."""
+def _consumed(context: AssetExecutionContext) -> Consumed:
+    """Return what of this step's another step of the run waits for."""
     own = context.op_execution_context.op_handle.name
     outputs = {
         dependency.output
@@ -389,9 +398,11 @@ def _consumed(context: AssetExecutionContext) -> frozenset[AssetKey]:
         if dependency.node == own
     }
     if not outputs:
-        return frozenset()
-    return frozenset(
-        key for name, key in context.assets_def.keys_by_output_name.items() if name in outputs
+        return Consumed(frozenset(), frozenset())
+    made = context.assets_def
+    return Consumed(
+        frozenset(key for name, key in made.keys_by_output_name.items() if name in outputs),
+        frozenset(spec.key for spec in made.check_specs if spec.get_python_identifier() in outputs),
     )
 
 
@@ -624,7 +635,7 @@ class _Step:
         uid = result.unique_id
         if uid in self.plan.checks:
             if result.status != "skipped":
-                yield self._evaluation(uid, result, message)
+                yield self._told(self._evaluation(uid, result, message))
         elif uid in self.plan.assets and result.status in BUILT:
             yield from self._materializations(uid, result, message)
             yield from self._quality(uid, message)
@@ -637,7 +648,7 @@ class _Step:
         version, tags = self.versions.of(uid)
         partitioned = self.specs.partitions(uid) is not None
         self.versions.forget(key)
-        if key in self.consumed:
+        if key in self.consumed.assets:
             # An output of a partitioned run carries its partitions by itself.
             yield MaterializeResult(
                 asset_key=key, metadata=metadata, data_version=DataVersion(version)
@@ -648,6 +659,21 @@ class _Step:
             yield AssetMaterialization(
                 asset_key=key, metadata=metadata, tags=tags, partition=partition
             )
+
+    def _told(self, found: AssetCheckEvaluation) -> AssetCheckEvaluation | AssetCheckResult:
+        """Return an evaluation, as an output where another step waits for it to pass."""
+        if found.asset_check_key not in self.consumed.checks:
+            return found
+        if not found.passed and found.severity == AssetCheckSeverity.ERROR:
+            return found  # the step is going to fail, and nothing below it runs
+        return AssetCheckResult(
+            passed=found.passed,
+            asset_key=found.asset_key,
+            check_name=found.check_name,
+            metadata=found.metadata,
+            severity=found.severity,
+            description=found.description,
+        )
 
     def _evaluation(
         self, uid: str, result: NodeFinished, message: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""YAML is read whole or in part; directories that are being used are told from others."""
+"""Directories that are being used are told from those that are not."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from floe_orchestrator_dagster.errors import ProductError
-from floe_orchestrator_dagster.files import in_use, is_in_use, read_yaml
+from floe_orchestrator_dagster.files import in_use, is_in_use
 
 HOLD = """
 import sys
@@ -39,34 +36,3 @@ def test_a_killed_process_uses_nothing_any_more(tmp_path: Path) -> None:
         assert is_in_use(tmp_path)
         process.kill()
     assert not is_in_use(tmp_path)
-
-
-def test_some_keys_of_a_file_are_read_with_all_that_they_refer_to(tmp_path: Path) -> None:
-    file = tmp_path / "floe.yaml"
-    file.write_text(
-        "base: &base {owner: me}\n? [1, 2]\n: odd\nmany: [1, 2]\n<<: {schedule: daily}\n"
-        "metadata: {<<: *base, name: x}\n"
-    )
-    assert read_yaml(file, "", only=("metadata", "schedule")) == {
-        "schedule": "daily",
-        "metadata": {"owner": "me", "name": "x"},
-    }
-    file.write_text("many: 1\n")
-    assert read_yaml(file, "", only=("metadata",)) == {}
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("metadata: {}\nmany: [1, 2\n", r"not YAML \(line 3\). Mend it."),
-        ("- metadata\n", "it is no mapping. Mend it."),
-        ("", "it is no mapping. Mend it."),
-    ],
-)
-def test_what_is_not_read_of_a_file_is_checked_all_the_same(
-    tmp_path: Path, content: str, words: str
-) -> None:
-    file = tmp_path / "floe.yaml"
-    file.write_text(content)
-    with pytest.raises(ProductError, match=words):
-        read_yaml(file, "Mend it.", only=("metadata",))
