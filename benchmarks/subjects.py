@@ -69,21 +69,22 @@ def load_floor(manifest: str) -> Callable[[], object]:
             for uid, at in models.items()
         ]
         checks = [dg.AssetCheckSpec(at["name"], asset=at["attached_node"]) for at in tests]
+        outputs = {spec.key.to_python_identifier(): spec.key for spec in specs}
+        told = {spec.get_python_identifier(): spec for spec in checks}
 
+        @dg.op(out=dict.fromkeys((*outputs, *told), dg.Out(dg.Nothing, is_required=False)))
         def everything():  # type: ignore[no-untyped-def]  # noqa: ANN202  Dagster would read it
             """Never run: it is only loaded."""
 
-        asset = dg.multi_asset(
-            name="everything",
+        asset = dg.AssetsDefinition(
+            node_def=everything,
+            keys_by_input_name={},
+            keys_by_output_name=outputs,
             specs=specs,
-            check_specs=checks,
+            check_specs_by_output_name=told,
             can_subset=True,
-            # Else Dagster looks for the asset of each check in a list.
-            allow_arbitrary_check_specs=True,
         )
-        return _opened(
-            dg.Definitions(assets=[asset(everything), *map(dg.AssetSpec, sources)]), jobs=False
-        )
+        return _opened(dg.Definitions(assets=[asset, *map(dg.AssetSpec, sources)]), jobs=False)
 
     return work
 
@@ -120,11 +121,61 @@ def discovery() -> Callable[[], object]:
 
 def events_ours(directory: str, events: str) -> Callable[[], object]:
     """Run the product's job on recorded dbt events, without dbt."""
-    import msgspec
     from dagster import DagsterInstance
 
-    from floe_orchestrator_dagster import execution, load_product_definitions
-    from floe_orchestrator_dagster.definitions import job_named
+    job = _replayed(directory, events)
+    instance = DagsterInstance.ephemeral()
+    return lambda: _ran(job, instance)
+
+
+def events_same(directory: str, events: str) -> Callable[[], object]:
+    """Run the product's job, yielding what ours yielded, made beforehand: Dagster's own part."""
+    from dagster import DagsterInstance
+
+    from floe_orchestrator_dagster import definitions
+
+    own, made = definitions.build, []
+
+    def noted(*arguments: Any) -> Iterator[Any]:
+        for event in own(*arguments):
+            made.append(event)
+            yield event
+
+    definitions.build = noted  # type: ignore[assignment]
+    job = _replayed(directory, events)
+    _ran(job, DagsterInstance.ephemeral())
+
+    def again(_context: object, *_others: object) -> Iterator[Any]:
+        yield from made
+
+    definitions.build = again  # type: ignore[assignment]
+    instance = DagsterInstance.ephemeral()
+    return lambda: _ran(job, instance)
+
+
+def events_floor(directory: str) -> Callable[[], object]:
+    """Run the product's job, yielding the same events with nothing in them: Dagster's own part."""
+    from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
+
+    from floe_orchestrator_dagster import definitions
+
+    def build(context: Any, _product: object, specs: Any, *_others: object) -> Iterator[Any]:
+        for key in context.selected_asset_keys:
+            yield AssetMaterialization(key)
+        for spec in specs.checks.values():
+            yield AssetCheckEvaluation(asset_key=spec.asset_key, check_name=spec.name, passed=True)
+
+    definitions.build = build  # type: ignore[assignment]
+    job = _product_job(directory)
+    instance = DagsterInstance.ephemeral()
+    return lambda: _ran(job, instance)
+
+
+def _replayed(directory: str, events: str) -> Any:
+    """Return the product's job, with recorded events in dbt's place."""
+    import msgspec
+
+    from floe_orchestrator_dagster import execution
 
     class Replay:
         success = True
@@ -139,30 +190,15 @@ def events_ours(directory: str, events: str) -> Callable[[], object]:
         yield Replay()
 
     execution.run_dbt = replayed
+    return _product_job(directory)
+
+
+def _product_job(directory: str) -> Any:
+    from floe_orchestrator_dagster import load_product_definitions
+    from floe_orchestrator_dagster.definitions import job_named
+
     name = Path(directory).parent.name.partition("-v")[0]
-    job = job_named(load_product_definitions(f"bench-{name}", directory), f"bench_{name}")
-    instance = DagsterInstance.ephemeral()
-    return lambda: _ran(job, instance)
-
-
-def events_floor(directory: str) -> Callable[[], object]:
-    """Run the product's job, yielding the same events with nothing in them: Dagster's own part."""
-    from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
-
-    from floe_orchestrator_dagster import definitions, load_product_definitions
-
-    def build(context: Any, _product: object, specs: Any, *_others: object) -> Iterator[Any]:
-        for key in context.selected_asset_keys:
-            yield AssetMaterialization(key)
-        for spec in specs.checks.values():
-            yield AssetCheckEvaluation(asset_key=spec.asset_key, check_name=spec.name, passed=True)
-
-    definitions.build = build  # type: ignore[assignment]
-    name = Path(directory).parent.name.partition("-v")[0]
-    loaded = load_product_definitions(f"bench-{name}", directory)
-    job = definitions.job_named(loaded, f"bench_{name}")
-    instance = DagsterInstance.ephemeral()
-    return lambda: _ran(job, instance)
+    return job_named(load_product_definitions(f"bench-{name}", directory), f"bench_{name}")
 
 
 def events_raw(directory: str, manifest: str, events: str) -> Callable[[], object]:
@@ -204,7 +240,7 @@ SUBJECTS: dict[str, Callable[..., Callable[[], object]]] = {
     subject.__name__: subject
     for subject in (
         *(load_ours, load_raw, load_floor, abc, discovery),
-        *(events_ours, events_raw, events_floor),
+        *(events_ours, events_raw, events_same, events_floor),
     )
 }
 

@@ -118,13 +118,21 @@ class Specs:
 
     @cached_property
     def sources(self) -> Sequence[AssetSpec]:
-        """Specs of sources that no node of the product builds under the same key."""
+        """Specs of sources that no node of the product builds under the same key, and nobody else.
+
+        Dagster takes one definition of an asset. Who sets `meta.dagster.asset_key` on a source, or
+        has a translator give it another key, means an asset that is defined elsewhere.
+        """
         built = set(self.unique_ids)
         return [
             self._source(uid, node)
             for uid, node in self.plan.sources.items()
-            if self.keys[uid] not in built
+            if self.keys[uid] not in built and not self._is_defined_elsewhere(uid, node)
         ]
+
+    def _is_defined_elsewhere(self, uid: str, node: Node) -> bool:
+        asked = node.dbt is not None and bool(node.dbt.dagster_meta.get("asset_key"))
+        return asked or self.keys[uid] != AssetKey(list(node.key))
 
     @cached_property
     def checks(self) -> Mapping[str, AssetCheckSpec]:
@@ -230,9 +238,13 @@ class Specs:
             kinds={"dbt", "source"},
         )
 
+    @cached_property
+    def _dep_of(self) -> Mapping[AssetKey, AssetDep]:
+        return {key: AssetDep(asset=key) for key in self.keys.values()}
+
     def _deps(self, uid: str) -> Sequence[AssetDep]:
         keys = dict.fromkeys(self.keys[parent] for parent in self.plan.folded_parents[uid])
-        return [AssetDep(asset=key) for key in keys if key != self.keys[uid]]
+        return [self._dep_of[key] for key in keys if key != self.keys[uid]]
 
     def _table_metadata(self, node: Node) -> dict[str, Any]:
         dbt = node.dbt

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 import pytest
+from dagster_dbt import DagsterDbtTranslator
 
 from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from support import TinyProject, checked, failure_of, materialized, run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 CHAIN = {
@@ -403,6 +405,66 @@ def test_assets_of_another_op_downstream_run_in_the_same_run(
     )
     result = job_named(merged, "all").execute_in_process(instance=instance)
     assert materialized(result) == ["a", "b", "c", "report"]
+
+
+LOADED = {
+    "m": TABLE + "select id from {{ source('raw', 'events') }}",
+    "n": TABLE + "select id from {{ source('raw', 'people') }}",
+    "models/s.yml": """
+sources:
+  - name: raw
+    schema: main
+    tables:
+      - {name: events, columns: [{name: id, data_tests: [not_null]}], META}
+      - {name: people, description: Who there is.}
+""",
+}
+NAMED = "meta: {dagster: {asset_key: [ingest, events]}}"
+
+
+class Fivetran(DagsterDbtTranslator):
+    """Sources under the keys of the assets that load them."""
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        if dbt_resource_props["name"] == "events":
+            return dg.AssetKey(["ingest", "events"])
+        return super().get_asset_key(dbt_resource_props)
+
+
+@pytest.mark.parametrize("isolation", ["product", "compute"])
+@pytest.mark.parametrize("named_by", ["meta", "translator"])
+def test_a_source_that_another_asset_loads_is_waited_for_in_the_same_run(
+    tiny: TinyProject, instance: dg.DagsterInstance, named_by: str, isolation: str
+) -> None:
+    @dg.asset(key=["ingest", "events"])
+    def load() -> None:
+        time.sleep(0.5)
+        with duckdb.connect(str(tiny.database)) as connection:
+            connection.execute("create or replace table events as select 7 as id")
+            connection.execute("create or replace table people as select 8 as id")
+
+    by_meta = named_by == "meta"
+    files = {**LOADED, "models/s.yml": LOADED["models/s.yml"].replace("META", NAMED * by_meta)}
+    product = tiny.write(files).compile([], config={"isolation": isolation}).open()
+    definitions = build_definitions(
+        product, translator=None if by_meta else Fivetran(), echo=lambda _: None
+    )
+    merged = dg.Definitions.merge(
+        definitions, dg.Definitions(assets=[load], jobs=[dg.define_asset_job("all", "*")])
+    )
+    result = job_named(merged, "all").execute_in_process(instance=instance)
+    assert result.success
+    assert materialized(result)[0] == "ingest/events"
+    assert sorted(materialized(result)) == ["ingest/events", "m", "n"]
+    assert checked(result) == {"source_not_null_raw_events_id": True}
+    assert rows(tiny, "select id from m union select id from n order by id") == [(7,), (8,)]
+    # What nobody else defines is ours to describe; what somebody does is left to them.
+    graph = merged.get_repository_def().asset_graph
+    assert (graph.get(dg.AssetKey(["raw", "people"])).description or "").startswith("Who there is.")
+    # Alone it loads too: the asset is then in another code location.
+    job_named(definitions, "tiny")
+    key = dg.AssetKey(["ingest", "events"])
+    assert not definitions.get_repository_def().asset_graph.get(key).is_executable
 
 
 def test_isolation_compute_gives_a_step_per_run_of_nodes_on_one_compute(

@@ -140,7 +140,8 @@ def test_what_a_killed_run_sent_arrives_later(kill_at: int, spool: Path) -> None
         before = len(server.names)
         deliver_the_rest(server, spool)
         assert list(dict.fromkeys(server.names)) == names(kill_at)
-        assert server.duplicates <= min(before, 100)
+        # The request under way when the run died may have arrived after that count.
+        assert server.duplicates <= min(before + 1, 100)
 
 
 def test_two_runs_at_once_share_a_spool(spool: Path) -> None:

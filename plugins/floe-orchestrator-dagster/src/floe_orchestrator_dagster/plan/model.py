@@ -106,9 +106,14 @@ class ProductPlan:
 
     @cached_property
     def order(self) -> Sequence[str]:
-        """Every node behind all that it reads, boundary edges included."""
-        graph = {uid: (*node.parents, *node.after) for uid, node in self.nodes.items()}
-        return [uid for uid in TopologicalSorter(graph).static_order() if uid in self.nodes]
+        """Every node behind all that it reads, boundary edges included; checks come last."""
+        graph = {
+            uid: (*node.parents, *node.after)
+            for uid, node in self.nodes.items()
+            if node.kind not in CHECK_KINDS
+        }
+        order = TopologicalSorter(graph).static_order()
+        return [*(uid for uid in order if uid in graph), *self.checks]
 
     @cached_property
     def assets(self) -> Mapping[str, Node]:
