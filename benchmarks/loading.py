@@ -27,6 +27,7 @@ def load(project: Project, rounds: int) -> list[Row]:
     name = f"load {project.models:,}"
     bare = in_pairs(lambda: cold("no"), lambda: _raw(project, "no"), rounds)
     floor = Pairs([_floor(project) for _ in bare.anchor], bare.anchor)
+    same = Pairs([_same(project) for _ in bare.anchor], bare.anchor)
     full = in_pairs(lambda: cold("yes"), lambda: _raw(project, "yes"), rounds)
     _ours(project, "yes")
     warm = in_pairs(lambda: _ours(project, "no"), lambda: _raw(project, "no"), rounds)
@@ -34,6 +35,7 @@ def load(project: Project, rounds: int) -> list[Row]:
         row(bare, f"{name}, cold cache", ANCHOR, "cpu", COLD.get(project.models)),
         row(bare, f"{name}, cold cache", ANCHOR, "wall"),
         row(floor, f"{name}, only keys and dependencies: the floor", ANCHOR, "cpu"),
+        row(same, f"{name}, ours made beforehand: the floor of what they show", ANCHOR, "cpu"),
         row(warm, f"{name}, warm cache", ANCHOR, "cpu", 0.10 if largest else None),
         row(full, f"{name} with job, cold cache", ANCHOR, "cpu", 0.40 if largest else None),
         row(full, f"{name} with job, cold cache", ANCHOR, "memory", 0.50 if largest else None),
@@ -46,6 +48,10 @@ def _ours(project: Project, job: str) -> Sample:
 
 def _floor(project: Project) -> Sample:
     return measured([*SUBJECT, "load_floor", project.manifest])
+
+
+def _same(project: Project) -> Sample:
+    return measured([*SUBJECT, "load_same", project.ours])
 
 
 def _raw(project: Project, job: str) -> Sample:
