@@ -643,5 +643,6 @@ def test_a_code_server_answers_the_kubelet(tmp_path: Path) -> None:
             )
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     finally:
-        server.terminate()
-        server.wait(30)
+        # One that has only just begun to serve may not heed a SIGTERM yet.
+        server.kill()
+        server.wait()

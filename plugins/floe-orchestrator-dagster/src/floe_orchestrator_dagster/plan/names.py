@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]")
 # What Dagster takes in an asset key that is also the name of an output or input of a step.
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
+_TO_OUTPUT = str.maketrans("-.", "__")
 # Names of outputs and inputs that Dagster keeps for itself.
 RESERVED = frozenset(keyword.kwlist) | {
     *("arg_dict", "bool", "conf", "config", "context", "dict", "float", "input"),
@@ -88,7 +89,7 @@ def name_problems(plan: ProductPlan) -> Iterator[Problem]:
 
 def output_name(key: AssetPath) -> str:
     """Return how Dagster calls the output of a step that makes this asset."""
-    return re.sub("[-.]", "_", "__".join(key))
+    return "__".join(key).translate(_TO_OUTPUT)
 
 
 def _where(node: Node) -> str:

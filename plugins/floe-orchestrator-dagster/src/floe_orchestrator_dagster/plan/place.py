@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from functools import cached_property
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -174,19 +174,23 @@ class Placer:
         return self._transforms.get(dbt.name)
 
     def _refuse_cycles(self) -> None:
-        graph = {uid: node.parents for uid, node in self.nodes.items()}
-        found = [*cycles(graph)]
+        try:
+            self._position  # noqa: B018  it is wanted later, and only there without cycles
+        except CycleError:
+            self._report_cycles()
+
+    def _report_cycles(self) -> None:
+        """Report every cycle, and go on without any edges."""
         self.problems += (
             Problem(
                 "dbt models",
                 f"Circular dependency: {self._path(ring)}.",
                 "Remove one of these ref() calls.",
             )
-            for ring in found
+            for ring in cycles({uid: node.parents for uid, node in self.nodes.items()})
         )
-        if found:
-            for uid, node in self.nodes.items():
-                self.nodes[uid] = replace(node, parents=())
+        for uid, node in self.nodes.items():
+            self.nodes[uid] = replace(node, parents=())
 
     def _path(self, uids: Iterable[str]) -> str:
         return " -> ".join(self.nodes[uid].name for uid in uids)
@@ -343,6 +347,8 @@ class Placer:
 
     def _computes_for(self, uid: str, dbt: DbtNode, reads: Sequence[str]) -> Sequence[str]:
         """Return the computes that a test can run on, the one of what is built last first."""
+        if len(self.computes) == 1:
+            return [name for name in self.computes if self._on_compute(uid, name)]
         direct = [self.nodes[parent] for parent in dbt.depends_on.nodes if parent in self.nodes]
         # An ephemeral is inlined in the test, in the dialect of its own compute.
         near = [node for node in direct if node.kind == "ephemeral"] or [

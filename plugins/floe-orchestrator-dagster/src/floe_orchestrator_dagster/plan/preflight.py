@@ -20,7 +20,8 @@ def preflight(plan: ProductPlan, manifests: Mapping[str, DbtManifest]) -> tuple[
     `manifests` are dbt's, by target. `ref` prints the relation of the target that runs the
     consumer, so a model built on another target is found there only if both agree on its name.
     """
-    return tuple(_problems(plan, manifests))
+    targets = {compute.target for compute in plan.computes.values()}
+    return tuple(_problems(plan, manifests)) if len(targets) > 1 else ()
 
 
 def _problems(plan: ProductPlan, manifests: Mapping[str, DbtManifest]) -> Iterator[Problem]:
