@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,6 +19,14 @@ import pytest
 from lineage_server import Backend, Recorded, recording
 
 from support import EXAMPLES, TinyProject, floe_compile, floe_product, spell_for_installed_dbt
+
+
+@pytest.fixture(scope="session", autouse=True)
+def administrators_path() -> Iterator[None]:
+    """Let PostgreSQL's wheel find `useradd` where PATH is short: for root it makes a user."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PATH", os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin")))
+        yield
 
 
 @pytest.fixture(scope="session")
