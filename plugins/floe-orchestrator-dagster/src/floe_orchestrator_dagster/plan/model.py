@@ -11,6 +11,8 @@ from itertools import compress
 from operator import and_, or_
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 # Needed at run time too: the plan is decoded by these annotations.
 from floe_orchestrator_dagster.plan.manifest import DbtNode  # noqa: TC001
 
@@ -53,8 +55,7 @@ class QualityCheck:
     dimension: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     """One dbt node, placed.
 
     `parents` are dbt's own (ephemerals included); `after` are nodes that dbt knows nothing of but

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec.structs import replace
 
 from floe_orchestrator_dagster.errors import Problem, known
 from floe_orchestrator_dagster.plan.compiled import Names, unknown_dependency
@@ -526,7 +525,7 @@ class Placer:
 def _lean(dbt: DbtNode) -> DbtNode:
     """Return a node without what only placing it needs: a plan holds tens of thousands."""
     test = dbt.test_metadata
-    return msgspec.structs.replace(
+    return replace(
         dbt, depends_on=NOTHING, test_metadata=DbtTestMetadata(test.name) if test else None
     )
 
