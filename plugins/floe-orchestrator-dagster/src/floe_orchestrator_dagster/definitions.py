@@ -4,12 +4,15 @@
 # it decorates, and refuses `context: "AssetExecutionContext"` as a string.
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
+    AssetCheckKey,
     AssetExecutionContext,
     AssetKey,
     AssetsDefinition,
@@ -52,6 +55,23 @@ from floe_orchestrator_dagster.telemetry import span
 if TYPE_CHECKING:
     # It takes a second to import, and only the type is wanted.
     from floe_core.plugins.orchestrator import TransformConfig
+
+
+class _Step(AssetsDefinition):
+    """A step that needs nothing else, and whose keys Dagster gathers once.
+
+    Both members say what those of Dagster's own class say; a Dagster that asks for neither has
+    just more to do.
+    """
+
+    def with_resources(self, resource_defs: Mapping[str, Any]) -> "_Step":  # noqa: ARG002
+        """Return this step: Dagster would check and copy all of it to hand it an I/O manager."""
+        return self
+
+    @cached_property
+    def asset_and_check_keys(self) -> AbstractSet[AssetKey | AssetCheckKey]:
+        """All keys; Dagster asks for them once for each output, and would build the set anew."""
+        return super().asset_and_check_keys
 
 
 def build_definitions(
@@ -303,7 +323,7 @@ def _step(
     def step(context: AssetExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
         yield from build(context, product, specs, config, listener, echo)
 
-    return AssetsDefinition(
+    return _Step(
         node_def=step,
         keys_by_input_name=inputs,
         keys_by_output_name=outputs,

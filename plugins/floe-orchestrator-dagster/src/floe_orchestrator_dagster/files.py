@@ -107,8 +107,10 @@ def private_dir(kind: str, key: str) -> Path:
     return path
 
 
-def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> None:
-    """Write a file whole or not at all.
+def write_atomically(
+    path: Path, content: str | bytes | bytearray, mode: int = 0o644, *, durable: bool = True
+) -> None:
+    """Write a file whole or not at all; one that is not `durable` may be torn by a power cut.
 
     Raises:
         ProductError: if it cannot be written; no partial file is left.
@@ -120,8 +122,9 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> Non
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except OSError as error:

@@ -32,6 +32,7 @@ from floe_orchestrator_dagster.files import (
     write_atomically,
 )
 from floe_orchestrator_dagster.plan import (
+    LAYOUT,
     CompiledProduct,
     DbtManifest,
     ProductPlan,
@@ -282,6 +283,7 @@ def _load_project(
 
     key = digest_of(
         [
+            LAYOUT,
             content_of(compiled),
             content_of(computes),
             *(part for name, data in contents.items() for part in (name, data)),

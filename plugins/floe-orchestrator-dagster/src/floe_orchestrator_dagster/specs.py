@@ -15,7 +15,7 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from dagster import (
@@ -97,6 +97,7 @@ class Specs:
         self._translator = translator
         self._manifests = manifests or {}
         self._partitions: dict[str, TimeWindowPartitionsDefinition | None] = {}
+        self._dep_of: dict[AssetKey, AssetDep] = {}
         self._check_partitions()
 
     @cached_property
@@ -239,13 +240,17 @@ class Specs:
             kinds={"dbt", "source"},
         )
 
-    @cached_property
-    def _dep_of(self) -> Mapping[AssetKey, AssetDep]:
-        return {key: AssetDep(asset=key) for key in self.keys.values()}
-
     def _deps(self, uid: str) -> Sequence[AssetDep]:
-        keys = dict.fromkeys(self.keys[parent] for parent in self.plan.folded_parents[uid])
-        return [self._dep_of[key] for key in keys if key != self.keys[uid]]
+        own, keys = self.keys[uid], self.keys
+        found = dict.fromkeys(keys[parent] for parent in self.plan.folded_parents[uid])
+        return [self._dep(key) for key in found if key != own]
+
+    def _dep(self, key: AssetKey) -> AssetDep:
+        # One serves all who read the asset.
+        dep = self._dep_of.get(key)
+        if dep is None:
+            dep = self._dep_of[key] = AssetDep(asset=key)
+        return dep
 
     def _table_metadata(self, node: Node) -> dict[str, Any]:
         dbt = node.dbt
@@ -283,8 +288,7 @@ class Specs:
         if dbt is not None:
             if dbt.schema:
                 metadata["floe/schema"] = dbt.schema
-            refused = [tag for tag in node.tags if not _TAG_KEY.fullmatch(tag)]
-            if refused:
+            if not all(map(_is_tag, node.tags)):
                 metadata["floe/dbt_tags"] = list(node.tags)
             if self._root and dbt.original_file_path:
                 # A Path for each of 10,000 nodes takes longer.
@@ -312,19 +316,20 @@ class Specs:
         if not asked and self.plan.owner:
             owner = self.plan.owner
             asked = [owner if "@" in owner or owner.startswith("team:") else f"team:{owner}"]
-        return [owner for owner in asked if _OWNER.fullmatch(str(owner))]
+        return [owner for owner in asked if _is_owner(str(owner))]
 
     def _check(self, uid: str, node: Node) -> AssetCheckSpec:
         dbt = node.dbt
         on = self.keys[node.on]
-        others = {self.keys[parent] for parent in self.plan.folded_parents[uid]}
-        others.discard(on)
+        reads = self.plan.folded_parents[uid]
+        # Most tests read nothing else.
+        others = () if reads == (node.on,) else {self.keys[read] for read in reads} - {on}
         meta = (dbt.config.meta or dbt.meta) if dbt else {}
         return AssetCheckSpec(
             name=node.name,
             asset=on,
             description=meta.get("description") or (dbt.description or None if dbt else None),
-            additional_deps=sorted(others),
+            additional_deps=sorted(others) or None,
             blocking=node.blocking,
             metadata={UNIQUE_ID: uid},
         )
@@ -374,8 +379,20 @@ def _tags(node: Node) -> dict[str, str]:
 
 def _valid_tags(tags: Sequence[str]) -> Iterator[tuple[str, str]]:
     for tag in tags:
-        key, colon, value = tag.partition(":")
-        if _TAG_KEY.fullmatch(tag):
+        if _is_tag(tag):
             yield tag, ""
-        elif colon and _TAG_KEY.fullmatch(key) and _TAG_VALUE.fullmatch(value):
+            continue
+        key, colon, value = tag.partition(":")
+        if colon and _is_tag(key) and _TAG_VALUE.fullmatch(value):
             yield key, value
+
+
+# Thousands of assets share a few tags and owners.
+@lru_cache(maxsize=1024)
+def _is_tag(tag: str) -> bool:
+    return _TAG_KEY.fullmatch(tag) is not None
+
+
+@lru_cache(maxsize=1024)
+def _is_owner(owner: str) -> bool:
+    return _OWNER.fullmatch(owner) is not None

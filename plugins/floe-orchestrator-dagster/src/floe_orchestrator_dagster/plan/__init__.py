@@ -11,6 +11,7 @@ from floe_orchestrator_dagster.plan.manifest import DbtManifest, DbtNode, decode
 from floe_orchestrator_dagster.plan.model import (
     ASSET_KINDS,
     CHECK_KINDS,
+    LAYOUT,
     Compute,
     Node,
     ProductPlan,
@@ -23,6 +24,7 @@ from floe_orchestrator_dagster.plan.waves import Wave, blocked_by_check, downstr
 __all__ = [
     "ASSET_KINDS",
     "CHECK_KINDS",
+    "LAYOUT",
     "CompiledProduct",
     "Compute",
     "DbtManifest",

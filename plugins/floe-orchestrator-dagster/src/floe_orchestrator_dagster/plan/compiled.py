@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping  # noqa: TC003  needed to decode a plan
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.config import ComputeConfig, PluginConfig
@@ -54,10 +55,14 @@ class Names:
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
         self._left = MAX_LISTED
-        self.listed = known(self._names)
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
+
+    @cached_property
+    def listed(self) -> str:
+        """The first of them, for a reader."""
+        return known(self._names)
 
     def near(self, name: str) -> str:
         """Return a near match as a question; only for the first few names, the search is slow."""
@@ -160,7 +165,7 @@ def transform_problems(product: CompiledProduct) -> Iterator[Problem]:
                 f"Duplicate name '{transform.name}' (first at models[{first}]).",
                 "Keep one of them in floe.yaml.",
             )
-    for ring in cycles(graph):
+    for ring in cycles(graph) if any(graph.values()) else ():
         yield Problem(
             "transforms.models",
             f"Circular dependency: {' -> '.join(ring)}.",

@@ -5,6 +5,7 @@ Field meanings: dbt's manifest schema v12 (dbt-core 1.8 to 1.11).
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -27,9 +28,6 @@ class DbtDependsOn(msgspec.Struct, frozen=True):
     """Unique ids of the nodes that a node refers to."""
 
     nodes: tuple[str, ...] = ()
-
-
-NOTHING = DbtDependsOn()
 
 
 class DbtConfig(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,8 +68,11 @@ class DbtTestMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     kwargs: dict[str, Any] = {}
 
 
-class DbtNode(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A model, seed, snapshot, test, source or unit test, as dbt wrote it."""
+class DbtFacts(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What a plan keeps of a dbt node, its fields in the order in which a plan is written.
+
+    What a data test has comes first: there are many of them, and the rest is left away.
+    """
 
     unique_id: str
     name: str
@@ -82,29 +83,48 @@ class DbtNode(msgspec.Struct, frozen=True, omit_defaults=True):
     alias: str | None = None
     database: str | None = None
     schema: str | None = None
+    description: str | None = None
+    meta: dict[str, Any] = {}
+    config: DbtConfig = DbtConfig()
+    column_name: str | None = None
+    test_metadata: DbtTestMetadata | None = None
     identifier: str | None = None
-    relation_name: str | None = None
     source_name: str | None = None
     version: str | float | int | None = None
-    description: str | None = None
-    tags: tuple[str, ...] = ()
-    meta: dict[str, Any] = {}
-    group: str | None = None
-    config: DbtConfig = DbtConfig()
     columns: dict[str, DbtColumn] = {}
     raw_code: str | None = None
     checksum: DbtChecksum | str | None = None
-    depends_on: DbtDependsOn = NOTHING
-    attached_node: str | None = None
-    column_name: str | None = None
-    test_metadata: DbtTestMetadata | None = None
-    model: str | None = None
 
     @property
     def dagster_meta(self) -> dict[str, Any]:
         """Return `meta.dagster`, where dagster-dbt's conventions put its settings."""
         found = (self.config.meta or self.meta).get("dagster")
         return found if isinstance(found, dict) else {}
+
+
+class DbtNode(DbtFacts, frozen=True, array_like=False, omit_defaults=True):
+    """A model, seed, snapshot, test, source or unit test, as dbt wrote it."""
+
+    relation_name: str | None = None
+    tags: tuple[str, ...] = ()
+    depends_on: DbtDependsOn = DbtDependsOn()
+    attached_node: str | None = None
+    model: str | None = None
+
+    def facts(self) -> DbtFacts:
+        """Return what a plan keeps of it."""
+        if self.resource_type != "test":
+            return DbtFacts(*_ALL_FACTS(self))
+        # Of a test's arguments, dbt alone makes use.
+        test = self.test_metadata
+        kept = [*_FACTS_OF_TEST(self), DbtTestMetadata(test.name) if test else None]
+        return DbtFacts(*kept)
+
+
+_ALL_FACTS = attrgetter(*DbtFacts.__struct_fields__)
+_FACTS_OF_TEST = attrgetter(
+    *DbtFacts.__struct_fields__[: DbtFacts.__struct_fields__.index("test_metadata")]
+)
 
 
 class DbtOwner(msgspec.Struct, frozen=True):

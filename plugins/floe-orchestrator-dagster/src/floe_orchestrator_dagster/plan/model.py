@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 # Needed at run time too: the plan is decoded by these annotations.
-from floe_orchestrator_dagster.plan.manifest import DbtNode  # noqa: TC001
+from floe_orchestrator_dagster.plan.manifest import DbtFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,7 +55,7 @@ class QualityCheck:
     dimension: str = ""
 
 
-class Node(msgspec.Struct, frozen=True, omit_defaults=True):
+class Node(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """One dbt node, placed.
 
     `parents` are dbt's own (ephemerals included); `after` are nodes that dbt knows nothing of but
@@ -79,7 +79,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     tier: str | None = None
     quality_checks: tuple[QualityCheck, ...] = ()
-    dbt: DbtNode | None = None
+    dbt: DbtFacts | None = None
 
     @property
     def identifier(self) -> str:
@@ -88,6 +88,11 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
         if dbt is None:
             return self.name
         return (dbt.identifier if self.kind == "source" else dbt.alias) or dbt.name
+
+
+# Nodes are written by the position of their fields: with other fields, the same bytes say
+# something else.
+LAYOUT = " ".join((*Node.__struct_fields__, *DbtFacts.__struct_fields__))
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,10 @@ class ProductPlan:
             for uid, node in self.nodes.items()
             if node.kind not in CHECK_KINDS
         }
-        order = TopologicalSorter(graph).static_order()
-        return [*(uid for uid in order if uid in graph), *self.checks]
+        if not _is_ordered(graph):
+            order = TopologicalSorter(graph).static_order()
+            graph = {uid: graph[uid] for uid in order if uid in graph}
+        return [*graph, *self.checks]
 
     @cached_property
     def assets(self) -> Mapping[str, Node]:
@@ -202,6 +209,16 @@ class ProductPlan:
                 if node.kind == "function":
                     found[parent] = None
         return tuple(found)
+
+
+def _is_ordered(graph: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether every node stands behind what it reads of the graph."""
+    passed: set[str] = set()
+    for uid, parents in graph.items():
+        if any(parent not in passed and parent in graph for parent in parents):
+            return False
+        passed.add(uid)
+    return True
 
 
 def fold(nodes: Mapping[str, Node], order: Iterable[str]) -> dict[str, tuple[str, ...]]:

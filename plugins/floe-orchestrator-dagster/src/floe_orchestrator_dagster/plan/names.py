@@ -55,7 +55,7 @@ def asset_path(dbt: DbtNode) -> AssetPath:
 def name_problems(plan: ProductPlan) -> Iterator[Problem]:
     """Yield a problem for each name that Dagster refuses, and for each two that map to one."""
     # Dagster never gets to see the name of a source that nothing reads.
-    read = {parent for uid in (*plan.assets, *plan.checks) for parent in plan.folded_parents[uid]}
+    read = set[str]().union(*(plan.folded_parents[uid] for uid in (*plan.assets, *plan.checks)))
     sources = {uid: node for uid, node in plan.sources.items() if uid in read}
     owner_of_key: dict[AssetPath, str] = {}
     owner_of_output: dict[str, str] = {}
@@ -109,22 +109,24 @@ def _is_one_table(one: Node, other: Node) -> bool:
 
 def _check_problems(plan: ProductPlan, owner_of_output: Mapping[str, str]) -> Iterator[Problem]:
     # Dagster calls the output of a check after its asset and itself, beside those of the assets.
-    taken = {output: f"'{uid}'" for output, uid in owner_of_output.items()}
+    outputs = {uid: output for output, uid in owner_of_output.items()}
+    taken = dict(owner_of_output)
     for on, name, owner in _checks(plan):
-        output = f"{output_name(plan.nodes[on].key)}_{name}"
+        output = f"{outputs.get(on) or output_name(plan.nodes[on].key)}_{name}"
         other = taken.setdefault(output, owner)
         if other is not owner:
+            found = " and ".join(f"'{one}'" if one in plan.nodes else one for one in (owner, other))
             yield Problem(
                 f"checks of '{plan.nodes[on].name}'",
-                f"{owner} and {other} both map to the Dagster output name '{output}'.",
+                f"{found} both map to the Dagster output name '{output}'.",
                 "Rename one of them.",
             )
 
 
 def _checks(plan: ProductPlan) -> Iterator[tuple[str, str, str]]:
-    """Yield of each check what it is on, its name, and what it is called in an error."""
+    """Yield of each check what it is on, its name, and its unique id or what else tells of it."""
     for uid, node in plan.nodes.items():
         if node.kind in CHECK_KINDS:
-            yield node.on, node.name, f"'{uid}'"
+            yield node.on, node.name, uid
         for check in node.quality_checks:
             yield uid, dagster_name(check.name), f"quality check '{check.name}' of '{node.name}'"

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from floe_orchestrator_dagster.errors import Problem, known
 from floe_orchestrator_dagster.plan.compiled import Names, unknown_dependency
 from floe_orchestrator_dagster.plan.cycles import cycles
-from floe_orchestrator_dagster.plan.manifest import NOTHING, DbtTestMetadata
 from floe_orchestrator_dagster.plan.model import ASSET_KINDS, INLINED_KINDS, Node, fold
 from floe_orchestrator_dagster.plan.names import asset_path, dagster_name
 from floe_orchestrator_dagster.plan.preflight import same_relation
@@ -68,7 +67,8 @@ class Placer:
                 self._place_unit_test(uid, dbt)
         self._settle_quality_checks()
         self._compare_transforms()
-        return self.nodes
+        # Parents first, so that nobody has to look for an order again; boundaries may change it.
+        return {uid: self.nodes[uid] for uid in dict.fromkeys((*self._position, *self.nodes))}
 
     @cached_property
     def _every(self) -> Mapping[str, DbtNode]:
@@ -119,6 +119,8 @@ class Placer:
 
     def _on_compute(self, uid: str, compute: str) -> DbtNode | None:
         """Return a node as dbt sees it on a compute's target; None if it is disabled there."""
+        if len(self.manifests) == 1:
+            return self._every.get(uid)
         manifest = self._manifest_of(compute)
         if manifest is None:
             return self._every[uid]
@@ -161,7 +163,7 @@ class Placer:
             tags=tuple(dict.fromkeys((*here.tags, *(transform.tags if transform else ())))),
             tier=transform.tier if transform else None,
             quality_checks=transform.quality_checks if transform else (),
-            dbt=_lean(here),
+            dbt=here.facts(),
         )
 
     def _transform_of(self, dbt: DbtNode) -> Transform | None:
@@ -196,6 +198,8 @@ class Placer:
 
     def _settle_ephemerals(self) -> None:
         """Give an ephemeral its consumers' compute; two dialects cannot share one."""
+        if not any(node.kind == "ephemeral" for node in self.nodes.values()):
+            return
         users: defaultdict[str, set[str]] = defaultdict(set)
         for uid in reversed([*self._position]):
             node = self.nodes[uid]
@@ -237,11 +241,8 @@ class Placer:
 
     def _mark_boundaries(self) -> None:
         """Note where a source is a table that the product itself builds: dbt does not know."""
-        builders: dict[str, str] = {}
-        for uid, node in self.nodes.items():
-            if node.kind in ASSET_KINDS and node.relation:
-                builders.setdefault(same_relation(node.relation), uid)
-        self._builders = builders
+        if not self._built_sources:
+            return
         for uid, node in [*self.nodes.items()]:
             if node.kind == "source":
                 feeders = self._feeders([uid], node.compute)
@@ -252,14 +253,32 @@ class Placer:
             if feeders - {uid}:
                 self.nodes[uid] = replace(node, after=tuple(sorted(feeders - {uid})))
 
+    @cached_property
+    def _builders(self) -> Mapping[str, str]:
+        """Assets by the table that they build."""
+        builders: dict[str, str] = {}
+        for uid, node in self.nodes.items():
+            if node.kind in ASSET_KINDS and node.relation:
+                builders.setdefault(same_relation(node.relation), uid)
+        return builders
+
+    @cached_property
+    def _built_sources(self) -> frozenset[str]:
+        """Sources that are a table of the product's own on any compute: few or none."""
+        return frozenset(
+            uid
+            for uid, node in self.nodes.items()
+            if node.kind == "source"
+            and any(self._relation(uid, name) in self._builders for name in self.computes)
+        )
+
     def _feeders(self, reads: Iterable[str], compute: str) -> set[str]:
         """Return the assets that build the tables behind the sources among `reads`."""
         found = set()
-        for uid in reads:
-            if self.nodes[uid].kind == "source":
-                relation = self._relation(uid, compute)
-                if relation in self._builders:
-                    found.add(self._builders[relation])
+        for uid in self._built_sources.intersection(reads):
+            relation = self._relation(uid, compute)
+            if relation in self._builders:
+                found.add(self._builders[relation])
         return found
 
     def _relation(self, uid: str, compute: str) -> str:
@@ -330,7 +349,7 @@ class Placer:
             on=self._asset_of_test(here, reads),
             blocking=(here.config.severity or "error").lower() == "error",
             tags=here.tags,
-            dbt=_lean(here),
+            dbt=here.facts(),
         )
 
     def _reads(self, dbt: DbtNode) -> list[str]:
@@ -338,10 +357,12 @@ class Placer:
         found: dict[str, None] = {}
         for uid in dbt.depends_on.nodes:
             node = self.nodes.get(uid)
-            if node is not None:
-                found |= dict.fromkeys(
-                    self._folded[uid] if node.kind in INLINED_KINDS else (uid,),
-                )
+            if node is None:
+                continue
+            if node.kind in INLINED_KINDS:
+                found |= dict.fromkeys(self._folded[uid])
+            else:
+                found[uid] = None
         return list(found)
 
     def _computes_for(self, uid: str, dbt: DbtNode, reads: Sequence[str]) -> Sequence[str]:
@@ -425,7 +446,7 @@ class Placer:
             name=dagster_name(here.name),
             on=model,
             tags=here.tags,
-            dbt=_lean(here),
+            dbt=here.facts(),
         )
 
     # --- what floe.yaml asks for
@@ -493,12 +514,13 @@ class Placer:
                     )
                 )
                 continue
-            packages = {dbt.package_name for uid in uids if (dbt := self.nodes[uid].dbt)}
-            if len(packages) > 1:
+            if len(packages := self._packages(uids)) > 1:
                 self.warnings.append(
                     f"transforms.models[{index}].name: the dbt packages {known(packages)} each "
                     f"have a '{transform.name}'. All are built on compute '{transform.compute}'."
                 )
+            if not transform.depends_on:
+                continue
             above = {
                 self.nodes[parent].name
                 for uid in uids
@@ -515,19 +537,17 @@ class Placer:
                         "floe.yaml."
                     )
 
+    def _packages(self, uids: Sequence[str]) -> Collection[str]:
+        """Return the dbt packages of nodes; of one node there is nothing to compare."""
+        if len(uids) == 1:
+            return ()
+        return {dbt.package_name for uid in uids if (dbt := self.nodes[uid].dbt)}
+
     def _source_names(self) -> Iterator[str]:
         for node in self.nodes.values():
             if node.kind == "source" and node.dbt is not None:
                 yield node.name
                 yield f"{node.dbt.source_name}.{node.name}"
-
-
-def _lean(dbt: DbtNode) -> DbtNode:
-    """Return a node without what only placing it needs: a plan holds tens of thousands."""
-    test = dbt.test_metadata
-    return replace(
-        dbt, depends_on=NOTHING, test_metadata=DbtTestMetadata(test.name) if test else None
-    )
 
 
 def _kind(dbt: DbtNode) -> Kind:

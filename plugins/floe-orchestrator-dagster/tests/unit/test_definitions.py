@@ -1,0 +1,67 @@
+"""A step is one of Dagster's own, that Dagster neither copies nor gathers the keys of again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from floe_orchestrator_dagster.definitions import build_definitions, job_named
+from floe_orchestrator_dagster.plan import CompiledProduct, QualityCheck, Transform
+from floe_orchestrator_dagster.product import product_of_transforms
+
+
+@pytest.fixture
+def definitions() -> dg.Definitions:
+    check = QualityCheck(name="full", type="not_null", arguments={"column_name": "id"})
+    transforms = (
+        Transform("a", "duckdb", quality_checks=(check,)),
+        Transform("b", "duckdb", depends_on=("a",)),
+    )
+    return build_definitions(
+        product_of_transforms(
+            CompiledProduct("tiny", default_compute="duckdb", transforms=transforms)
+        )
+    )
+
+
+def step_of(definitions: dg.Definitions) -> dg.AssetsDefinition:
+    [step] = [item for item in definitions.assets or () if isinstance(item, dg.AssetsDefinition)]
+    return step
+
+
+def test_a_step_says_the_keys_that_dagster_says_and_gathers_them_once(
+    definitions: dg.Definitions,
+) -> None:
+    step = step_of(definitions)
+    a, b = dg.AssetKey("a"), dg.AssetKey("b")
+    assert step.asset_and_check_keys == {a, b, dg.AssetCheckKey(a, "full")}
+    assert step.asset_and_check_keys is step.asset_and_check_keys
+    part = step.subset_for({b}, selected_asset_check_keys=set())
+    assert part.asset_and_check_keys == {b}
+
+
+def test_a_step_is_not_copied_for_resources_that_it_does_not_use(
+    definitions: dg.Definitions, tmp_path: Path
+) -> None:
+    step = step_of(definitions)
+
+    @dg.asset(deps=["b"])
+    def mine() -> int:
+        return 1
+
+    theirs = dg.Definitions(
+        assets=[mine], resources={"io_manager": dg.FilesystemIOManager(base_dir=str(tmp_path))}
+    )
+    merged = dg.Definitions.merge(definitions, theirs)
+    repository = merged.get_repository_def()
+    assert repository.assets_defs_by_key[dg.AssetKey("a")] is step
+    # It is told of the I/O manager that Dagster gives to each output all the same.
+    assert step.required_resource_keys == {"io_manager"}
+    job = repository.get_implicit_global_asset_job_def()
+    result = job.execute_in_process(asset_selection=[dg.AssetKey("mine")])
+    assert result.success
+    assert (tmp_path / "mine").exists()
+    # A job of the step alone has Dagster's own.
+    assert job_named(merged, "tiny").resource_defs.keys() == {"io_manager"}
