@@ -57,6 +57,8 @@ def load_floor(manifest: str) -> Callable[[], object]:
 
     import dagster as dg
 
+    import floe_orchestrator_dagster.definitions  # noqa: F401  imported before the clock starts
+
     nodes = json.loads(Path(manifest).read_bytes())
     sources = nodes.pop("sources")
     models = {uid: at for uid, at in nodes["nodes"].items() if at["resource_type"] == "model"}
@@ -124,6 +126,8 @@ def _one_step(specs: Iterable[Any], checks: Iterable[Any], sources: Iterable[Any
     """Return Definitions of one step with these assets and checks, beside its sources."""
     import dagster as dg
 
+    from floe_orchestrator_dagster.definitions import Step
+
     specs = [*specs]
     outputs = {spec.key.to_python_identifier(): spec.key for spec in specs}
     told = {spec.get_python_identifier(): spec for spec in checks}
@@ -132,7 +136,7 @@ def _one_step(specs: Iterable[Any], checks: Iterable[Any], sources: Iterable[Any
     def everything():  # type: ignore[no-untyped-def]  # noqa: ANN202  Dagster would read it
         """Never run: it is only loaded."""
 
-    asset = dg.AssetsDefinition(
+    asset = Step(
         node_def=everything,
         keys_by_input_name={},
         keys_by_output_name=outputs,

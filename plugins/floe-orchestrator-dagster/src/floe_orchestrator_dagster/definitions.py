@@ -57,14 +57,14 @@ if TYPE_CHECKING:
     from floe_core.plugins.orchestrator import TransformConfig
 
 
-class _Step(AssetsDefinition):
+class Step(AssetsDefinition):
     """A step that needs nothing else, and whose keys Dagster gathers once.
 
     Both members say what those of Dagster's own class say; a Dagster that asks for neither has
     just more to do.
     """
 
-    def with_resources(self, resource_defs: Mapping[str, Any]) -> "_Step":  # noqa: ARG002
+    def with_resources(self, resource_defs: Mapping[str, Any]) -> "Step":  # noqa: ARG002
         """Return this step: Dagster would check and copy all of it to hand it an I/O manager."""
         return self
 
@@ -323,7 +323,7 @@ def _step(
     def step(context: AssetExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
         yield from build(context, product, specs, config, listener, echo)
 
-    return _Step(
+    return Step(
         node_def=step,
         keys_by_input_name=inputs,
         keys_by_output_name=outputs,

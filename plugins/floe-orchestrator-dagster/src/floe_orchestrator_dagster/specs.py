@@ -141,15 +141,17 @@ class Specs:
         """Specs of dbt's tests by unique id, and of quality checks by `<unique id>#<name>`."""
         checks = {uid: self._check(uid, node) for uid, node in self.plan.checks.items()}
         for uid, node in self.plan.assets.items():
-            for check in node.quality_checks:
-                checks[quality_check_id(uid, check)] = AssetCheckSpec(
-                    name=dagster_name(check.name),
+            # Dagster 1.10 looks names of its own up where the first check is made, `check` among
+            # them: no variable may be called so here.
+            for asked in node.quality_checks:
+                checks[quality_check_id(uid, asked)] = AssetCheckSpec(
+                    name=dagster_name(asked.name),
                     asset=self.keys[uid],
-                    description=f"floe quality check {check.type} ({check.dimension})",
+                    description=f"floe quality check {asked.type} ({asked.dimension})",
                     # It runs when its model is built already: too late to stop what is below in
                     # the same dbt run.
                     blocking=False,
-                    metadata={"floe/quality_check": check.name, "floe/dimension": check.dimension},
+                    metadata={"floe/quality_check": asked.name, "floe/dimension": asked.dimension},
                 )
         return checks
 
