@@ -392,7 +392,9 @@ def _jobs(
         checks = [
             spec.key
             for uid, spec in specs.checks.items()
-            if _on(specs, uid) in chosen or (job == name and _on(specs, uid) in specs.plan.sources)
+            if len(groups) == 1  # of everything
+            or _on(specs, uid) in chosen
+            or (job == name and _on(specs, uid) in specs.plan.sources)
         ]
         jobs[job] = define_asset_job(
             job,
