@@ -123,7 +123,7 @@ def load_same(directory: str) -> Callable[[], object]:
 
 
 def _one_step(specs: Iterable[Any], checks: Iterable[Any], sources: Iterable[Any]) -> Any:
-    """Return Definitions of one step with these assets and checks, beside its sources."""
+    """Return Definitions of one step of ours with these assets and checks, beside its sources."""
     import dagster as dg
 
     from floe_orchestrator_dagster.definitions import Step

@@ -58,14 +58,17 @@ if TYPE_CHECKING:
 
 
 class Step(AssetsDefinition):
-    """A step that needs nothing else, and whose keys Dagster gathers once.
+    """A step that Dagster need not copy, and whose keys it gathers once.
 
-    Both members say what those of Dagster's own class say; a Dagster that asks for neither has
-    just more to do.
+    A Dagster that asks for neither of the two members has just more to do.
     """
 
     def with_resources(self, resource_defs: Mapping[str, Any]) -> "Step":  # noqa: ARG002
-        """Return this step: Dagster would check and copy all of it to hand it an I/O manager."""
+        """Return this step, which uses no resource.
+
+        Dagster would check and copy all of it to hand it an I/O manager, which its outputs ask for
+        by name and never call. A job brings its own.
+        """
         return self
 
     @cached_property

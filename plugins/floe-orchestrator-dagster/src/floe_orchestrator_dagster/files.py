@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from floe_orchestrator_dagster.errors import ProductError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
 MAX_YAML_BYTES = 64 * 2**20
 LOCK_TIMEOUT_SECONDS = 900
@@ -49,12 +49,11 @@ def read_text(path: Path, limit: int, remedy: str) -> str:
         ) from error
 
 
-def read_yaml(path: Path, remedy: str, *, only: Collection[str] | None = None) -> dict[str, Any]:
-    """Return the mapping in a YAML file, or these keys of it; errors end with `remedy`."""
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file; errors end with `remedy`."""
     text = read_text(path, MAX_YAML_BYTES, remedy)
     try:
-        # A tag may ask for anything: where there is one, all of the file is looked at.
-        content = _load_yaml(text, None if "!" in text else only)
+        content = _load_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
@@ -69,27 +68,14 @@ def read_yaml(path: Path, remedy: str, *, only: Collection[str] | None = None) -
     return content
 
 
-def _load_yaml(text: str, only: Collection[str] | None) -> Any:
+def _load_yaml(text: str) -> Any:
     # libyaml's loader is ten times as fast; it is in PyYAML's wheels, and not everywhere else.
     fast = getattr(yaml, "CSafeLoader", None)
     if fast is not None:
         with suppress(yaml.YAMLError):
-            return _constructed(fast(text), only)
+            return yaml.load(text, Loader=fast)  # noqa: S506  a safe loader
     # The other says better where the error is.
-    return _constructed(yaml.SafeLoader(text), only)
-
-
-def _constructed(loader: Any, only: Collection[str] | None) -> Any:
-    """Return what a safe loader reads; of a mapping no more than `only`, where that is given."""
-    try:
-        node = loader.get_single_node()
-        if only is not None and isinstance(node, yaml.MappingNode):
-            # A merge may bring what is wanted along.
-            wanted = (*only, "<<")
-            node.value = [(key, value) for key, value in node.value if key.value in wanted]
-        return None if node is None else loader.construct_document(node)
-    finally:
-        loader.dispose()
+    return yaml.safe_load(text)
 
 
 def writable_dir(preferred: Path) -> Path:

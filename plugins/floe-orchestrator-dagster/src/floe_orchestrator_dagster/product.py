@@ -548,11 +548,8 @@ def read_spec(*folders: Path) -> Mapping[str, Any]:
     """
     for folder in dict.fromkeys((folders[0], *folders[0].parents[:1], *folders[1:])):
         if (folder / "floe.yaml").is_file():
-            return read_yaml(
-                folder / "floe.yaml",
-                "Correct it and compile again.",
-                only=("schedule", "metadata"),
-            )
+            content = read_yaml(folder / "floe.yaml", "Correct it and compile again.")
+            return {key: content[key] for key in ("schedule", "metadata") if key in content}
     return {}
 
 

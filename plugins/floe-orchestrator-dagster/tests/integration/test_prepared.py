@@ -1,4 +1,4 @@
-"""A product whose manifests were prepared opens where its own files are read-only."""
+"""What is kept of a product is found again, by its content, also where its files are read-only."""
 
 from __future__ import annotations
 
@@ -31,3 +31,18 @@ def test_a_prepared_product_writes_nothing_beside_its_own_files(
     assert run_dir.is_relative_to(elsewhere)
     assert (run_dir / "partial_parse.msgpack").is_file()
     assert set(tiny.directory.rglob("*")) == before
+
+
+def test_a_plan_is_made_anew_where_its_nodes_have_other_fields(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
+    first = tiny.open()
+    again = tiny.open()
+    kept = tiny.directory / "target" / "floe" / "cache"
+    assert len([*kept.glob("ProductPlan-*")]) == 1
+    assert again.plan == first.plan
+    # Nodes are written by position: what an earlier release wrote would be read as something else.
+    monkeypatch.setattr(rooms, "LAYOUT", f"{rooms.LAYOUT} more")
+    assert tiny.open().plan == first.plan
+    assert len([*kept.glob("ProductPlan-*")]) == 2

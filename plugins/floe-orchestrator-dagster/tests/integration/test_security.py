@@ -100,7 +100,7 @@ def test_a_linked_runs_directory_is_not_cleared(tiny: TinyProject, tmp_path: Pat
     [
         "!!python/object/apply:os.system ['touch pwned']",
         "name: !!python/object/new:os.system ['touch pwned']",
-        "a: &a [x, x]\nb: &b [*a, *a]\nmetadata: {{ 7 * 7 }}\n",
+        "a: &a [x, x]\nb: &b [*a, *a]\nname: {{ 7 * 7 }}\n",
     ],
 )
 def test_yaml_runs_no_code(tiny: TinyProject, text: str) -> None:

@@ -63,5 +63,6 @@ def test_a_step_is_not_copied_for_resources_that_it_does_not_use(
     result = job.execute_in_process(asset_selection=[dg.AssetKey("mine")])
     assert result.success
     assert (tmp_path / "mine").exists()
-    # A job of the step alone has Dagster's own.
-    assert job_named(merged, "tiny").resource_defs.keys() == {"io_manager"}
+    # The product's own job has that of the code location, too.
+    own = job_named(merged, "tiny").resource_defs["io_manager"]
+    assert own is repository.get_top_level_resources()["io_manager"]

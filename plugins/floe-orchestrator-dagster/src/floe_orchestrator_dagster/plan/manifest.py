@@ -68,10 +68,10 @@ class DbtTestMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     kwargs: dict[str, Any] = {}
 
 
-class DbtFacts(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What a plan keeps of a dbt node, its fields in the order in which a plan is written.
+class DbtFacts(msgspec.Struct, frozen=True, array_like=True):
+    """What a plan keeps of a dbt node, written by the position of its fields.
 
-    What a data test has comes first: there are many of them, and the rest is left away.
+    What is kept of a data test comes first, up to `test_metadata`: there are many of them.
     """
 
     unique_id: str

@@ -55,7 +55,7 @@ class QualityCheck:
     dimension: str = ""
 
 
-class Node(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Node(msgspec.Struct, frozen=True, array_like=True):
     """One dbt node, placed.
 
     `parents` are dbt's own (ephemerals included); `after` are nodes that dbt knows nothing of but
@@ -130,8 +130,9 @@ class ProductPlan:
 
     @cached_property
     def sources(self) -> Mapping[str, Node]:
-        """Sources by unique id."""
-        return {uid: node for uid, node in self.nodes.items() if node.kind == "source"}
+        """Sources by unique id, in order of it."""
+        found = (uid for uid, node in self.nodes.items() if node.kind == "source")
+        return {uid: self.nodes[uid] for uid in sorted(found)}
 
     @cached_property
     def checks(self) -> Mapping[str, Node]:
