@@ -67,7 +67,7 @@ def remembered(folder: Path, kind: type[T], key: str, make: Callable[[], T]) -> 
 
 
 def _read(path: Path, kind: type[T]) -> T:
-    # Views: a plan of 10,000 models is 25 MB, not to be copied.
+    # Views: a plan of 10,000 models is 19 MB, not to be copied.
     content = memoryview(path.read_bytes())
     data = content[_DIGEST_BYTES:]
     if _digest(data) != content[:_DIGEST_BYTES]:
