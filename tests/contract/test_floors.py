@@ -17,7 +17,7 @@ FLOORS = (
     {"config"},
     {"plan", "deploy"},
     {"graph", "entry_point", "files", "dbt_process", "health"},
-    {"dbt", "profiles", "cache", "lineage"},
+    {"dbt", "profiles", "cache", "lineage", "surroundings"},
     {"product"},
     {"specs", "schedules", "sensors"},
     {"execution"},
