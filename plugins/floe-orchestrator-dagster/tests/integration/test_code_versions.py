@@ -7,16 +7,18 @@ parse it once a round. Within a round the families that change are different one
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dagster as dg
 import pytest
 import yaml
+from dagster_dbt import DagsterDbtTranslator
 
-from floe_orchestrator_dagster.product import Product, open_product
-from floe_orchestrator_dagster.specs import code_version
-from support import DBT_PROJECT, TinyProject
+from floe_orchestrator_dagster.product import Product, load_all_manifests, open_product
+from floe_orchestrator_dagster.specs import Specs, code_version
+from support import DBT_PROJECT, TinyProject, failure_of, materialized, run, tables
 
 PROJECT = {
     **DBT_PROJECT,
@@ -440,3 +442,43 @@ def test_a_checkout_elsewhere_has_the_same_versions(parsed: Versions, tmp_path: 
     (elsewhere / "models" / "moved").mkdir()
     (elsewhere / "models" / "plain.sql").rename(elsewhere / "models" / "moved" / "plain.sql")
     assert versions(open_product(elsewhere, progress=lambda _: None)) == parsed.before
+
+
+def test_from_failure_builds_again_what_a_changed_macro_decides(
+    tiny: TinyProject, instance: dg.DagsterInstance
+) -> None:
+    tiny.write(
+        {
+            "macros/m.sql": "{% macro number() %}1{% endmacro %}",
+            "a": "{{ config(materialized='table') }} select {{ number() }} as id",
+            "b": "{{ config(materialized='table') }} select nope from {{ ref('a') }}",
+            "c": "{{ config(materialized='table') }} select 3 as id",
+        }
+    )
+    failed = run(tiny.compile([]).open(), instance)
+    assert sorted(materialized(failed)) == ["a", "c"]
+    tiny.write(
+        {
+            "macros/m.sql": "{% macro number() %}2{% endmacro %}",
+            "b": "{{ config(materialized='table') }} select id from {{ ref('a') }}",
+        }
+    )
+    tags = {"dagster/parent_run_id": failed.run_id, "dagster/is_resume_retry": "true"}
+    healed = run(tiny.open(), instance, tags=tags)
+    assert healed.success, failure_of(healed)
+    assert materialized(healed) == ["a", "b"]
+    assert tables(tiny.database)["main.b"] == [(2,)]
+
+
+def test_a_translators_own_code_versions_are_left(tiny: TinyProject) -> None:
+    class Own(DagsterDbtTranslator):
+        def get_code_version(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+            return "mine" if dbt_resource_props["name"] == "a" else "theirs"
+
+    product = tiny.write({"a": "select 1 as id"}).compile([]).open()
+    manifests = dict(load_all_manifests(product))
+    [(uid, node)] = product.plan.assets.items()
+    own = Specs(product.plan, translator=Own(), manifests=manifests)
+    assert own.assets[uid].code_version == own.code_version(uid) == "mine"
+    stock = Specs(product.plan, translator=DagsterDbtTranslator(), manifests=manifests)
+    assert stock.assets[uid].code_version == stock.code_version(uid) == code_version(node)

@@ -153,7 +153,7 @@ def _environment() -> Environment:
 
         def parse(self, parser: Parser) -> nodes.Node:
             tag = next(parser.stream)
-            block = nodes.Macro(lineno=tag.lineno, name=tag.value, args=[], defaults=[], body=[])
+            block = nodes.Macro(tag.value, [], [], [], lineno=tag.lineno)
             parser.parse_assign_target(name_only=True)
             if parser.stream.current.type == "lparen":
                 parser.parse_signature(block)
