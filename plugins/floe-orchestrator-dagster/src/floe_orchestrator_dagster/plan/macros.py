@@ -18,7 +18,6 @@ from floe_orchestrator_dagster.plan.jinja import (
     reads_of,
     reads_of_python,
 )
-from floe_orchestrator_dagster.plan.manifest import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,12 +52,8 @@ class Macros:
             return NO_READS
         if is_python(node):
             return reads_of_python(code)
-        return self.reads_of_text(code, node.depends_on.macros)
-
-    def reads_of_text(self, text: str, listed: msgspec.Raw = NOTHING) -> TextReads:
-        """Return what a Jinja text reads; `listed` are the macros that dbt knows it calls."""
-        if may_read(text) or may_call(text, self._named, listed):
-            return reads_of(text)
+        if may_read(code) or may_call(code, self._named, node.depends_on.macros):
+            return reads_of(code)
         return NO_READS
 
     def used_by(self, node: DbtNode, called: frozenset[str]) -> frozenset[str]:

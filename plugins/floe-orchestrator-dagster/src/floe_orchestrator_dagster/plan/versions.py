@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping  # noqa: TC003  types of a datacla
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import blake2b
-from itertools import chain
 from operator import or_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +26,7 @@ from msgspec.structs import replace
 from floe_orchestrator_dagster.plan.jinja import EVERY, NO_READS, may_read, reads_of
 from floe_orchestrator_dagster.plan.macros import Macros, is_python
 from floe_orchestrator_dagster.plan.manifest import DbtNode  # noqa: TC001  likewise
-from floe_orchestrator_dagster.plan.model import ASSET_KINDS, Reads
+from floe_orchestrator_dagster.plan.model import ASSET_KINDS, INLINED_KINDS, Reads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,8 +77,10 @@ def with_versions(
     surroundings: Surroundings,
 ) -> dict[str, Node]:
     """Return placed nodes, each asset with its code version."""
+    inlined = [uid for uid, node in nodes.items() if node.kind in INLINED_KINDS]
     targets = {
-        target: _Target(target, manifest, surroundings) for target, manifest in manifests.items()
+        target: _Target(target, manifest, inlined, surroundings)
+        for target, manifest in manifests.items()
     }
     versioned = dict(nodes)
     for uid, node in nodes.items():
@@ -129,7 +130,13 @@ class _Config(NamedTuple):
 class _Target:
     """The versions of one target's nodes; what nodes share is read once."""
 
-    def __init__(self, target: str, manifest: DbtManifest, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        target: str,
+        manifest: DbtManifest,
+        inlined: Iterable[str],
+        surroundings: Surroundings,
+    ) -> None:
         self.manifest = manifest
         self._built_by = [manifest.metadata.adapter_type, target]
         self._sources = manifest.sources
@@ -137,8 +144,9 @@ class _Target:
         self._macros = Macros(manifest)
         self._inlined_nodes = {
             uid: node
-            for uid, node in chain(manifest.nodes.items(), manifest.functions.items())
-            if node.config.materialized == "ephemeral" or node.resource_type == "function"
+            for uid in inlined
+            if (node := manifest.functions.get(uid) or manifest.nodes.get(uid))
+            and (node.resource_type == "function" or node.config.materialized == "ephemeral")
         }
         self._configs: dict[bytes, _Config] = {}
         self._digests: dict[frozenset[str], tuple[str, TextReads]] = {}
@@ -252,7 +260,7 @@ class _Target:
         return _Config(
             counted=_digest({key: config[key] for key in config if key not in LEFT_OUT}),
             meta=_canonical([_without_dagster(config.get("meta") or {}), config.get("tags")]),
-            reads=reduce(or_, map(self._macros.reads_of_text, hooks), NO_READS),
+            reads=reduce(or_, (reads_of(hook) for hook in hooks if "{" in hook), NO_READS),
             event_time=config.get("event_time"),
             persisted=persisted if isinstance(persisted, dict) else {},
             is_microbatch=config.get("incremental_strategy") == "microbatch",
