@@ -17,7 +17,7 @@ FLOORS = (
     {"config"},
     {"plan", "deploy"},
     {"graph", "entry_point", "files", "health"},
-    {"dbt", "profiles", "cache"},
+    {"dbt", "profiles", "cache", "surroundings"},
     {"lineage"},
     {"product"},
     {"specs", "schedules", "sensors"},

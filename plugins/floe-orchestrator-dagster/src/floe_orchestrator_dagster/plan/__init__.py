@@ -19,6 +19,7 @@ from floe_orchestrator_dagster.plan.model import (
 )
 from floe_orchestrator_dagster.plan.names import asset_path, dagster_name
 from floe_orchestrator_dagster.plan.preflight import preflight
+from floe_orchestrator_dagster.plan.versions import Surroundings, version_of
 from floe_orchestrator_dagster.plan.waves import Wave, blocked_by_check, downstream, waves
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Node",
     "ProductPlan",
     "QualityCheck",
+    "Surroundings",
     "Transform",
     "Wave",
     "asset_path",
@@ -43,5 +45,6 @@ __all__ = [
     "preflight",
     "resolve_computes",
     "unknown_dependencies",
+    "version_of",
     "waves",
 ]
