@@ -226,6 +226,24 @@ def test_without_a_backend_there_is_no_thread_and_no_file(
     assert not (tiny.directory / "target" / "floe" / "lineage").exists()
 
 
+@pytest.mark.parametrize("off", [{"lineage": False}, {"lineage_transport": "noop"}])
+def test_lineage_that_is_switched_off_leaves_no_event_no_file_and_no_sensor(
+    tiny: TinyProject,
+    recorded: tuple[Recorded, Backend],
+    instance: dg.DagsterInstance,
+    off: dict[str, Any],
+) -> None:
+    events, backend = recorded
+    product = tiny.write({"a": "select 1 as id"}).compile([]).open()
+    artifacts = dict(product.compiled.artifacts)
+    artifacts["observability"] = {**artifacts["observability"], **off}
+    product = replace(product, compiled=replace(product.compiled, artifacts=artifacts))
+    assert build(product, backend, instance).success
+    assert events == []
+    assert not (tiny.directory / "target" / "floe" / "lineage").exists()
+    assert not build_definitions(replace(product, lineage_backend=backend)).sensors
+
+
 def test_a_backend_that_is_not_installed_is_said_and_required_lineage_fails_the_run(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:

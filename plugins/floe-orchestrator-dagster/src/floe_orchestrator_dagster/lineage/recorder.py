@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+from floe_orchestrator_dagster.lineage.backend import lineage_destination
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery
 from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun, zoned
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GIT_TIMEOUT_SECONDS = 5.0
-DEFAULT_NAMESPACE = "floe"
 # git@github.com:org/repo.git is ssh's way to write ssh://git@github.com/org/repo.git.
 _SCP_LIKE = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/]+):(?P<path>(?!//).+)")
 
@@ -42,7 +41,7 @@ def open_lineage(
     *,
     required: bool,
 ) -> tuple[Delivery, str] | None:
-    """Return the delivery to a product's backend and its job namespace; None without a backend.
+    """Return the delivery of a product's lineage and its job namespace; None if it sends none.
 
     `backend` is one that was given in code; else the artifacts name it.
 
@@ -50,35 +49,16 @@ def open_lineage(
         LineageError: lineage is required, and the backend or the spool cannot be used.
     """
     try:
-        backend = backend or backend_of(artifacts)
-        transport = transport_of(backend)
+        destination = lineage_destination(artifacts, backend)
     except LineageError as error:
         if required:
             raise
         logger.warning("%s The run goes on without lineage.", error)
         return None
-    if backend is None or transport is None:
+    if destination is None:
         return None
-    delivery = open_delivery(transport, directory, required=required)
-    return delivery, namespace_of(backend)
-
-
-def namespace_of(backend: LineageBackendPlugin) -> str:
-    """Return the namespace of jobs by the backend's own strategy; "floe" where it has none."""
-    from floe_core.lineage import NamespaceResolver
-
-    try:
-        strategy = NamespaceResolver(**backend.get_namespace_strategy())
-        return strategy.resolve_job_namespace() or DEFAULT_NAMESPACE
-    except (TypeError, ValueError) as error:
-        logger.warning(
-            "Lineage backend '%s' names jobs by a strategy that floe-core does not know (%s): "
-            "namespace '%s' is used.",
-            backend.name,
-            error,
-            DEFAULT_NAMESPACE,
-        )
-        return DEFAULT_NAMESPACE
+    delivery = open_delivery(destination.transport, directory, required=required)
+    return delivery, destination.namespace
 
 
 class Recorder:
