@@ -31,7 +31,7 @@ CONDITIONAL = "CONDITIONAL"
 STRENGTH = {IDENTITY: 0, TRANSFORMATION: 1, AGGREGATION: 2}
 """The direct kinds, weakest first: a path is named after its strongest step."""
 
-MAX_WORK = 300_000
+MAX_WORK = 2_000_000
 """Sources copied while one query is walked; a query that doubles its columns stops here."""
 
 Use = tuple[str, str, str, bool]
