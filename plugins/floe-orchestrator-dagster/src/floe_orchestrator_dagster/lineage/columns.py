@@ -332,7 +332,10 @@ def _tables(
 
 @lru_cache(maxsize=4096)
 def _parts(relation: str, dialect: str) -> tuple[str, ...]:
-    """Return the parts of a relation name as the database keeps them."""
+    """Return the parts of a relation name as the database keeps them.
+
+    What dbt writes in place of a name, such as `read_csv('a.csv')`, is one part: its SQL.
+    """
     from sqlglot import exp
     from sqlglot.dialects.dialect import Dialect
     from sqlglot.errors import SqlglotError
@@ -343,6 +346,8 @@ def _parts(relation: str, dialect: str) -> tuple[str, ...]:
         table = exp.to_table(relation, dialect=dialect)
     except SqlglotError:
         return (relation,)
+    if not isinstance(table.this, exp.Identifier):
+        return (table.this.sql(dialect),)
     walker = Walker(Dialect.get_or_raise(dialect), {})
     return tuple(walker.name(part) for part in table.parts)
 

@@ -581,6 +581,20 @@ def _location(uri: str) -> tuple[str, str]:
     return f"{scheme}://{authority}", f"/{path}" if scheme == "hdfs" else path
 
 
+def file_name(path: str, root: str) -> DatasetName:
+    """Return the name of a file, a folder or a pattern of them; a relative one is below `root`."""
+    scheme, separator, rest = path.partition("://")
+    if not separator:
+        local = path[5:] if path.lower().startswith("file:") else path
+        return DatasetName("file", posixpath.normpath(posixpath.join(root, local)))
+    authority, slash, key = rest.partition("?")[0].partition("/")
+    # Of `user:password@host` the host is left; `container@account` has no password.
+    if ":" in authority.rpartition("@")[0]:
+        authority = authority.rpartition("@")[2]
+    scheme = "gs" if scheme.lower() == "gcs" else scheme
+    return DatasetName(*_location(f"{scheme}://{authority}{slash}{key}"))
+
+
 def _others(named: DatasetName, *symlinks: Symlink) -> tuple[Symlink, ...]:
     """Return the other names once each, without the name itself."""
     return tuple(dict.fromkeys(link for link in symlinks if link != named.as_symlink()))
