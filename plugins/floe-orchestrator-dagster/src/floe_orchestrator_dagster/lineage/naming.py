@@ -63,6 +63,11 @@ class DatasetName:
     symlinks: tuple[Symlink, ...] = ()
     catalog: Catalog | None = field(default=None, compare=False)
 
+    @property
+    def uri(self) -> str:
+        """The namespace as a URI; that of local files, and some others, is a bare word."""
+        return self.namespace if ":" in self.namespace else f"{self.namespace}:///"
+
     def as_symlink(self) -> Symlink:
         """Return this as another dataset's other name."""
         return Symlink(self.namespace, self.name)

@@ -5,6 +5,7 @@ With `lineage: required` an event that cannot be made durable fails the step ins
 
 from __future__ import annotations
 
+import glob
 import logging
 import re
 import subprocess
@@ -12,10 +13,13 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from floe_orchestrator_dagster.errors import LineageError
+import msgspec
+
+from floe_orchestrator_dagster.dbt.events import Connected, NodeFinished, NodeStarted, Started
+from floe_orchestrator_dagster.errors import LineageError, known
 from floe_orchestrator_dagster.lineage.backend import lineage_destination
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery
-from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun, zoned
+from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
     from floe_core.plugins.lineage import LineageBackendPlugin
 
+    from floe_orchestrator_dagster.dbt.events import Event as DbtEvent
+    from floe_orchestrator_dagster.dbt.scrub import Scrubber
     from floe_orchestrator_dagster.lineage.delivery import Delivery
     from floe_orchestrator_dagster.lineage.events import Event
     from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
@@ -64,13 +70,22 @@ def open_lineage(
 class Recorder:
     """The lineage of one running step."""
 
-    def __init__(self, step: StepRun, plan: ProductPlan, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        step: StepRun,
+        plan: ProductPlan,
+        delivery: Delivery,
+        log: logging.Logger = logger,
+    ) -> None:
+        """Begin; `log` takes what people should know of this run's lineage."""
         self._lineage = StepLineage(step, plan)
         self._plan = plan
         self._delivery = delivery
+        self._log = log
         self._step = step
         self._warned = False
         self._over = False
+        self._held: list[tuple[NodeFinished, Path, Scrubber]] = []
         self._next: tuple[Compute, int, int, int] | None = None
 
     def started(self) -> None:
@@ -82,40 +97,55 @@ class Recorder:
         """Note that a dbt run of `nodes` nodes is about to be started."""
         self._next = (compute, number, waves, nodes)
 
-    def heard(self, message: Mapping[str, Any], attempt: int, run_dir: Path) -> None:
-        """Take one of dbt's events; what dbt compiled lies below `run_dir`."""
+    def heard(self, event: DbtEvent, run_dir: Path, scrubber: Scrubber) -> None:
+        """Take one of dbt's events; what dbt compiled, secrets and all, lies below `run_dir`."""
         with self._harmless():
-            info = message["info"]
-            if self._next is not None and info.get("invocation_id"):
+            if isinstance(event, Started) and self._next is not None:
                 compute, wave, waves, nodes = self._next
                 self._next = None
                 self._send(
                     self._lineage.invocation_started(
-                        info["invocation_id"],
-                        zoned(info.get("ts")) or now(),
+                        event.invocation_id,
+                        event.at or now(),
                         compute,
                         wave=wave,
                         waves=waves,
                         nodes=nodes,
-                        dbt_version=str(message["data"].get("version") or "").lstrip("="),
+                        dbt_version=event.dbt_version,
                     )
                 )
-            if "floe_output" in message:
-                self._lineage.connected(message["floe_output"])
-            if info["name"] == "NodeStart":
-                node = message["data"]["node_info"]
-                at = zoned(node.get("node_started_at")) or zoned(info.get("ts")) or now()
-                self._send(self._lineage.node_started(node["unique_id"], at, attempt))
-            elif info["name"] == "NodeFinished":
-                uid = message["data"]["node_info"]["unique_id"]
-                sql = compiled_sql(run_dir, self._plan.nodes.get(uid))
-                self._send(self._lineage.node_finished(message, attempt, sql))
+            elif isinstance(event, Connected):
+                self._lineage.connected(event.output)
+            elif isinstance(event, NodeStarted):
+                at = event.at or now()
+                self._send(self._lineage.node_started(event.unique_id, at, event.attempt))
+            elif isinstance(event, NodeFinished):
+                node = self._plan.nodes.get(event.unique_id)
+                if node is not None and node.kind == "snapshot":
+                    self._held.append((event, run_dir, scrubber))
+                    return
+                sql = compiled_sql(run_dir, node)
+                sql = sql if sql is None else scrubber.text(sql)
+                self._send(self._lineage.node_finished(event, sql))
 
     def wave_ended(self, *, success: bool, message: str = "") -> None:
         """Note that dbt has ended."""
         self._next = None
+        self._release()
         with self._harmless():
             self._send(self._lineage.invocation_ended(now(), success=success, message=message))
+
+    def _release(self) -> None:
+        """Send the ends of snapshots: only the results that dbt writes last have their SQL."""
+        held, self._held = self._held, []
+        sql: dict[Path, dict[str, str]] = {}
+        for event, run_dir, scrubber in held:
+            with self._harmless():
+                if run_dir not in sql:
+                    sql[run_dir] = compiled_in_results(run_dir)
+                compiled = sql[run_dir].get(event.unique_id)
+                said = compiled if compiled is None else scrubber.text(compiled)
+                self._send(self._lineage.node_finished(event, said))
 
     def environment(self) -> dict[str, str]:
         """Return what tells a process below dbt, such as a Spark listener, whose child it is."""
@@ -123,24 +153,27 @@ class Recorder:
             "OPENLINEAGE_PARENT_ID": f"{self._step.namespace}/{self._step.job}/{self._step.run_id}"
         }
 
-    def ended(self, skipped: Iterable[str], message: str = "") -> None:
-        """Note that the step has ended, well or with `message`, and what it never came to.
+    def ended(self, skipped: Mapping[str, str], message: str = "") -> None:
+        """Note that the step has ended, well or with `message`.
 
-        Only the first ending counts.
+        `skipped` says by unique id what it never came to, and why. Only the first ending counts.
         """
         if self._over:
             return
         self._over = True
+        self._release()
         with self._harmless():
             at = now()
-            self._send(self._lineage.skipped(skipped, at))
+            self._send(self._lineage.skipped(skipped, at, skipped))
             self._send(self._lineage.finish(at, message))
+            self._tell_what_is_missing()
 
     def aborted(self, reason: str) -> None:
         """Note that the step was cancelled in the middle."""
         if self._over:
             return
         self._over = True
+        self._release()
         with self._harmless():
             self._send(self._lineage.abort(now(), reason))
 
@@ -151,6 +184,13 @@ class Recorder:
             report = self._delivery.finish()
             logger.debug("lineage: %s", report)
         return report
+
+    def _tell_what_is_missing(self) -> None:
+        """Say once which models have no column lineage, which their tables do not show."""
+        missing = self._lineage.without_columns
+        if missing:
+            said = (f"{self._plan.nodes[uid].name} ({why})" for uid, why in missing.items())
+            self._log.warning("Column lineage is missing for %s.", known(said))
 
     def _send(self, events: Iterable[Event]) -> None:
         self._delivery.send_all([*events])
@@ -163,7 +203,7 @@ class Recorder:
             raise
         except Exception:  # lineage never harms the job
             if not self._warned:
-                logger.warning("Lineage of this run is incomplete", exc_info=True)
+                self._log.warning("Lineage of this run is incomplete", exc_info=True)
             self._warned = True
 
 
@@ -173,21 +213,39 @@ def now() -> str:
 
 
 def compiled_sql(run_dir: Path, node: Node | None) -> str | None:
-    """Return the SQL that dbt has compiled for a node; None for what is no SQL."""
+    """Return the SQL that dbt has compiled for a model, of a microbatch model its last batch's.
+
+    None for what is no SQL, and for what dbt writes no file of.
+    """
     dbt = node.dbt if node else None
-    if node is None or dbt is None or node.kind not in {"model", "snapshot"}:
+    if node is None or dbt is None or node.kind != "model":
         return None
-    if not dbt.original_file_path.endswith(".sql"):
+    path = run_dir / "compiled" / dbt.package_name / dbt.original_file_path
+    if path.suffix != ".sql":
         return None
-    folder = run_dir / "compiled" / dbt.package_name
-    # dbt puts what is defined inside a file, such as a snapshot, in a folder of that name.
-    for path in (
-        folder / dbt.original_file_path,
-        folder / dbt.original_file_path / f"{dbt.name}.sql",
-    ):
-        if path.is_file():
-            return path.read_text(errors="replace")
-    return None
+    if not path.is_file():
+        batches = path.with_suffix("").glob(f"{glob.escape(path.stem)}_*.sql")
+        path = max(batches, default=path)
+    return path.read_text(errors="replace") if path.is_file() else None
+
+
+def compiled_in_results(run_dir: Path) -> dict[str, str]:
+    """Return the SQL that dbt's run_results.json has, by unique id; {} where there is no file."""
+    try:
+        content = (run_dir / "run_results.json").read_bytes()
+    except FileNotFoundError:  # dbt was killed
+        return {}
+    found = msgspec.json.decode(content, type=_Results)
+    return {item.unique_id: item.compiled_code for item in found.results if item.compiled_code}
+
+
+class _Result(msgspec.Struct):
+    unique_id: str
+    compiled_code: str | None = None
+
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
 
 
 def source_code(project_dir: Path) -> SourceCode | None:
