@@ -272,11 +272,15 @@ class StepLineage:
 
     # a node
 
-    def node_started(self, uid: str, at: str, attempt: int) -> Iterator[Event]:
-        """Yield the start of a node."""
+    def node_started(
+        self, uid: str, at: str, attempt: int, relation: Relation | None = None
+    ) -> Iterator[Event]:
+        """Yield the start of a node; `relation` is what dbt calls it in this run."""
         node = self._plan.nodes.get(uid)
         if node is None:
             return
+        if relation is not None:
+            self._relations[uid] = relation
         event = self._node_event("START", at, node, attempt)
         self._open[uid] = event
         yield event
@@ -288,15 +292,14 @@ class StepLineage:
         if node is None:
             return
         observed = result.observed
-        if result.relation is not None:
-            self._relations[uid] = result.relation
         self._seen.update({name: list(found) for name, found in observed.inputs.items()})
+        if uid not in self._open:
+            # dbt says nothing of a node before it skips it.
+            started_at = result.started_at or at
+            yield from self.node_started(uid, started_at, result.attempt, result.relation)
         relation = self._relation(node)
         if observed.columns and relation:
             self._seen[relation] = list(observed.columns)
-        if uid not in self._open:
-            # dbt says nothing of a node before it skips it.
-            yield from self.node_started(uid, result.started_at or at, result.attempt)
         opened = self._open.pop(uid)
         self._ended.add(uid)
         ending = ENDINGS.get(result.status, "FAIL")
@@ -521,6 +524,8 @@ class StepLineage:
         ]
         if exposures:
             found["dbt_exposures"] = dbt_facet("dbt-exposures-dataset-facet", exposures=exposures)
+        if not compiled and result.status == "success" and _is_sql(node):
+            self.without_columns[node.unique_id] = "dbt left no compiled SQL of it"
         lineage = self._column_lineage(node, compiled, compute)
         if lineage is not None:
             found["columnLineage"] = lineage
@@ -533,18 +538,8 @@ class StepLineage:
 
     def _column_lineage(self, node: Node, compiled: str | None, compute: Compute) -> Facet | None:
         if not compiled:
-            if node.kind in {"model", "snapshot"} and not _is_python(node):
-                self.without_columns[node.unique_id] = "dbt left no compiled SQL of it"
             return None
-        known: dict[str, dict[str, str]] = {}
-        names: dict[str, tuple[str, str]] = {}
-        own = [node.unique_id] if node.materialized == "incremental" else []
-        for uid in (*self._plan.folded_parents.get(node.unique_id, ()), *own):
-            parent = self._plan.nodes[uid]
-            relation, name = self._relation(parent), self._name(parent, compute)
-            if relation and name:
-                names[relation] = (name.namespace, name.name)
-                known[relation] = {column: kind or "" for column, kind in self._columns(parent)}
+        names, known = self._read_by(node, compute)
         found, why = explained_lineage(compiled, compute.adapter, known)
         if found is None:
             self.without_columns[node.unique_id] = why
@@ -577,6 +572,21 @@ class StepLineage:
             fields={name: {"inputFields": read} for name, read in columns.items() if read},
             dataset=said(found.dataset) or None,
         )
+
+    def _read_by(
+        self, node: Node, compute: Compute
+    ) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, str]]]:
+        """Return namespace and name, and the columns, of each relation that a node's SQL reads."""
+        names: dict[str, tuple[str, str]] = {}
+        columns: dict[str, dict[str, str]] = {}
+        own = [node.unique_id] if node.materialized == "incremental" else []
+        for uid in (*self._plan.folded_parents.get(node.unique_id, ()), *own):
+            parent = self._plan.nodes[uid]
+            relation, name = self._relation(parent), self._name(parent, compute)
+            if relation and name:
+                names[relation] = (name.namespace, name.name)
+                columns[relation] = {name: kind or "" for name, kind in self._columns(parent)}
+        return names, columns
 
     # tests
 
@@ -714,8 +724,9 @@ def _of_snapshot(query: ColumnLineage, config: DbtConfig) -> ColumnLineage:
     )
 
 
-def _is_python(node: Node) -> bool:
-    return node.dbt is not None and node.dbt.original_file_path.endswith(".py")
+def _is_sql(node: Node) -> bool:
+    python = node.dbt is not None and node.dbt.original_file_path.endswith(".py")
+    return node.kind in {"model", "snapshot"} and not python
 
 
 def _transformation(source: Any) -> dict[str, Any]:

@@ -118,7 +118,9 @@ class Recorder:
                 self._lineage.connected(event.output)
             elif isinstance(event, NodeStarted):
                 at = event.at or now()
-                self._send(self._lineage.node_started(event.unique_id, at, event.attempt))
+                self._send(
+                    self._lineage.node_started(event.unique_id, at, event.attempt, event.relation)
+                )
             elif isinstance(event, NodeFinished):
                 node = self._plan.nodes.get(event.unique_id)
                 if node is not None and node.kind == "snapshot":
@@ -201,7 +203,7 @@ class Recorder:
             yield
         except LineageError:
             raise
-        except Exception:  # lineage never harms the job
+        except Exception:  # noqa: BLE001  lineage never harms the job
             if not self._warned:
                 self._log.warning("Lineage of this run is incomplete", exc_info=True)
             self._warned = True
