@@ -323,6 +323,15 @@ def test_columns_of_an_external_source_are_read_through_its_expression() -> None
     } == {"person": [("/shop/people.csv", "id")], "name": [("/shop/people.csv", "name")]}
 
 
+def test_a_function_has_runs_and_no_datasets() -> None:
+    planned = plan("f > a", kinds={"f": "function"})
+    events = told(planned, finished("f", kind="function"), finished("a"))
+    assert problems(events) == []
+    runs = [event for event in events if event["job"]["name"] == "shop.function.shop.f"]
+    assert [event["eventType"] for event in runs] == ["START", "COMPLETE"]
+    assert not any(event["inputs"] or event["outputs"] for event in runs)
+
+
 def test_a_model_without_column_lineage_is_kept_with_the_reason() -> None:
     planned = plan("a, b, c, d")
     lineage = StepLineage(step(), planned)
