@@ -125,7 +125,8 @@ def _recording(
         yield None
         return
     delivery, namespace = opened
-    recorder = Recorder(_step_run(context, product, launch, namespace), product.plan, delivery)
+    facts = _step_run(context, product, launch, namespace)
+    recorder = Recorder(facts, product.plan, delivery, context.log)
     try:
         recorder.started()
         yield recorder
