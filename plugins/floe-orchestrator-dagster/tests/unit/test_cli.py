@@ -77,7 +77,7 @@ def test_wrong_usage_exits_with_2(words: list[str]) -> None:
 
 def test_vars_that_are_no_mapping_are_named() -> None:
     said = cli_runner().invoke(main, ["run", ".", "--vars", "[1]"]).stderr
-    assert "'[1]' is no mapping. Write '{name: value}'." in said
+    assert "'[1]' is not a mapping. Write '{name: value}'." in said
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

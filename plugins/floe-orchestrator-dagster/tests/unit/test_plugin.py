@@ -82,9 +82,9 @@ def test_helm_values_follow_the_configured_size(plugin: DagsterOrchestratorPlugi
         ("0 0 31 4 *", "UTC", "cron '0 0 31 4 *' never comes"),
         ("*/70 * * * *", "UTC", "steps by 70 in a field of 60 values"),
         ("R R * * *", "UTC", "asks for random times (R)"),
-        ("0 6 * * *", "Europe/Wien", "'Europe/Wien' is no IANA time zone."),
+        ("0 6 * * *", "Europe/Wien", "'Europe/Wien' is not an IANA time zone."),
         ("0 6 * * *", "Europe/Viena", "Did you mean 'Europe/Vienna'?"),
-        ("0 6 * * *", "", "'' is no IANA time zone."),
+        ("0 6 * * *", "", "'' is not an IANA time zone."),
     ],
 )
 def test_a_schedule_that_dagster_cannot_run_is_refused(

@@ -3,7 +3,7 @@
 # rich, Dagster and floe-core are imported inside functions: `floe-dagster --help` is to be quick.
 from __future__ import annotations
 
-import json
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
@@ -20,11 +20,12 @@ from floe_orchestrator_dagster.cli.exits import (
     PROBLEMS_FOUND,
     PRODUCT_WRONG,
 )
+from floe_orchestrator_dagster.cli.output import asks_for_json, failure, one_document, respond
 from floe_orchestrator_dagster.deploy.sizes import SIZES
 from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DIRECTORY = click.argument(
     "directory",
@@ -39,11 +40,62 @@ OPTIONAL_DIRECTORY = click.argument(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
 FILE = click.Path(dir_okay=False, path_type=Path)
+STOPPED = "Interrupted: dbt was stopped."
 CHARTS = ("floe-dagster", "dagster")
 JSON = click.option("as_json", "--json", is_flag=True, help="Print one JSON document on stdout.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The commands, of which each that is asked for a document answers with one."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's own signature
+        **extra: Any,
+    ) -> Any:
+        """Run one command and leave with its exit code."""
+        words = [*(sys.argv[1:] if args is None else args)]
+        with _terminable():
+            if not asks_for_json(words):
+                return super().main(words, prog_name, complete_var, standalone_mode, **extra)
+            with one_document(ends_process=standalone_mode) as found:
+                try:
+                    code = super().main(
+                        words, prog_name, complete_var, standalone_mode=False, obj=found, **extra
+                    )
+                except click.ClickException as error:
+                    error.show()
+                    found.content = failure(error.format_message())
+                    code = error.exit_code
+                except (click.Abort, KeyboardInterrupt):
+                    found.content = found.content or failure("Interrupted.")
+                    code = INTERRUPTED
+                except Exception as error:
+                    found.content = failure(f"{type(error).__name__}: {error}")
+                    raise
+                sys.exit(code)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, by which a container is stopped, as the interrupt that Ctrl-C is."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="floe-orchestrator-dagster", prog_name="floe-dagster")
 def main() -> None:
     """Check, prepare and run a floe data product on Dagster and dbt.
@@ -98,7 +150,7 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
             errors.print(f"warning: {line}", style="yellow")
         made = {target: str(path) for target, path in product.manifest_paths.items()}
         if as_json:
-            click.echo(json.dumps({"product": product.plan.name, "manifests": made}, indent=2))
+            respond({"product": product.plan.name, "manifests": made})
             return
         for target, path in made.items():
             click.echo(f"target {target}: {path}")
@@ -302,7 +354,7 @@ def _mapping(text: str | None) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict):
         raise click.BadParameter(
-            f"{text!r} is no mapping. Write '{{name: value}}'.", param_hint="--vars"
+            f"{text!r} is not a mapping. Write '{{name: value}}'.", param_hint="--vars"
         )
     return {str(key): item for key, item in value.items()}
 
@@ -314,18 +366,11 @@ def _reporting(*, as_json: bool, product_wrong: int = PRODUCT_WRONG) -> Iterator
         yield
     except FloeDagsterError as error:
         if as_json:
-            problems = error.problems if isinstance(error, PlanError) else ()
-            document = {
-                "success": False,
-                "error": str(error),
-                "problems": [
-                    {"path": problem.path, "found": problem.found, "fix": problem.fix}
-                    for problem in problems
-                ],
-            }
-            click.echo(json.dumps(document, indent=2))
+            respond(failure(str(error), error.problems if isinstance(error, PlanError) else ()))
         click.echo(str(error), err=True)
         sys.exit(DBT_UNUSABLE if isinstance(error, DbtError) else product_wrong)
     except KeyboardInterrupt:
-        click.echo("Interrupted: dbt was stopped.", err=True)
+        if as_json:
+            respond(failure(STOPPED))
+        click.echo(STOPPED, err=True)
         sys.exit(INTERRUPTED)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
@@ -31,7 +31,7 @@ def status(directory: Path, *, as_json: bool) -> None:
     _, _, spool = _opened(directory)
     found = spool_status(spool)
     if as_json:
-        click.echo(json.dumps({"directory": str(spool), **asdict(found)}, indent=2))
+        respond({"directory": str(spool), **asdict(found)})
         return
     age = f", the oldest for {_span(found.oldest)}" if found.oldest is not None else ""
     click.echo(f"spool     {spool}")
@@ -57,7 +57,10 @@ def send(directory: Path, seconds: float, *, as_json: bool) -> bool:
             "backend. Add plugins.lineage_backend to manifest.yaml and compile again."
         )
     report = replay(transport, spool, seconds)
-    click.echo(json.dumps(asdict(report), indent=2) if as_json else _sentence(report, seconds))
+    if as_json:
+        respond(asdict(report))
+    else:
+        click.echo(_sentence(report, seconds))
     return not report.waiting
 
 
