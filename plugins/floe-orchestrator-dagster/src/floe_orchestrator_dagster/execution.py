@@ -129,6 +129,8 @@ class NodeFinished:
     finished_at: str = ""
     attempt: int = 1
     invocation_id: str = ""
+    name: str = ""
+    kind: str = ""
 
 
 Progress = NodeStarted | NodeFinished

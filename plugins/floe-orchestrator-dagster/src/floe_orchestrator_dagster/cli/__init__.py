@@ -19,10 +19,11 @@ from floe_orchestrator_dagster.cli.exits import (
     INTERRUPTED,
     PROBLEMS_FOUND,
     PRODUCT_WRONG,
+    USAGE,
 )
 from floe_orchestrator_dagster.cli.output import asks_for_json, failure, one_document, respond
 from floe_orchestrator_dagster.deploy.sizes import SIZES
-from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError
+from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError, RetryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +43,12 @@ OPTIONAL_DIRECTORY = click.argument(
 FILE = click.Path(dir_okay=False, path_type=Path)
 STOPPED = "Interrupted: dbt was stopped."
 CHARTS = ("floe-dagster", "dagster")
+LINEAGE = click.option(
+    "--lineage", is_flag=True, help="Tell at the end what each node was built from."
+)
+VERBOSE = click.option(
+    "--verbose", "-v", is_flag=True, help="Print dbt's own log lines too, on stderr."
+)
 JSON = click.option("as_json", "--json", is_flag=True, help="Print one JSON document on stdout.")
 
 
@@ -169,6 +176,7 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
 @click.option(
     "--exclude", metavar="SEL", multiple=True, help="What to leave out, in the same words."
 )
+@click.option("--selector", metavar="NAME", help="Selector of selectors.yml to build and test.")
 @click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds.")
 @click.option("--empty", is_flag=True, help="Build schemas only, reading no rows.")
 @click.option("variables", "--vars", metavar="JSON|YAML", help="Variables for dbt: a mapping.")
@@ -176,8 +184,9 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of dbt, else the profile's.")
 @click.option("--job", metavar="NAME", help="Job to run, where the product has several.")
 @click.option("--no-checks", is_flag=True, help="Build without running any test.")
-@click.option("--lineage", is_flag=True, help="Tell at the end what each node was built from.")
-@click.option("--verbose", "-v", is_flag=True, help="Print dbt's own log lines too, on stderr.")
+@click.option("--from-failure", is_flag=True, help="Do what is left of the last run; see `retry`.")
+@LINEAGE
+@VERBOSE
 @JSON
 def run(
     directory: Path,
@@ -188,6 +197,8 @@ def run(
     **options: Any,
 ) -> None:
     """Materialize the product in DIR through Dagster, without a server.
+
+    All of it is built, or what the default selector of selectors.yml selects, where there is one.
 
     Where DAGSTER_HOME is set the results are kept in that Dagster instance; else only the tables
     stay. On a terminal the view is live; elsewhere each finished node is one line whose fields
@@ -208,6 +219,31 @@ def run(
     from floe_orchestrator_dagster.cli.run import Asked, run_product
 
     asked = Asked(variables=_mapping(variables), as_json=as_json, verbose=verbose, **options)
+    with _reporting(as_json=as_json):
+        code = run_product(directory, asked)
+    if code:
+        sys.exit(code)
+
+
+@main.command(epilog=f"\b\n{EXIT_CODES}")
+@DIRECTORY
+@LINEAGE
+@VERBOSE
+@JSON
+def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> None:
+    """Do what is left of the last run of the product in DIR.
+
+    That run is the last one in the Dagster instance of DAGSTER_HOME, whether `floe-dagster run`,
+    a schedule or Dagster's UI has started it. What it has built from the same code is left out, and
+    so are tests that passed; selection, variables, partition and run config are that run's. It is
+    Dagster's "re-execute from failure", and says first what is left.
+    """
+    from floe_orchestrator_dagster.dbt import start_ahead
+
+    start_ahead()
+    from floe_orchestrator_dagster.cli.run import Asked, run_product
+
+    asked = Asked(from_failure=True, as_json=as_json, verbose=verbose, lineage=lineage)
     with _reporting(as_json=as_json):
         code = run_product(directory, asked)
     if code:
@@ -368,6 +404,8 @@ def _reporting(*, as_json: bool, product_wrong: int = PRODUCT_WRONG) -> Iterator
         if as_json:
             respond(failure(str(error), error.problems if isinstance(error, PlanError) else ()))
         click.echo(str(error), err=True)
+        if isinstance(error, RetryError):
+            sys.exit(USAGE)
         sys.exit(DBT_UNUSABLE if isinstance(error, DbtError) else product_wrong)
     except KeyboardInterrupt:
         if as_json:

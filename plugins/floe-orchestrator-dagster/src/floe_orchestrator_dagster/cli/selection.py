@@ -1,4 +1,4 @@
-"""`--select` and `--exclude`: from dbt's or Dagster's selection syntax to nodes of the plan."""
+"""What a run selects: from dbt's or Dagster's selection syntax to nodes of the plan."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from floe_orchestrator_dagster.dbt import run_dbt
-from floe_orchestrator_dagster.errors import DbtError
+from floe_orchestrator_dagster.errors import DbtError, known
 from floe_orchestrator_dagster.files import read_yaml
 from floe_orchestrator_dagster.product import DBT_PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from dagster import Definitions
 
     from floe_orchestrator_dagster.product import Product
     from floe_orchestrator_dagster.specs import Specs
 
+SELECTORS = "selectors.yml"
 DAGSTER, DBT = "dagster:", "dbt:"
 # What Dagster's syntax has and dbt's has not. `tag:` and `group:` are in both, so they are dbt's.
 _DAGSTER_MARKS = re.compile(
@@ -47,15 +49,47 @@ def select_nodes(
     select: Sequence[str],
     exclude: Sequence[str],
     warn: Callable[[str], None],
+    *,
+    selector: str | None = None,
 ) -> tuple[list[str], list[str]]:
     """Return the assets and the checks that are selected, by unique id, in the plan's order.
 
+    Without any selection it is everything, or what the default selector of selectors.yml says.
+    Both are empty where all that is selected is nothing that is built, such as an exposure.
+
     Raises:
         click.BadParameter: nothing is selected, or a selection cannot be read.
+        click.UsageError: there is a selector beside another selection.
     """
+    if selector is not None and (select or exclude):
+        raise click.UsageError("--selector stands alone: leave out --select and --exclude.")
+    if selector is not None:
+        _refuse_flags("--selector", selector)
     for option, words in (("--select", select), ("--exclude", exclude)):
         for word in words:
             _refuse_flags(option, word)
+    if select or exclude:
+        chosen = _by_words(product, specs, definitions, select, exclude, warn)
+    elif selector is not None or has_default_selector(product):
+        chosen = _by_dbt(product, (), (), warn, selector=selector)
+    else:
+        return [*specs.plan.assets], [*specs.plan.checks]
+    assets = [uid for uid in specs.plan.assets if uid in chosen]
+    checks = [uid for uid in specs.plan.checks if uid in chosen]
+    if not assets and not checks:
+        _explain_nothing(select, exclude, selector, chosen, warn)
+    return assets, checks
+
+
+def _by_words(
+    product: Product,
+    specs: Specs,
+    definitions: Definitions,
+    select: Sequence[str],
+    exclude: Sequence[str],
+    warn: Callable[[str], None],
+) -> set[str]:
+    """Return what --select and --exclude mean, of dbt's syntax and of Dagster's."""
     of_dagster = [word.removeprefix(DAGSTER) for word in select if is_dagster(word)]
     of_dbt = [word.removeprefix(DBT) for word in select if not is_dagster(word)]
     without = [word.removeprefix(DBT) for word in exclude if not is_dagster(word)]
@@ -72,25 +106,46 @@ def select_nodes(
     for word in exclude:
         if is_dagster(word):
             chosen -= _by_dagster(specs, definitions, word.removeprefix(DAGSTER), "--exclude")
-    assets = [uid for uid in specs.plan.assets if uid in chosen]
-    checks = [uid for uid in specs.plan.checks if uid in chosen]
-    if not assets and not checks:
-        raise click.BadParameter(_nothing(select, exclude, chosen), param_hint="--select")
-    return assets, checks
+    return chosen
+
+
+def has_default_selector(product: Product) -> bool:
+    """Tell whether dbt may know a selector for commands without a selection.
+
+    Whether it does is dbt's to say: what makes a selector the default may be a template.
+    """
+    path = (product.project_dir or Path()) / SELECTORS
+    if product.project_dir is None or not path.is_file() or not path.stat().st_size:
+        return False
+    selectors = read_yaml(path, "Correct it.").get("selectors")
+    return isinstance(selectors, list) and any(
+        isinstance(item, dict) and item.get("default") for item in selectors
+    )
 
 
 def _refuse_flags(option: str, word: str) -> None:
     if not word.strip() or word.lstrip().startswith("-"):
-        raise click.BadParameter(f"{word!r} is no selection.", param_hint=option)
+        raise click.BadParameter(f"{word!r} is not a selection.", param_hint=option)
 
 
-def _nothing(select: Sequence[str], exclude: Sequence[str], chosen: Iterable[str]) -> str:
-    asked = " ".join([*select, *(f"--exclude {word}" for word in exclude)])
-    others = sorted(chosen)
-    found = f" Only {others[0]} and the like match, which Dagster does not build." if others else ""
-    return (
-        f"'{asked}' selects no model, seed, snapshot or test of this product.{found} "
-        "`floe-dagster check` shows what there is."
+def _explain_nothing(
+    select: Sequence[str],
+    exclude: Sequence[str],
+    selector: str | None,
+    chosen: Collection[str],
+    warn: Callable[[str], None],
+) -> None:
+    """Say why there is nothing to build; that nothing matches is a mistake, as of a name."""
+    words = [*select, *(f"--exclude {word}" for word in exclude)]
+    if not words:
+        words = ["the default selector" if selector is None else f"--selector {selector}"]
+    message = f"'{' '.join(words)}' selects no model, seed, snapshot or test of this product."
+    if chosen:
+        warn(f"{message} Only {known(chosen)} match, and there is nothing to build of these.")
+        return
+    hint = "--selector" if selector is not None else "--select"
+    raise click.BadParameter(
+        f"{message} `floe-dagster check` shows what there is.", param_hint=hint
     )
 
 
@@ -136,6 +191,8 @@ def _by_dbt(
     select: Sequence[str],
     exclude: Sequence[str],
     warn: Callable[[str], None],
+    *,
+    selector: str | None = None,
 ) -> set[str]:
     """Ask dbt which nodes a selection means; returns unique ids of every resource type."""
     target = product.plan.computes[product.plan.default_compute].target
@@ -143,6 +200,7 @@ def _by_dbt(
         *("--output", "json", "--output-keys", "unique_id"),
         *(["--select", *select] if select else []),
         *(["--exclude", *exclude] if exclude else []),
+        *(["--selector", selector] if selector is not None else []),
     ]
     run_dir = product.new_run_dir(f"select-{os.getpid()}", target)
     found: set[str] = set()
@@ -164,9 +222,9 @@ def _by_dbt(
         return found
     if said:
         reason = " ".join(said[0].removeprefix("Encountered an error:").split())
-        words = " ".join([*select, *exclude])
+        words = " ".join([*select, *exclude, *filter(None, [selector])]) or SELECTORS
         raise click.BadParameter(
-            f"dbt cannot read '{words}': {reason}.", param_hint="--select / --exclude"
+            f"dbt cannot read '{words}': {reason}.", param_hint="--select / --exclude / --selector"
         )
     raise DbtError(f"Cannot select nodes: {run.exception or 'dbt gave no reason'}")
 

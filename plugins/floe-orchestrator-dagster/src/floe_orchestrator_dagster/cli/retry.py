@@ -1,0 +1,282 @@
+"""Re-execution from failure: which run of Dagster's is meant, and what of it is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dagster import (
+    AssetCheckKey,
+    AssetCheckSeverity,
+    AssetKey,
+    AssetsDefinition,
+    DagsterEventType,
+    DagsterRun,
+    DagsterRunStatus,
+    RunsFilter,
+)
+
+from floe_orchestrator_dagster.cli.report import times
+from floe_orchestrator_dagster.errors import RetryError, known
+from floe_orchestrator_dagster.plan import dagster_name, downstream
+from floe_orchestrator_dagster.specs import code_version
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from dagster import DagsterEvent, DagsterInstance, Definitions
+
+    from floe_orchestrator_dagster.product import Product
+    from floe_orchestrator_dagster.specs import Specs
+
+RETRYABLE = frozenset({DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED})
+PARENT, ROOT = "dagster/parent_run_id", "dagster/root_run_id"
+RESUMED = "dagster/is_resume_retry"
+PARTITION = "dagster/partition"
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+RUNS_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A run to do the rest of: by unique id what it was asked for, and what of that is left.
+
+    Quality checks are among the checks, by `<unique id>#<name>`.
+    """
+
+    parent: DagsterRun
+    assets: tuple[str, ...]
+    checks: tuple[str, ...]
+    left: frozenset[str]
+    began: datetime | None = None
+
+    @property
+    def partition(self) -> str | None:
+        """The partition that the run was of."""
+        return self.parent.tags.get(PARTITION)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags that make a run a re-execution from failure of this one."""
+        kept = {
+            name: value
+            for name, value in self.parent.tags.items()
+            if name in RANGE or not name.lstrip(".").startswith("dagster/")
+        }
+        root = self.parent.root_run_id or self.parent.run_id
+        return {**kept, PARENT: self.parent.run_id, ROOT: root, RESUMED: "true"}
+
+    def config_of(self, op: str) -> dict[str, Any]:
+        """Return the run config that an op had."""
+        ops = self.parent.run_config.get("ops")
+        config = ops.get(op) if isinstance(ops, Mapping) else None
+        return dict(config) if isinstance(config, Mapping) else {}
+
+    def adopt(self, instance: DagsterInstance) -> None:
+        """Have the next run that is made on an instance be this run's child.
+
+        `execute_in_process` takes no parent; what it makes the run's record with does.
+        """
+        parent = self.parent
+        make = partial(
+            instance.create_run_for_job,
+            parent_run_id=parent.run_id,
+            root_run_id=parent.root_run_id or parent.run_id,
+        )
+        setattr(instance, "create_run_for_job", make)  # noqa: B010  it is a method
+
+    def describe(self) -> str:
+        """Return what will be done, in one line."""
+        assets = sum(uid in self.left for uid in self.assets)
+        checks = len(self.left) - assets
+        when = f", begun {self.began:%Y-%m-%d %H:%M:%S} UTC" if self.began else ""
+        part = f", partition {self.partition}" if self.partition else ""
+        return (
+            f"Retrying run {self.parent.run_id} of job '{self.parent.job_name}' "
+            f"({self.parent.status.value}{when}{part}): {times(assets, 'asset')} of "
+            f"{len(self.assets)} and {times(checks, 'check')} of {len(self.checks)} are left."
+        )
+
+
+def find_retry(
+    product: Product, specs: Specs, definitions: Definitions, instance: DagsterInstance
+) -> Retry:
+    """Return what is left of the last run of the product on an instance.
+
+    Raises:
+        RetryError: there is no run, or none that can be done the rest of.
+    """
+    if instance.is_ephemeral:
+        raise RetryError(
+            f"Cannot retry product '{product.plan.name}': DAGSTER_HOME is not set, so Dagster has "
+            "kept no record of its runs. Set it for `floe-dagster run` and for the retry."
+        )
+    parent = _last_run(product, specs, instance)
+    _require_retryable(product, definitions, parent)
+    planned = _planned_keys(instance, parent)
+    by_key: dict[AssetKey | AssetCheckKey, str] = dict(specs.unique_ids.items())
+    by_key |= {spec.key: uid for uid, spec in specs.checks.items()}
+    steps = [
+        made
+        for made in definitions.assets or ()
+        if isinstance(made, AssetsDefinition) and made.is_executable
+    ]
+    done = _keys_of_finished_steps(instance, parent, steps)
+    asked = {by_key[key] for key in planned if key in by_key and key not in done}
+    assets = tuple(uid for uid in specs.plan.assets if uid in asked)
+    checks = tuple(uid for uid in specs.checks if uid in asked)
+    # A step also depends on keys of its own.
+    awaited = {
+        key for step in steps if step.keys - done for key in {*step.dependency_keys} - {*step.keys}
+    }
+    left = _left(instance, specs, parent, assets, checks, awaited)
+    if not left:
+        gone = known(key.to_user_string() for key in planned if key not in by_key)
+        raise RetryError(
+            f"Cannot retry run {parent.run_id} of product '{product.plan.name}': "
+            + (
+                f"the product has none of what it was asked for any more ({gone})."
+                if planned and not asked and not done
+                else "all that it was asked for is built and tested, so the failure lies elsewhere."
+            )
+            + " Start from the beginning with `floe-dagster run`."
+        )
+    [record] = instance.get_run_records(RunsFilter(run_ids=[parent.run_id]))
+    began = record.start_time or record.create_timestamp.timestamp()
+    return Retry(parent, assets, checks, left, datetime.fromtimestamp(began, timezone.utc))
+
+
+def _last_run(product: Product, specs: Specs, instance: DagsterInstance) -> DagsterRun:
+    own, keys = dagster_name(product.plan.name), set(specs.unique_ids)
+    cursor = None
+    while runs := [*instance.get_runs(limit=RUNS_AT_ONCE, cursor=cursor)]:
+        for run in runs:
+            # Dagster's own job for assets that were picked by hand has no tag of ours.
+            if run.tags.get("floe/product") == own or keys & {*(run.asset_selection or ())}:
+                return run
+        cursor = runs[-1].run_id
+    raise RetryError(
+        f"Cannot retry product '{product.plan.name}': the Dagster instance at "
+        f"{instance.root_directory} has no run of it. Start one with `floe-dagster run`."
+    )
+
+
+def _require_retryable(product: Product, definitions: Definitions, run: DagsterRun) -> None:
+    doing = f"Cannot retry run {run.run_id} of product '{product.plan.name}'"
+    if run.status is DagsterRunStatus.SUCCESS:
+        raise RetryError(
+            f"{doing}, its last one: it succeeded. Start another with `floe-dagster run`."
+        )
+    if run.status not in RETRYABLE:
+        raise RetryError(
+            f"{doing}, its last one: it has not ended ({run.status.value}). Wait for it. If its "
+            "process has gone, terminate it in Dagster's UI first."
+        )
+    jobs = [job.name for job in definitions.jobs or ()]
+    if run.job_name not in jobs and not run.job_name.startswith("__"):
+        raise RetryError(
+            f"{doing}: there is no job '{run.job_name}' any more. Jobs: {known(jobs)}. Start one "
+            "with `floe-dagster run`."
+        )
+
+
+def _events(
+    instance: DagsterInstance, run_id: str, *kinds: DagsterEventType
+) -> Iterator[DagsterEvent]:
+    for entry in instance.all_logs(run_id, of_type={*kinds}):
+        if entry.dagster_event is not None:
+            yield entry.dagster_event
+
+
+def _planned_keys(instance: DagsterInstance, run: DagsterRun) -> set[AssetKey | AssetCheckKey]:
+    """Return what a run was asked for, as Dagster has noted at its start."""
+    found: set[AssetKey | AssetCheckKey] = set()
+    for event in _events(
+        instance,
+        run.run_id,
+        DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+        DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+    ):
+        if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+            found.add(event.asset_check_planned_data.asset_check_key)
+        elif event.asset_key is not None:
+            found.add(event.asset_key)
+    return found
+
+
+def _keys_of_finished_steps(
+    instance: DagsterInstance, run: DagsterRun, steps: Iterable[AssetsDefinition]
+) -> set[AssetKey | AssetCheckKey]:
+    """Return what belongs to steps that ended well: Dagster does not run those again."""
+    finished = {
+        event.step_key
+        for event in _events(instance, run.run_id, DagsterEventType.STEP_SUCCESS)
+        if event.step_key
+    }
+    found: set[AssetKey | AssetCheckKey] = set()
+    for step in steps:
+        if step.op.name in finished:
+            found.update(step.keys, step.check_keys)
+    return found
+
+
+def _left(
+    instance: DagsterInstance,
+    specs: Specs,
+    run: DagsterRun,
+    assets: Sequence[str],
+    checks: Sequence[str],
+    awaited: Collection[AssetKey],
+) -> frozenset[str]:
+    """Return what a re-execution from failure will do, by the rule of the step that does it.
+
+    Left out is what was built from the same code, and tests that passed or warned; `awaited` is
+    built again because other steps wait for it.
+    """
+    built, settled = _achieved(instance, run)
+    done = {
+        uid
+        for uid in assets
+        if specs.keys[uid] in built
+        and built[specs.keys[uid]] == code_version(specs.plan.nodes[uid])
+        and specs.keys[uid] not in awaited
+    }
+    done -= downstream(specs.plan, set(assets) - done)
+    again = set(assets) - done
+
+    def is_left(check: str) -> bool:
+        model = check.partition("#")[0]
+        node = specs.plan.nodes[model]
+        read = {node.on, *specs.plan.folded_parents[check]} if check == model else {model}
+        return specs.checks[check].key not in settled or not again.isdisjoint(read)
+
+    return frozenset(again | {uid for uid in checks if is_left(uid)})
+
+
+def _achieved(
+    instance: DagsterInstance, run: DagsterRun
+) -> tuple[dict[AssetKey, str | None], set[AssetCheckKey]]:
+    """Return what a run and those that it resumes have built, from which code, and tested."""
+    built: dict[AssetKey, str | None] = {}
+    settled: set[AssetCheckKey] = set()
+    current: DagsterRun | None = run
+    while current is not None:
+        for event in _events(
+            instance,
+            current.run_id,
+            DagsterEventType.ASSET_MATERIALIZATION,
+            DagsterEventType.ASSET_CHECK_EVALUATION,
+        ):
+            if event.is_step_materialization:
+                made = event.step_materialization_data.materialization
+                built.setdefault(made.asset_key, (made.tags or {}).get("dagster/code_version"))
+            else:
+                seen = event.asset_check_evaluation_data
+                if seen.passed or seen.severity == AssetCheckSeverity.WARN:
+                    settled.add(seen.asset_check_key)
+        above = current.parent_run_id if current.tags.get(RESUMED) == "true" else None
+        current = instance.get_run_by_id(above) if above else None
+    return built, settled
