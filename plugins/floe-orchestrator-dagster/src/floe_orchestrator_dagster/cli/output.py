@@ -34,9 +34,11 @@ class Response:
 def respond(content: Mapping[str, Any]) -> None:
     """Make this the document of the command that runs."""
     found = click.get_current_context().find_object(Response)
-    if found is None:
-        raise RuntimeError("respond() is for commands with --json")
-    found.content = content
+    if found is not None:
+        found.content = content
+    else:
+        # A program has called the command by itself, in a process that is its own.
+        click.echo(_text(content), nl=False)
 
 
 def failure(error: str, problems: Iterable[Problem] = ()) -> dict[str, Any]:
@@ -64,8 +66,11 @@ def one_document(*, ends_process: bool) -> Iterator[Response]:
         try:
             yield found
         finally:
-            content = found.content or failure("The command ended without a result.")
-            write(json.dumps(content, indent=2, default=str) + "\n")
+            write(_text(found.content or failure("The command ended without a result.")))
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, default=str) + "\n"
 
 
 @contextmanager
