@@ -128,7 +128,7 @@ def test_dbt_and_dagster_syntax_select_and_exclude(tiny: TinyProject) -> None:
         ("e", "Only model.tiny.e and the like match, which Dagster does not build."),
         ("method:x", "dbt cannot read 'method:x': Runtime Error 'method' is not a valid method"),
         ("dagster:key:(", "Dagster cannot read 'key:('"),
-        ("--full-refresh", "'--full-refresh' is no selection."),
+        ("--full-refresh", "'--full-refresh' is not a selection."),
     ],
 )
 def test_a_bad_selection_says_so_and_exits_with_2(

@@ -177,6 +177,12 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
     "--exclude", metavar="SEL", multiple=True, help="What to leave out, in the same words."
 )
 @click.option("--selector", metavar="NAME", help="Selector of selectors.yml to build and test.")
+@click.option(
+    "--state",
+    metavar="STATE",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Directory of the artifacts that `state:`, `result:` and `source_status:` compare with.",
+)
 @click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds.")
 @click.option("--empty", is_flag=True, help="Build schemas only, reading no rows.")
 @click.option("variables", "--vars", metavar="JSON|YAML", help="Variables for dbt: a mapping.")

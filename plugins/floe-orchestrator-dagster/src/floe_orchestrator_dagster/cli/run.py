@@ -36,7 +36,7 @@ from floe_orchestrator_dagster.cli.report import (
 )
 from floe_orchestrator_dagster.cli.retry import find_retry
 from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
-from floe_orchestrator_dagster.cli.selection import select_nodes
+from floe_orchestrator_dagster.cli.selection import Selection, has_default_selector, select_nodes
 from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from floe_orchestrator_dagster.errors import did_you_mean, known
 from floe_orchestrator_dagster.plan import dagster_name, waves
@@ -60,6 +60,7 @@ class Asked:
     select: Sequence[str] = ()
     exclude: Sequence[str] = ()
     selector: str | None = None
+    state: Path | None = None
     full_refresh: bool = False
     empty: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class Asked:
             "--select": self.select,
             "--exclude": self.exclude,
             "--selector": self.selector is not None,
+            "--state": self.state is not None,
             "--full-refresh": self.full_refresh,
             "--empty": self.empty,
             "--vars": self.variables,
@@ -227,9 +229,10 @@ def _chosen(
     def warn(line: str) -> None:
         errors.print(f"warning: {line}", style="yellow")
 
-    assets, checks = select_nodes(
-        product, specs, definitions, asked.select, asked.exclude, warn, selector=asked.selector
-    )
+    selection = Selection(asked.select, asked.exclude, asked.selector, asked.state, asked.variables)
+    if selection.is_default and has_default_selector(product):
+        errors.print("dbt is asked for the default selector of selectors.yml.", style="dim")
+    assets, checks = select_nodes(product, specs, definitions, selection, warn)
     return assets, [] if asked.no_checks else checks
 
 
