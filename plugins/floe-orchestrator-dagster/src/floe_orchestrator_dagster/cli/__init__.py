@@ -218,7 +218,7 @@ def run(
     `column_tag:`, a double quote, a parenthesis, or the words `and`, `or`, `not`. `tag:` and
     `group:` alone are dbt's; `dbt:` in front makes any selection dbt's.
     """
-    from floe_orchestrator_dagster.dbt import start_ahead
+    from floe_orchestrator_dagster.dbt.process import start_ahead
 
     # dbt's import and Dagster's below go on side by side.
     start_ahead()
@@ -244,7 +244,7 @@ def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> No
     so are tests that passed; selection, variables, partition and run config are that run's. It is
     Dagster's "re-execute from failure", and says first what is left.
     """
-    from floe_orchestrator_dagster.dbt import start_ahead
+    from floe_orchestrator_dagster.dbt.process import start_ahead
 
     start_ahead()
     from floe_orchestrator_dagster.cli.run import Asked, run_product

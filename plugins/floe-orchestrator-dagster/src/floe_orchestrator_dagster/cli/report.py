@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.cli.live import Result
-from floe_orchestrator_dagster.execution import BUILT, NodeFinished, NodeStarted
+from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
+from floe_orchestrator_dagster.dbt.status import BUILT, PASSED
 from floe_orchestrator_dagster.plan import ASSET_KINDS
 
 if TYPE_CHECKING:
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from floe_orchestrator_dagster.cli.live import View
-    from floe_orchestrator_dagster.execution import Progress
     from floe_orchestrator_dagster.plan import ProductPlan
     from floe_orchestrator_dagster.product import Product
+    from floe_orchestrator_dagster.run.step import Progress
 
-PASSED = frozenset({"pass", "success"})
 CHECKS = frozenset({"test", "unit_test", "quality_check"})
 HOOK = "operation"  # dbt's word for what on-run-start and on-run-end do
 

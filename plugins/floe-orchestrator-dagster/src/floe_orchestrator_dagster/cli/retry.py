@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetCheckKey,
-    AssetCheckSeverity,
     AssetKey,
     AssetsDefinition,
     DagsterEventType,
@@ -21,20 +22,21 @@ from dagster import (
 
 from floe_orchestrator_dagster.cli.report import times
 from floe_orchestrator_dagster.errors import RetryError, known
-from floe_orchestrator_dagster.plan import dagster_name, downstream
-from floe_orchestrator_dagster.specs import code_version
+from floe_orchestrator_dagster.plan import dagster_name
+from floe_orchestrator_dagster.run.launch import PARENT_TAG, RESUMED_TAG, _earlier, _left
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from dagster import DagsterEvent, DagsterInstance, Definitions
+    from dagster import DagsterEvent, DagsterInstance, Definitions, JobDefinition
 
     from floe_orchestrator_dagster.product import Product
     from floe_orchestrator_dagster.specs import Specs
 
+logger = logging.getLogger(__name__)
+
 RETRYABLE = frozenset({DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED})
-PARENT, ROOT = "dagster/parent_run_id", "dagster/root_run_id"
-RESUMED = "dagster/is_resume_retry"
+ROOT_TAG = "dagster/root_run_id"
 PARTITION = "dagster/partition"
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 RUNS_AT_ONCE = 50
@@ -42,16 +44,15 @@ RUNS_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A run to do the rest of: by unique id what it was asked for, and what of that is left.
+    """A run to do the rest of, and by unique id what it was asked for in steps that did not end.
 
     Quality checks are among the checks, by `<unique id>#<name>`.
     """
 
     parent: DagsterRun
-    assets: tuple[str, ...]
-    checks: tuple[str, ...]
-    left: frozenset[str]
-    began: datetime | None = None
+    assets: Sequence[str]
+    checks: Sequence[str]
+    began: datetime
 
     @property
     def partition(self) -> str | None:
@@ -67,7 +68,7 @@ class Retry:
             if name in RANGE or not name.lstrip(".").startswith("dagster/")
         }
         root = self.parent.root_run_id or self.parent.run_id
-        return {**kept, PARENT: self.parent.run_id, ROOT: root, RESUMED: "true"}
+        return {**kept, PARENT_TAG: self.parent.run_id, ROOT_TAG: root, RESUMED_TAG: "true"}
 
     def config_of(self, op: str) -> dict[str, Any]:
         """Return the run config that an op had."""
@@ -88,16 +89,47 @@ class Retry:
         )
         setattr(instance, "create_run_for_job", make)  # noqa: B010  it is a method
 
-    def describe(self) -> str:
+    def left(
+        self,
+        specs: Specs,
+        definitions: Definitions,
+        job: JobDefinition,
+        instance: DagsterInstance,
+    ) -> frozenset[str]:
+        """Return by unique id what each step of a job that is its re-execution will do.
+
+        Raises:
+            RetryError: it is nothing.
+        """
+        child = DagsterRun(self.parent.job_name, tags=self.tags, parent_run_id=self.parent.run_id)
+        left: set[str] = set()
+        steps = {step.op.name: step for step in _steps(definitions)}
+        for node in job.nodes:
+            step = steps[node.name]
+            chosen = {uid for uid in self.assets if specs.keys[uid] in step.keys}
+            wanted = [uid for uid in self.checks if specs.checks[uid].key in step.check_keys]
+            # The rule is the step's own; of its context it needs no more than this.
+            context: Any = SimpleNamespace(
+                op_execution_context=SimpleNamespace(op_handle=SimpleNamespace(name=node.name)),
+                job_def=job,
+                assets_def=step,
+                log=logger,
+            )
+            again, kept = _left(context, specs, _earlier(instance, child), chosen, wanted)
+            left.update(again, kept)
+        if not left:
+            raise _nothing_left(self.parent)
+        return frozenset(left)
+
+    def describe(self, left: Collection[str]) -> str:
         """Return what will be done, in one line."""
-        assets = sum(uid in self.left for uid in self.assets)
-        checks = len(self.left) - assets
-        when = f", begun {self.began:%Y-%m-%d %H:%M:%S} UTC" if self.began else ""
+        assets = sum(uid in left for uid in self.assets)
         part = f", partition {self.partition}" if self.partition else ""
         return (
             f"Retrying run {self.parent.run_id} of job '{self.parent.job_name}' "
-            f"({self.parent.status.value}{when}{part}): {times(assets, 'asset')} of "
-            f"{len(self.assets)} and {times(checks, 'check')} of {len(self.checks)} are left."
+            f"({self.parent.status.value}, begun {self.began:%Y-%m-%d %H:%M:%S} UTC{part}): "
+            f"{times(assets, 'asset')} of {len(self.assets)} and "
+            f"{times(len(left) - assets, 'check')} of {len(self.checks)} are left."
         )
 
 
@@ -119,34 +151,33 @@ def find_retry(
     planned = _planned_keys(instance, parent)
     by_key: dict[AssetKey | AssetCheckKey, str] = dict(specs.unique_ids.items())
     by_key |= {spec.key: uid for uid, spec in specs.checks.items()}
-    steps = [
+    done = _keys_of_finished_steps(instance, parent, _steps(definitions))
+    asked = {by_key[key] for key in planned if key in by_key and key not in done}
+    if not asked:
+        raise _nothing_left(parent)
+    [record] = instance.get_run_records(RunsFilter(run_ids=[parent.run_id]))
+    began = record.start_time or record.create_timestamp.timestamp()
+    return Retry(
+        parent,
+        assets=[uid for uid in specs.plan.assets if uid in asked],
+        checks=[uid for uid in specs.checks if uid in asked],
+        began=datetime.fromtimestamp(began, timezone.utc),
+    )
+
+
+def _nothing_left(run: DagsterRun) -> RetryError:
+    return RetryError(
+        f"Cannot retry run {run.run_id}: all that it was asked for is built and tested, or gone "
+        "from the product. Start from the beginning with `floe-dagster run`."
+    )
+
+
+def _steps(definitions: Definitions) -> list[AssetsDefinition]:
+    return [
         made
         for made in definitions.assets or ()
         if isinstance(made, AssetsDefinition) and made.is_executable
     ]
-    done = _keys_of_finished_steps(instance, parent, steps)
-    asked = {by_key[key] for key in planned if key in by_key and key not in done}
-    assets = tuple(uid for uid in specs.plan.assets if uid in asked)
-    checks = tuple(uid for uid in specs.checks if uid in asked)
-    # A step also depends on keys of its own.
-    awaited = {
-        key for step in steps if step.keys - done for key in {*step.dependency_keys} - {*step.keys}
-    }
-    left = _left(instance, specs, parent, assets, checks, awaited)
-    if not left:
-        gone = known(key.to_user_string() for key in planned if key not in by_key)
-        raise RetryError(
-            f"Cannot retry run {parent.run_id} of product '{product.plan.name}': "
-            + (
-                f"the product has none of what it was asked for any more ({gone})."
-                if planned and not asked and not done
-                else "all that it was asked for is built and tested, so the failure lies elsewhere."
-            )
-            + " Start from the beginning with `floe-dagster run`."
-        )
-    [record] = instance.get_run_records(RunsFilter(run_ids=[parent.run_id]))
-    began = record.start_time or record.create_timestamp.timestamp()
-    return Retry(parent, assets, checks, left, datetime.fromtimestamp(began, timezone.utc))
 
 
 def _last_run(product: Product, specs: Specs, instance: DagsterInstance) -> DagsterRun:
@@ -221,62 +252,3 @@ def _keys_of_finished_steps(
         if step.op.name in finished:
             found.update(step.keys, step.check_keys)
     return found
-
-
-def _left(
-    instance: DagsterInstance,
-    specs: Specs,
-    run: DagsterRun,
-    assets: Sequence[str],
-    checks: Sequence[str],
-    awaited: Collection[AssetKey],
-) -> frozenset[str]:
-    """Return what a re-execution from failure will do, by the rule of the step that does it.
-
-    Left out is what was built from the same code, and tests that passed or warned; `awaited` is
-    built again because other steps wait for it.
-    """
-    built, settled = _achieved(instance, run)
-    done = {
-        uid
-        for uid in assets
-        if specs.keys[uid] in built
-        and built[specs.keys[uid]] == code_version(specs.plan.nodes[uid])
-        and specs.keys[uid] not in awaited
-    }
-    done -= downstream(specs.plan, set(assets) - done)
-    again = set(assets) - done
-
-    def is_left(check: str) -> bool:
-        model = check.partition("#")[0]
-        node = specs.plan.nodes[model]
-        read = {node.on, *specs.plan.folded_parents[check]} if check == model else {model}
-        return specs.checks[check].key not in settled or not again.isdisjoint(read)
-
-    return frozenset(again | {uid for uid in checks if is_left(uid)})
-
-
-def _achieved(
-    instance: DagsterInstance, run: DagsterRun
-) -> tuple[dict[AssetKey, str | None], set[AssetCheckKey]]:
-    """Return what a run and those that it resumes have built, from which code, and tested."""
-    built: dict[AssetKey, str | None] = {}
-    settled: set[AssetCheckKey] = set()
-    current: DagsterRun | None = run
-    while current is not None:
-        for event in _events(
-            instance,
-            current.run_id,
-            DagsterEventType.ASSET_MATERIALIZATION,
-            DagsterEventType.ASSET_CHECK_EVALUATION,
-        ):
-            if event.is_step_materialization:
-                made = event.step_materialization_data.materialization
-                built.setdefault(made.asset_key, (made.tags or {}).get("dagster/code_version"))
-            else:
-                seen = event.asset_check_evaluation_data
-                if seen.passed or seen.severity == AssetCheckSeverity.WARN:
-                    settled.add(seen.asset_check_key)
-        above = current.parent_run_id if current.tags.get(RESUMED) == "true" else None
-        current = instance.get_run_by_id(above) if above else None
-    return built, settled

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from floe_orchestrator_dagster.cli.retry import Retry
     from floe_orchestrator_dagster.plan import ProductPlan
 
 
@@ -148,10 +147,7 @@ def run_product(directory: Path, asked: Asked) -> int:
         todo = _todo(product, specs, definitions, asked, *chosen)
     with _instance(out, told=not asked.from_failure) as instance:
         if asked.from_failure:
-            retry = find_retry(product, specs, definitions, instance)
-            out.print(retry.describe())
-            todo = _rest(specs, definitions, retry)
-            retry.adopt(instance)
+            todo = _rest(product, specs, definitions, instance, out)
         _apply_pool_limits(product, instance, errors)
         return _run(product, specs, todo, instance, recorder, asked, out, errors)
 
@@ -278,17 +274,27 @@ def _todo(
     )
 
 
-def _rest(specs: Specs, definitions: Definitions, retry: Retry) -> Todo:
+def _rest(
+    product: Product,
+    specs: Specs,
+    definitions: Definitions,
+    instance: DagsterInstance,
+    out: Console,
+) -> Todo:
     """Return what a retry does: the job of the run that it retries, as that was started."""
+    retry = find_retry(product, specs, definitions, instance)
     name = retry.parent.job_name
     if name not in [job.name for job in definitions.jobs or ()]:
         # Dagster's own job for assets that were picked by hand.
-        name = dagster_name(specs.plan.name)
+        name = dagster_name(product.plan.name)
     job = _narrowed(specs, definitions, name, retry.assets, retry.checks)
+    left = retry.left(specs, definitions, job, instance)
+    out.print(retry.describe(left))
+    retry.adopt(instance)
     return Todo(
         job=job,
-        assets=[uid for uid in retry.assets if uid in retry.left],
-        checks=[uid for uid in retry.checks if uid in retry.left],
+        assets=[uid for uid in retry.assets if uid in left],
+        checks=[uid for uid in retry.checks if uid in left],
         config={node.name: retry.config_of(node.name) for node in job.nodes},
         partition=retry.partition,
         tags=retry.tags,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from floe_orchestrator_dagster.dbt import run_dbt
+from floe_orchestrator_dagster.dbt.events import Line
+from floe_orchestrator_dagster.dbt.process import run_dbt
 from floe_orchestrator_dagster.errors import DbtError, known
 from floe_orchestrator_dagster.files import read_yaml
 from floe_orchestrator_dagster.product import DBT_PROJECT
@@ -265,15 +266,16 @@ def _listed(
             "ls", target, run_dir, flags=tuple(flags), variables=asked.variables
         )
         with run_dbt(command) as run:
-            for message in run:
-                info: dict[str, Any] = message["info"]
-                # dbt has renamed this event before, so it is known by what it says.
-                if info["msg"].startswith('{"unique_id"'):
-                    found.add(json.loads(info["msg"])["unique_id"])
-                elif info["level"] == "error":
-                    said.append(info["msg"])
-                elif info["name"] == "NoNodesForSelectionCriteria":
-                    unmatched.add(info["msg"])
+            for event in run:
+                if not isinstance(event, Line):
+                    continue
+                # dbt has renamed this event before, so it is known by its text.
+                if event.text.startswith('{"unique_id"'):
+                    found.add(json.loads(event.text)["unique_id"])
+                elif event.level == "error":
+                    said.append(event.text)
+                elif event.name == "NoNodesForSelectionCriteria":
+                    unmatched.add(event.text)
     finally:
         shutil.rmtree(run_dir, ignore_errors=True)
     if run.success:
