@@ -5,7 +5,6 @@ FloeDagsterError
 ├── ConfigError      the plugin's configuration is wrong (also a ValueError)
 ├── ScheduleError    Dagster cannot run this schedule (also a ValueError)
 ├── ProductError     a file of the product is missing, unreadable or unwritable
-├── RetryError       there is no run that can be executed again from failure
 ├── DbtError         dbt could not be started, crashed, or nodes failed
 └── LineageError     lineage that is required cannot be kept, or its backend cannot be used
 """
@@ -36,10 +35,6 @@ class ScheduleError(FloeDagsterError, ValueError):
 
 class ProductError(FloeDagsterError):
     """A file of the product is missing, unreadable or unwritable."""
-
-
-class RetryError(FloeDagsterError):
-    """There is no run that can be executed again from failure."""
 
 
 class DbtError(FloeDagsterError):

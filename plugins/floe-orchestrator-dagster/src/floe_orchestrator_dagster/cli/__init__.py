@@ -19,11 +19,10 @@ from floe_orchestrator_dagster.cli.exits import (
     INTERRUPTED,
     PROBLEMS_FOUND,
     PRODUCT_WRONG,
-    USAGE,
 )
 from floe_orchestrator_dagster.cli.output import asks_for_json, failure, one_document, respond
 from floe_orchestrator_dagster.deploy.sizes import SIZES
-from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError, RetryError
+from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -410,8 +409,6 @@ def _reporting(*, as_json: bool, product_wrong: int = PRODUCT_WRONG) -> Iterator
         if as_json:
             respond(failure(str(error), error.problems if isinstance(error, PlanError) else ()))
         click.echo(str(error), err=True)
-        if isinstance(error, RetryError):
-            sys.exit(USAGE)
         sys.exit(DBT_UNUSABLE if isinstance(error, DbtError) else product_wrong)
     except KeyboardInterrupt:
         if as_json:

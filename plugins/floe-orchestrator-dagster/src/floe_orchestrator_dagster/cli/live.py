@@ -43,6 +43,11 @@ class Result:
     seconds: float | None = None
     message: str = ""
 
+    @property
+    def shown_kind(self) -> str:
+        """The kind in a reader's words; dbt calls its on-run hooks operations."""
+        return "hook" if self.kind == "operation" else self.kind
+
 
 class View(Protocol):
     """Follows a run."""
@@ -92,7 +97,7 @@ class Lines:
         return Text.assemble(
             f"{count:>{2 * width + 1}}  ",
             (f"{result.status:<8}", STYLES.get(result.status, "")),
-            f"  {result.kind:<13}  {result.compute:<{self._compute_width}}"
+            f"  {result.shown_kind:<13}  {result.compute:<{self._compute_width}}"
             f"  {result.name:<{self._name_width}}  {rows:>14}  {seconds:>9}",
             no_wrap=True,
             overflow="ignore",

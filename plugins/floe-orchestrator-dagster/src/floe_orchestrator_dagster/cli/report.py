@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.run.step import Progress
 
 CHECKS = frozenset({"test", "unit_test", "quality_check"})
-HOOK = "operation"  # dbt's word for what on-run-start and on-run-end do
 
 
 class Recorder:
@@ -209,8 +208,8 @@ def summarize(
     for result in recorder.all():
         if _failed(result) or (result.status == "warn" and result.message):
             style = "red" if _failed(result) else "yellow"
-            kind = "hook" if result.kind == HOOK else result.kind
-            out.print(f"{result.status}: {kind} {result.name}: {result.message}", style=style)
+            what = f"{result.shown_kind} {result.name}"
+            out.print(f"{result.status}: {what}: {result.message}", style=style)
     for line in (*failure.crashes, *failure.errors):
         out.print(line, style="red")
     out.print(

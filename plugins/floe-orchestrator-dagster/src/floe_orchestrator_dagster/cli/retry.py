@@ -10,6 +10,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import click
 from dagster import (
     AssetCheckKey,
     AssetKey,
@@ -21,7 +22,7 @@ from dagster import (
 )
 
 from floe_orchestrator_dagster.cli.report import times
-from floe_orchestrator_dagster.errors import RetryError, known
+from floe_orchestrator_dagster.errors import known
 from floe_orchestrator_dagster.plan import dagster_name
 from floe_orchestrator_dagster.run.launch import PARENT_TAG, RESUMED_TAG, _earlier, _left
 
@@ -99,9 +100,14 @@ class Retry:
         """Return by unique id what each step of a job that is its re-execution will do.
 
         Raises:
-            RetryError: it is nothing.
+            click.UsageError: it is nothing.
         """
-        child = DagsterRun(self.parent.job_name, tags=self.tags, parent_run_id=self.parent.run_id)
+        child = DagsterRun(
+            self.parent.job_name,
+            tags=self.tags,
+            parent_run_id=self.parent.run_id,
+            root_run_id=self.tags[ROOT_TAG],
+        )
         left: set[str] = set()
         steps = {step.op.name: step for step in _steps(definitions)}
         for node in job.nodes:
@@ -139,10 +145,10 @@ def find_retry(
     """Return what is left of the last run of the product on an instance.
 
     Raises:
-        RetryError: there is no run, or none that can be done the rest of.
+        click.UsageError: there is no run, or none that can be done the rest of.
     """
     if instance.is_ephemeral:
-        raise RetryError(
+        raise click.UsageError(
             f"Cannot retry product '{product.plan.name}': DAGSTER_HOME is not set, so Dagster has "
             "kept no record of its runs. Set it for `floe-dagster run` and for the retry."
         )
@@ -165,8 +171,8 @@ def find_retry(
     )
 
 
-def _nothing_left(run: DagsterRun) -> RetryError:
-    return RetryError(
+def _nothing_left(run: DagsterRun) -> click.UsageError:
+    return click.UsageError(
         f"Cannot retry run {run.run_id}: all that it was asked for is built and tested, or gone "
         "from the product. Start from the beginning with `floe-dagster run`."
     )
@@ -189,7 +195,7 @@ def _last_run(product: Product, specs: Specs, instance: DagsterInstance) -> Dags
             if run.tags.get("floe/product") == own or keys & {*(run.asset_selection or ())}:
                 return run
         cursor = runs[-1].run_id
-    raise RetryError(
+    raise click.UsageError(
         f"Cannot retry product '{product.plan.name}': the Dagster instance at "
         f"{instance.root_directory} has no run of it. Start one with `floe-dagster run`."
     )
@@ -198,17 +204,17 @@ def _last_run(product: Product, specs: Specs, instance: DagsterInstance) -> Dags
 def _require_retryable(product: Product, definitions: Definitions, run: DagsterRun) -> None:
     doing = f"Cannot retry run {run.run_id} of product '{product.plan.name}'"
     if run.status is DagsterRunStatus.SUCCESS:
-        raise RetryError(
+        raise click.UsageError(
             f"{doing}, its last one: it succeeded. Start another with `floe-dagster run`."
         )
     if run.status not in RETRYABLE:
-        raise RetryError(
+        raise click.UsageError(
             f"{doing}, its last one: it has not ended ({run.status.value}). Wait for it. If its "
             "process has gone, terminate it in Dagster's UI first."
         )
     jobs = [job.name for job in definitions.jobs or ()]
     if run.job_name not in jobs and not run.job_name.startswith("__"):
-        raise RetryError(
+        raise click.UsageError(
             f"{doing}: there is no job '{run.job_name}' any more. Jobs: {known(jobs)}. Start one "
             "with `floe-dagster run`."
         )
