@@ -3,10 +3,12 @@
 # rich, Dagster and floe-core are imported inside functions: `floe-dagster --help` is to be quick.
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import warnings
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -384,12 +386,15 @@ def connection(directory: Path, url: str | None, *, as_json: bool) -> None:
 
 
 def _mapping(text: str | None) -> dict[str, Any]:
-    """Return the variables of --vars, as dbt reads them: YAML, of which JSON is a part."""
+    """Return the variables of --vars, as dbt reads them: YAML, of which JSON is a part.
+
+    They go to Dagster and to dbt as JSON, so a date becomes the text that dbt would print for it.
+    """
     import yaml
 
     try:
         value = yaml.safe_load(text or "{}")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise click.BadParameter(
             f"{text!r} is neither JSON nor YAML.", param_hint="--vars"
         ) from error
@@ -397,7 +402,23 @@ def _mapping(text: str | None) -> dict[str, Any]:
         raise click.BadParameter(
             f"{text!r} is not a mapping. Write '{{name: value}}'.", param_hint="--vars"
         )
-    return {str(key): item for key, item in value.items()}
+    try:
+        written = json.dumps(value, default=_dated, allow_nan=False, ensure_ascii=False)
+        written.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise click.BadParameter(
+            f"{text!r} cannot be written as JSON ({error}). Use texts, numbers, true, false, null, "
+            "lists and mappings.",
+            param_hint="--vars",
+        ) from error
+    variables: dict[str, Any] = json.loads(written)
+    return variables
+
+
+def _dated(value: object) -> str:
+    if isinstance(value, date):
+        return str(value)
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
 
 
 @contextmanager
