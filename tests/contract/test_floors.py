@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "floe-orchestrator-dagster" / "
 # From the ground up; a room may import from floors below its own, and from its own.
 FLOORS = (
     {"errors", "telemetry"},
-    {"config"},
+    {"config", "arguments"},
     {"plan", "deploy"},
     {"graph", "entry_point", "files", "health"},
     {"dbt", "profiles", "cache", "surroundings"},

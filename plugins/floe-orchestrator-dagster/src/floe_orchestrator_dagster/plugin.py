@@ -102,15 +102,17 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         The dbt project is that of the constructor, of the plugin's config, of
         ``FLOE_PROJECT_DIR``, or the working directory if it holds ``dbt_project.yml``. Without
         any, names, graph, tags and computes come from the artifacts, and only materializing
-        asks for the project.
+        asks for the project. floe-core's own `CompiledArtifacts` do as well as a dictionary.
 
         Raises:
-            PlanError: listing everything that is wrong with the product.
+            PlanError: (a ValueError) listing everything that is wrong with the product.
             ProductError: a file of the project is missing or cannot be read.
         """
+        from floe_orchestrator_dagster.arguments import as_artifacts
         from floe_orchestrator_dagster.definitions import build_definitions
         from floe_orchestrator_dagster.product import product_of_artifacts
 
+        artifacts = as_artifacts(artifacts)
         product = product_of_artifacts(artifacts, self._project())
         self._artifacts = artifacts
         product = replace(product, lineage_backend=self._given_backend(artifacts))
@@ -122,11 +124,13 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """Return one asset per transform; each runs dbt for its own node.
 
         Raises:
-            PlanError: listing duplicate names, cycles and computes without a dbt output.
+            PlanError: (a ValueError) listing what is not a transform, duplicate names, cycles and
+                computes without a dbt output.
         """
+        from floe_orchestrator_dagster.arguments import as_transforms
         from floe_orchestrator_dagster.definitions import build_transform_assets
 
-        return build_transform_assets(transforms, self._project(), self.config)
+        return build_transform_assets(as_transforms(transforms), self._project(), self.config)
 
     def _project(self) -> Path | None:
         if self._project_dir is not None:
@@ -352,7 +356,8 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """Schedule a job of the Definitions that this plugin creates next; again: replace.
 
         Raises:
-            ScheduleError: (a ValueError) Dagster cannot run this cron schedule or time zone.
+            ScheduleError: (a ValueError) Dagster cannot run this cron schedule or time zone, or
+                the job has no name.
         """
         from floe_orchestrator_dagster.schedules import Schedule, checked
 

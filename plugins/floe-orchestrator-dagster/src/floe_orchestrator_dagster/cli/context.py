@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files as package_files
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.entry_point import entry_point_code
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.files import read_bytes, read_yaml, write_atomically
@@ -68,7 +68,7 @@ def write_context(directory: Path, output: Path, wheels: Path | None, *, as_json
     digest = hashlib.sha256(_archive(content)).hexdigest()
     if as_json:
         told = {"output": str(output), "files": [*content], "bytes": size, "sha256": digest}
-        click.echo(json.dumps(told, indent=2))
+        respond(told)
     else:
         click.echo(f"{output}: {len(content)} files, {size:,} bytes, sha256 {digest}")
 

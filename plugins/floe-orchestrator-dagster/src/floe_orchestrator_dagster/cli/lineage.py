@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import io
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
@@ -29,8 +31,7 @@ def status(directory: Path, *, as_json: bool) -> None:
     _, artifacts, spool = _opened(directory)
     found, reason = spool_status(spool), why_off(artifacts)
     if as_json:
-        facts = {"directory": str(spool), "enabled": not reason, **asdict(found)}
-        click.echo(json.dumps(facts, indent=2))
+        respond({"directory": str(spool), "enabled": not reason, **asdict(found)})
         return
     if reason:
         click.echo(f"off       {reason}")
@@ -49,12 +50,17 @@ def send(directory: Path, seconds: float, *, as_json: bool) -> bool:
         LineageError: the product has no backend, or it cannot be used.
     """
     name, artifacts, spool = _opened(directory)
-    destination = lineage_destination(artifacts)
+    # floe-core's registry prints its steps on stdout, which is the document's.
+    with redirect_stdout(io.StringIO()):
+        destination = lineage_destination(artifacts)
     if destination is None:
         reason = why_off(artifacts) or "its lineage backend has no transport."
         raise LineageError(f"Cannot replay lineage of product '{name}': {reason}")
     report = replay(destination.transport, spool, seconds)
-    click.echo(json.dumps(asdict(report), indent=2) if as_json else _sentence(report, seconds))
+    if as_json:
+        respond(asdict(report))
+    else:
+        click.echo(_sentence(report, seconds))
     return not report.waiting
 
 
