@@ -13,11 +13,13 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "floe-orchestrator-dagster" / "
 
 # From the ground up; a room may import from floors below its own, and from its own.
 FLOORS = (
-    {"errors", "telemetry"},
+    {"errors", "telemetry", "dbt_environment"},
     {"config"},
     {"plan", "deploy"},
-    {"graph", "entry_point", "files", "dbt_process", "health"},
-    {"dbt", "profiles", "cache", "lineage"},
+    {"graph", "entry_point", "files", "dbt_process", "health", "jinja"},
+    {"dbt", "dbt_project", "cache", "lineage"},
+    {"profiles"},
+    {"freshness"},
     {"product"},
     {"specs", "schedules", "sensors"},
     {"execution"},

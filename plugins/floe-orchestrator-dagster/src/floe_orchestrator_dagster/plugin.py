@@ -100,8 +100,10 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         from floe_orchestrator_dagster.definitions import build_definitions
         from floe_orchestrator_dagster.product import product_of_artifacts
 
+        project = self._project()
         product = replace(
-            product_of_artifacts(artifacts, self._project()), lineage_backend=self._lineage_backend
+            product_of_artifacts(artifacts, project, guessed=not self._names_project()),
+            lineage_backend=self._lineage_backend,
         )
         return build_definitions(product, schedules=list(self._schedules.values()))
 
@@ -116,6 +118,11 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         from floe_orchestrator_dagster.definitions import build_transform_assets
 
         return build_transform_assets(transforms, self._project(), self.config)
+
+    def _names_project(self) -> bool:
+        """Tell whether anybody has said where the project is, or it is but where we are."""
+        named = self.config.project_dir or os.environ.get("FLOE_PROJECT_DIR")
+        return self._project_dir is not None or bool(named)
 
     def _project(self) -> Path | None:
         if self._project_dir is not None:

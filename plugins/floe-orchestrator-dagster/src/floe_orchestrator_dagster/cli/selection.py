@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from floe_orchestrator_dagster.dbt import run_dbt
+from floe_orchestrator_dagster.dbt_project import DBT_PROJECT
 from floe_orchestrator_dagster.errors import DbtError
 from floe_orchestrator_dagster.files import read_yaml
-from floe_orchestrator_dagster.product import DBT_PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
