@@ -21,7 +21,7 @@ FLOORS = (
     {"profiles"},
     {"freshness"},
     {"product"},
-    {"specs", "schedules", "sensors"},
+    {"specs", "schedules", "sensors", "launch_variables"},
     {"execution"},
     {"definitions"},
     {"plugin", "loader", "component", "cli"},

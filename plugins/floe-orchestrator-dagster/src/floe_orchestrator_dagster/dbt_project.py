@@ -98,18 +98,24 @@ class DbtProject:
     @cached_property
     def paths(self) -> Sequence[str]:
         """The folders of what is parsed, as the project names them."""
-        found: dict[str, None] = {}
-        for name, (older, default) in PATHS.items():
-            value = self.setting(name)
-            if value is None and older is not None:
-                value = self.setting(older)
-            listed = default if value is None else [value] if isinstance(value, str) else value
-            if not isinstance(listed, (list, tuple)):
-                raise ProductError(
-                    f"Cannot read {self.root / DBT_PROJECT}: {name} is not a list. Correct it."
-                )
-            found |= dict.fromkeys(str(self._rendered(item, name)) for item in listed)
-        return tuple(found)
+        return tuple(dict.fromkeys(folder for name in PATHS for folder in self.folders(name)))
+
+    def folders(self, name: str) -> Sequence[str]:
+        """Return the folders that a setting of `PATHS` names, or dbt's own.
+
+        Raises:
+            ProductError: it is not a list.
+        """
+        older, default = PATHS[name]
+        value = self.setting(name)
+        if value is None and older is not None:
+            value = self.setting(older)
+        listed = default if value is None else [value] if isinstance(value, str) else value
+        if not isinstance(listed, (list, tuple)):
+            raise ProductError(
+                f"Cannot read {self.root / DBT_PROJECT}: {name} is not a list. Correct it."
+            )
+        return tuple(str(self._rendered(item, name)) for item in listed)
 
     @property
     def depends_on_target(self) -> bool:

@@ -50,7 +50,10 @@ def render(
 
 def asks_for_target(value: Any) -> bool:
     """Tell whether dbt needs to know the output that is built on to render a setting."""
-    return any(_JINJA.search(text) and "target" in text for _, text in texts(value))
+    return any(
+        "target" in text and _JINJA.search(text) and "target" in _undeclared(text)
+        for _, text in texts(value)
+    )
 
 
 def environment_names(text: str) -> frozenset[str]:
@@ -60,11 +63,30 @@ def environment_names(text: str) -> frozenset[str]:
 
 def _is_plain(template: str) -> bool:
     """Tell whether a template uses nothing that dbt adds to Jinja but `env_var` and `var`."""
-    from jinja2 import Environment, meta, nodes
+    from jinja2 import Environment, nodes
 
     tree = Environment().parse(template)  # noqa: S701  never shown in a browser
     filters = {node.name for node in tree.find_all(nodes.Filter)}
-    return meta.find_undeclared_variables(tree) <= {"env_var", "var"} and not filters & _DBT_FILTERS
+    return _names(tree) <= {"env_var", "var"} and not filters & _DBT_FILTERS
+
+
+def _undeclared(template: str) -> set[str]:
+    """Return the names that a template takes from dbt; none of one that cannot be parsed."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        return _names(Environment().parse(template))  # noqa: S701  never shown in a browser
+    except TemplateSyntaxError:
+        # Whoever renders it will say what is wrong.
+        return set()
+
+
+def _names(tree: Any) -> set[str]:
+    from jinja2 import nodes
+
+    names = [*tree.find_all(nodes.Name)]
+    own = {name.name for name in names if name.ctx != "load"}
+    return {name.name for name in names} - own
 
 
 def _rendered_by_jinja(
