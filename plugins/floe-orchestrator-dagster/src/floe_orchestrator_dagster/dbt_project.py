@@ -43,6 +43,7 @@ PATHS: Mapping[str, tuple[str | None, Sequence[str]]] = {
 }
 # dbt passes over files whose name begins so: what editors leave beside the real ones.
 _PASSED_OVER = (".", "#", "~")
+_REINSTALL = "Correct it, or install the package again with `dbt deps`."
 _INITIALIZE = "Write one with `dbt init`."
 
 
@@ -134,7 +135,7 @@ class DbtProject:
             if path.is_dir() and not path.name.startswith("__")
         )
         return tuple(
-            replace(self, root=path, settings=read_yaml(path / DBT_PROJECT, "Install it again."))
+            replace(self, root=path, settings=read_yaml(path / DBT_PROJECT, _REINSTALL))
             for path in found
             if (path / DBT_PROJECT).is_file()
         )

@@ -21,7 +21,8 @@ import msgspec
 
 from floe_orchestrator_dagster.dbt_environment import parsing_values
 from floe_orchestrator_dagster.dbt_project import PROJECT_FILES
-from floe_orchestrator_dagster.files import write_atomically
+from floe_orchestrator_dagster.errors import ProductError
+from floe_orchestrator_dagster.files import read_yaml, write_atomically
 from floe_orchestrator_dagster.jinja import environment_names, texts
 from floe_orchestrator_dagster.profiles import SECRETS
 
@@ -167,8 +168,15 @@ def _names_in_settings(project: DbtProject, profile: Profile) -> Iterator[str]:
 
 
 def _names_in_files(paths: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    for path in paths:
-        with suppress(OSError, UnicodeDecodeError):
-            found |= environment_names(Path(path).read_text(encoding="utf-8"))
-    return found
+    return {name for path in paths for name in _names_in_file(Path(path))}
+
+
+def _names_in_file(path: Path) -> frozenset[str]:
+    if path.suffix in {".yml", ".yaml"}:
+        # Quoted in YAML, a template's own quotes may be written otherwise.
+        with suppress(ProductError):
+            content = read_yaml(path, "")
+            return frozenset().union(*(environment_names(text) for _, text in texts(content)))
+    with suppress(OSError, UnicodeDecodeError):
+        return environment_names(path.read_text(encoding="utf-8"))
+    return frozenset()
