@@ -152,8 +152,8 @@ class DbtProject:
     def files(self) -> Iterator[str]:
         """Yield the path of every file that dbt reads of the project and its packages.
 
-        They are below `root` as far as names go; through links they may be anywhere. What
-        `.dbtignore` names is left out, but not where it lies outside of the project's folders.
+        They are below `root` as far as names go; through links they may be anywhere. One that is
+        in two folders comes twice. What `.dbtignore` names is left out.
         """
         for project in (self, *self.packages):
             yield from project.own_files()
@@ -166,20 +166,18 @@ class DbtProject:
             if os.path.isfile(path):  # noqa: PTH113
                 yield path
         ignored = self._ignored()
-        seen: set[str] = set()
         for named in self.paths:
             top = os.path.join(root, named)  # noqa: PTH118
             for folder, folders, names in os.walk(top):
                 folders.sort()
                 for name in sorted(names):
-                    path = f"{folder}{os.sep}{name}"
-                    if name.startswith(_PASSED_OVER) or path in seen:
+                    if name.startswith(_PASSED_OVER):
                         continue
+                    path = f"{folder}{os.sep}{name}"
                     if ignored is not None and ignored.match_file(
                         os.path.join(named, os.path.relpath(path, top))  # noqa: PTH118
                     ):
                         continue
-                    seen.add(path)
                     yield path
 
     def _ignored(self) -> Any:

@@ -77,15 +77,14 @@ def fingerprint(project: DbtProject, profile: Profile, executable: str | None = 
     ):
         digest.update(f"{part}\0".encode())
     for path in project.files():
-        # What is no longer there, or never was behind its link, dbt will speak of.
-        with suppress(FileNotFoundError):
+        try:
             found = os.stat(path)  # noqa: PTH116  a Path for each of 10,000 files takes longer
-            # An archive gives all files one time: when a file was changed tells of it all the same.
-            digest.update(
-                f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n".encode(
-                    errors="surrogateescape"
-                )
-            )
+        except FileNotFoundError:
+            # What is no longer there, or never was behind its link, dbt will speak of.
+            continue
+        # An archive gives all files one time: when a file was changed tells of it all the same.
+        times = f"{found.st_mtime_ns}\0{found.st_ctime_ns}"
+        digest.update(os.fsencode(f"{path}\0{found.st_size}\0{times}\n"))
     return digest.hexdigest()
 
 

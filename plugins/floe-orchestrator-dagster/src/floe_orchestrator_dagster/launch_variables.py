@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VAR = re.compile(r"\bvar\s*\(")
-# A name that is put together while parsing may be any.
-_COMPUTED_NAME = re.compile(r"\bvar\s*\(\s*[^'\"\s]")
+_VAR = re.compile(r"\bvar\b")
+_CALL = re.compile(r"\bvar\s*\(")
+# YAML may double the quotes of what it quotes itself.
+_CALL_BY_NAME = re.compile(r"""\bvar\s*\(\s*(['"]{1,2})[^'"]+\1\s*[,)]""")
 # Of a seed nothing is rendered, of a documentation file nothing but descriptions.
 _WITHOUT_GRAPH = (".csv", ".md")
 
@@ -113,7 +114,8 @@ def decide_graph(project: DbtProject, names: Iterable[str]) -> bool:
             text = Path(path).read_text(encoding="utf-8")
         if not _VAR.search(text):
             continue
-        if _COMPUTED_NAME.search(text):
+        if len(_CALL.findall(text)) != len(_CALL_BY_NAME.findall(text)):
+            # A name that is put together while parsing may be any.
             return True
         if mentioned.search(text):
             body = path.endswith(".sql") and not path.startswith(macros)
