@@ -113,7 +113,8 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         from floe_orchestrator_dagster.product import product_of_artifacts
 
         artifacts = as_artifacts(artifacts)
-        product = product_of_artifacts(artifacts, self._project())
+        guessed = not self._names_project()
+        product = product_of_artifacts(artifacts, self._project(), guessed=guessed)
         self._artifacts = artifacts
         product = replace(product, lineage_backend=self._given_backend(artifacts))
         return build_definitions(product, schedules=list(self._schedules.values()))
@@ -131,6 +132,11 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         from floe_orchestrator_dagster.definitions import build_transform_assets
 
         return build_transform_assets(as_transforms(transforms), self._project(), self.config)
+
+    def _names_project(self) -> bool:
+        """Tell whether anybody has said where the project is, or it is but where we are."""
+        named = self.config.project_dir or os.environ.get("FLOE_PROJECT_DIR")
+        return self._project_dir is not None or bool(named)
 
     def _project(self) -> Path | None:
         if self._project_dir is not None:

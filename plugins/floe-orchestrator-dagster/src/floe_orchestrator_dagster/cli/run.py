@@ -127,7 +127,7 @@ def run_product(directory: Path, asked: Asked) -> int:
     out = console(stderr=asked.as_json)
     errors = console(stderr=True)
     with collected_warnings() as said:
-        product = open_product(directory, progress=progress_to(errors))
+        product = open_product(directory, progress=progress_to(errors), variables=asked.variables)
     for line in said:
         errors.print(f"warning: {line}", style="yellow")
 

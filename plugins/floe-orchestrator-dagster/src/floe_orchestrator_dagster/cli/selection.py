@@ -14,9 +14,9 @@ import click
 
 from floe_orchestrator_dagster.dbt.events import Line
 from floe_orchestrator_dagster.dbt.process import run_dbt
+from floe_orchestrator_dagster.dbt_project import DBT_PROJECT
 from floe_orchestrator_dagster.errors import DbtError, known
 from floe_orchestrator_dagster.files import read_yaml
-from floe_orchestrator_dagster.product import DBT_PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
