@@ -112,11 +112,11 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         from floe_orchestrator_dagster.definitions import build_definitions
         from floe_orchestrator_dagster.product import product_of_artifacts
 
-        artifacts = as_artifacts(artifacts)
+        checked = as_artifacts(artifacts)
         guessed = not self._names_project()
-        product = product_of_artifacts(artifacts, self._project(), guessed=guessed)
-        self._artifacts = artifacts
-        product = replace(product, lineage_backend=self._given_backend(artifacts))
+        product = product_of_artifacts(checked, self._project(), guessed=guessed)
+        self._artifacts = checked
+        product = replace(product, lineage_backend=self._given_backend(checked))
         return build_definitions(product, schedules=list(self._schedules.values()))
 
     def create_assets_from_transforms(

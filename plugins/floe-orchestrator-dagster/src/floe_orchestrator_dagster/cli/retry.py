@@ -24,7 +24,7 @@ from dagster import (
 from floe_orchestrator_dagster.cli.report import times
 from floe_orchestrator_dagster.errors import known
 from floe_orchestrator_dagster.plan import dagster_name
-from floe_orchestrator_dagster.run.launch import PARENT_TAG, RESUMED_TAG, _earlier, _left
+from floe_orchestrator_dagster.run.launch import PARENT_TAG, RESUMED_TAG, earlier_attempts, left_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -121,7 +121,9 @@ class Retry:
                 assets_def=step,
                 log=logger,
             )
-            again, kept = _left(context, specs, _earlier(instance, child), chosen, wanted)
+            variables = self.config_of(node.name).get("variables") or {}
+            earlier = earlier_attempts(instance, child)
+            again, kept = left_of(context, specs, earlier, variables, (chosen, wanted))
             left.update(again, kept)
         if not left:
             raise _nothing_left(self.parent)

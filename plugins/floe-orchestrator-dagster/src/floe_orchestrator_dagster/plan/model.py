@@ -117,9 +117,7 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
 # Nodes are written by the position of their fields: with other fields, the same bytes say
 # something else.
 LAYOUT = " ".join(
-    field
-    for kind in (Node, Reads, DbtFacts, DbtConfig)
-    for field in kind.__struct_fields__
+    field for kind in (Node, Reads, DbtFacts, DbtConfig) for field in kind.__struct_fields__
 )
 
 
