@@ -491,7 +491,7 @@ class _Step:
             description=message,
             metadata={
                 "failed": [*outcome.failed],
-                "skipped": [*outcome.skipped],
+                "skipped": outcome.skipped,
                 "crashes": [*outcome.crashes],
                 FAILED_HOOKS: outcome.failed_hooks,
                 MISSING_BATCHES: {
