@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from floe_orchestrator_dagster.dbt.events import EventReader, NodeFinished
+from floe_orchestrator_dagster.dbt.events import EventReader, NodeFinished, QualityResult
 from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
-from floe_orchestrator_dagster.plan import ProductPlan
+from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck
 from openlineage_checks import Event, problems
 from plans import plan, uid
 
@@ -321,6 +323,29 @@ def test_columns_of_an_external_source_are_read_through_its_expression() -> None
         name: [(read["name"], read["field"]) for read in field["inputFields"]]
         for name, field in fields.items()
     } == {"person": [("/shop/people.csv", "id")], "name": [("/shop/people.csv", "name")]}
+
+
+def test_quality_checks_that_run_alone_are_told() -> None:
+    check = QualityCheck("no_negative", "expression_is_true", {"column_name": "id"})
+    planned = plan("a")
+    node = msgspec.structs.replace(planned.nodes[uid("a")], quality_checks=(check,))
+    planned = replace(planned, nodes={node.unique_id: node})
+    lineage = StepLineage(step(), planned)
+    events = [*lineage.start(), *invoked(lineage, planned, "duck", 1)]
+    lineage.connected(OUTPUT)
+    results = (QualityResult("no_negative", failures=2),)
+    events += lineage.checked(uid("a"), AT.format(2), 1, results)
+    events += lineage.invocation_ended(AT.format(4), success=False)
+    events += lineage.finish(AT.format(5), "1 failed")
+    assert problems(events) == []
+    ran = [event for event in events if event["job"]["name"] == "shop.model.shop.a.no_negative"]
+    assert [event["eventType"] for event in ran] == ["START", "FAIL"]
+    [told_] = ran[-1]["inputs"][0]["inputFacets"]["dataQualityAssertions"]["assertions"]
+    assert (told_["assertion"], told_["success"], told_["column"]) == (
+        "expression_is_true",
+        False,
+        "id",
+    )
 
 
 def test_a_function_has_runs_and_no_datasets() -> None:

@@ -328,6 +328,14 @@ class StepLineage:
         yield event
         yield from self._quality(node, at, result.attempt, observed.checks)
 
+    def checked(
+        self, uid: str, at: str, attempt: int, found: Sequence[QualityResult]
+    ) -> Iterator[Event]:
+        """Yield the quality checks of floe.yaml that ran on a node that this dbt run left alone."""
+        node = self._plan.nodes.get(uid)
+        if node is not None:
+            yield from self._quality(node, at, attempt, found)
+
     def skipped(
         self, uids: Iterable[str], at: str, reasons: Mapping[str, str] | None = None
     ) -> Iterator[Event]:

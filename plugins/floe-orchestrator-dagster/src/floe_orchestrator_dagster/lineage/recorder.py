@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from floe_orchestrator_dagster.dbt.events import Connected, NodeFinished, NodeStarted, Started
+from floe_orchestrator_dagster.dbt.events import (
+    Checked,
+    Connected,
+    NodeFinished,
+    NodeStarted,
+    Started,
+)
 from floe_orchestrator_dagster.errors import LineageError, known
 from floe_orchestrator_dagster.lineage.backend import lineage_destination
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery
@@ -121,6 +127,8 @@ class Recorder:
                 self._send(
                     self._lineage.node_started(event.unique_id, at, event.attempt, event.relation)
                 )
+            elif isinstance(event, Checked):
+                self._send(self._lineage.checked(event.unique_id, now(), 1, event.checks))
             elif isinstance(event, NodeFinished):
                 node = self._plan.nodes.get(event.unique_id)
                 if node is not None and node.kind == "snapshot":
