@@ -134,7 +134,13 @@ class Product:
         """
         if self.project_dir is None or self.profiles_dir is None:
             raise self._without_project()
-        dbts = adjusted(os.environ, self.project_flags, selects=options.get("select") is not None)
+        executable = self.executable(target)
+        dbts = adjusted(
+            os.environ,
+            self.project_flags,
+            selects=options.get("select") is not None,
+            other_dbt=executable is not None,
+        )
         return DbtCommand(
             verb=verb,
             project_dir=self.project_dir,
@@ -142,7 +148,7 @@ class Product:
             profile=self.profile,
             target=target,
             target_path=run_dir,
-            executable=self.executable(target),
+            executable=executable,
             flags=(*flags, *dbts.flags),
             variables={**self.variables, **(variables or {})},
             environment={**dbts.environment, **(environment or {})},
