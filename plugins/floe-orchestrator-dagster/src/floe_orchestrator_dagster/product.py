@@ -699,7 +699,13 @@ def own_spec(
     """
     others: dict[Path, str] = {}
     for path in _specs_around((*folders, project_dir)):
-        spec = _spec_at(path)
+        try:
+            spec = _spec_at(path)
+        except ProductError:
+            if path.name == SPEC:
+                raise
+            # It need not be a spec, but for its name.
+            continue
         metadata = spec.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
         if name == compiled.name or (name is None and path.name == SPEC):
