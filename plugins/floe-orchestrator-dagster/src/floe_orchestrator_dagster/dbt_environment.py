@@ -159,6 +159,8 @@ SETTINGS: Sequence[Setting] = (
     *_settings("ours", "dbt's events are read as they are; ours is the output.", "USE_COLORS"),
     *_settings("unused", "`dbt docs serve`, `dbt clean`.", "HOST", "CLEAN_PROJECT_FILES_ONLY"),
 )
+# As click reads a switch.
+_OFF = frozenset({"0", "false", "f", "no", "n", "off"})
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 # Of what dbt can leave out by its type, checks can be left out of a plan; assets cannot.
 CHECK_TYPES = frozenset({"test", "unit_test"})
@@ -174,6 +176,14 @@ def value_of(name: str, environment: Mapping[str, str]) -> str:
     return next(filter(None, values), "")
 
 
+def _is_off(name: str, environment: Mapping[str, str], project_flags: Mapping[str, Any]) -> bool:
+    """Tell whether a switch is off; the environment goes before the project."""
+    value = value_of(name, environment)
+    if value:
+        return value.strip().lower() in _OFF
+    return project_flags.get(_BY_NAME[name].flag) is False
+
+
 @dataclass(frozen=True, slots=True)
 class Adjusted:
     """What a dbt command of ours needs besides its own words.
@@ -186,13 +196,21 @@ class Adjusted:
 
 
 def adjusted(
-    environment: Mapping[str, str], project_flags: Mapping[str, Any], *, selects: bool
+    environment: Mapping[str, str],
+    project_flags: Mapping[str, Any],
+    *,
+    selects: bool,
+    other_dbt: bool = False,
 ) -> Adjusted:
     """Return what keeps dbt's variables and flags true to `SETTINGS` in a command of ours.
 
-    `selects` tells that the command has a selection of ours, which goes by `--state`.
+    `selects` tells that the command has a selection of ours, which goes by `--state`; `other_dbt`
+    that it is another dbt's than dbt-core.
     """
     flags: list[str] = []
+    if not other_dbt and not _is_off("DBT_VERSION_CHECK", environment, project_flags):
+        # dbt's own default, which stands behind any word of ours.
+        flags.append("--version-check")
     if project_flags.get("write_json") is False:
         flags.append("--write-json")
     cleared = [setting for setting in SETTINGS if setting.verdict == "overruled"]

@@ -332,7 +332,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             return None
         from floe_orchestrator_dagster.product import target_directory
 
-        return target_directory(project)
+        return target_directory(project, self.config.vars)
 
     def sensor_definition(self) -> SensorDefinition | None:
         """Return the sensor that delivers waiting lineage; None for a product that sends none.

@@ -135,7 +135,13 @@ class Product:
         """
         if self.project_dir is None or self.profiles_dir is None:
             raise self._without_project()
-        dbts = adjusted(os.environ, self.project_flags, selects=options.get("select") is not None)
+        executable = self.executable(target)
+        dbts = adjusted(
+            os.environ,
+            self.project_flags,
+            selects=options.get("select") is not None,
+            other_dbt=executable is not None,
+        )
         return DbtCommand(
             verb=verb,
             project_dir=self.project_dir,
@@ -143,7 +149,7 @@ class Product:
             profile=self.profile,
             target=target,
             target_path=run_dir,
-            executable=self.executable(target),
+            executable=executable,
             flags=(*flags, *dbts.flags),
             variables={**self.variables, **(variables or {})},
             environment={**dbts.environment, **(environment or {})},
@@ -695,7 +701,13 @@ def own_spec(
     """
     others: dict[Path, str] = {}
     for path in _specs_around((*folders, project_dir)):
-        spec = _spec_at(path)
+        try:
+            spec = _spec_at(path)
+        except ProductError:
+            if path.name == SPEC:
+                raise
+            # It need not be a spec, but for its name.
+            continue
         metadata = spec.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
         if name == compiled.name or (name is None and path.name == SPEC):

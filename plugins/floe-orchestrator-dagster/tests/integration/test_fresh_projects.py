@@ -299,6 +299,13 @@ def test_checks_that_the_environment_leaves_out_are_not_planned(
     assert materialized(result) == ["a"]
 
 
+def test_a_project_for_another_dbt_is_refused_with_dbts_words(tiny: TinyProject) -> None:
+    tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
+    settings(tiny, require_dbt_version=">=99.0.0")
+    with pytest.raises(ProductError, match="This version of dbt is not supported"):
+        opened(tiny)
+
+
 def test_a_project_of_another_product_is_refused(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,7 +69,7 @@ def _opened(directory: Path) -> tuple[str, dict[str, Any], Path]:
     artifacts = read_artifacts(path)
     compiled = compiled_product(artifacts)
     project = find_project(compiled, path.parent)
-    target = target_directory(project) if project else None
+    target = target_directory(project, compiled.config.vars) if project else None
     return compiled.name, artifacts, spool_directory(target, compiled.name)
 
 
