@@ -44,6 +44,7 @@ from floe_orchestrator_dagster.plan import (
     unknown_dependencies,
 )
 from floe_orchestrator_dagster.profiles import merged_outputs, write_profiles
+from floe_orchestrator_dagster.schedules import schedule_checked_too
 from floe_orchestrator_dagster.telemetry import span, start
 
 if TYPE_CHECKING:
@@ -227,7 +228,10 @@ def load_project(
 ) -> Product:
     """Plan a compiled product on its dbt project; see `open_product`."""
     start(compiled.artifacts)
-    with span("floe.load", product_name=compiled.name, product_version=compiled.version):
+    with (
+        span("floe.load", product_name=compiled.name, product_version=compiled.version),
+        schedule_checked_too(compiled.name, spec or {}, compiled.config),
+    ):
         return _load_project(compiled, project_dir, spec, progress, force_parse=force_parse)
 
 

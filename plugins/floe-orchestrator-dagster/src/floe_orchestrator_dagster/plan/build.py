@@ -8,7 +8,7 @@ from floe_orchestrator_dagster.errors import PlanError, Problem
 from floe_orchestrator_dagster.plan.compiled import transform_problems
 from floe_orchestrator_dagster.plan.manifest import SUPPORTED_SCHEMAS
 from floe_orchestrator_dagster.plan.model import Node, ProductPlan
-from floe_orchestrator_dagster.plan.names import name_problems
+from floe_orchestrator_dagster.plan.names import checks_apart
 from floe_orchestrator_dagster.plan.place import Placer
 from floe_orchestrator_dagster.plan.preflight import preflight
 
@@ -49,6 +49,11 @@ def plan_product(
         warnings += placer.warnings
     else:
         nodes = _nodes_of_transforms(product, computes, linked=not own)
+    root = next((found.metadata.project_name for found in manifests.values()), None)
+    renamed, told = checks_apart(nodes, root)
+    if renamed:
+        nodes = {**nodes, **renamed}
+    warnings += told
     plan = ProductPlan(
         name=product.name,
         nodes=nodes,
@@ -67,10 +72,9 @@ def plan_product(
             for manifest in manifests.values()
             for exposure in manifest.exposures.values()
         },
-        project_name=next((found.metadata.project_name for found in manifests.values()), None),
+        project_name=root,
         warnings=tuple(warnings),
     )
-    found += name_problems(plan)
     found += preflight(plan, manifests)
     if found:
         raise PlanError(f"Cannot plan product '{product.name}'", found)

@@ -164,6 +164,7 @@ class DbtManifest(msgspec.Struct, frozen=True):
     groups: dict[str, DbtGroup] = {}
     exposures: dict[str, DbtExposure] = {}
     macros: dict[str, msgspec.Raw] = {}
+    disabled: dict[str, msgspec.Raw] = {}
 
 
 _decoder = msgspec.json.Decoder(DbtManifest)

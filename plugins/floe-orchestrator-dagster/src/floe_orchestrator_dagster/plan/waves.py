@@ -131,10 +131,16 @@ def _tasks(
             within[uid], before[uid] = found.within, found.before
     # Alike is what reads alike. Tasks are bad keys: Python hashes a lone bit to one of 61 values.
     alike: defaultdict[tuple[Sequence[str], ...], list[str]] = defaultdict(list)
+    everything = tuple(builds)
     for uid in checks:
         check = plan.nodes[uid]
         able = tuple(plan.computes[name].target for name in (check.compute, *check.also_on))
-        reads = (check.on,) if check.kind == "unit_test" else plan.folded_parents[uid]
+        reads: Sequence[str]
+        if check.kind == "unit_test":
+            reads = (check.on,)
+        else:
+            # Nobody knows what a test reads that names nothing: it comes when all is built.
+            reads = plan.folded_parents[uid] if check.parents else everything
         alike[able, reads, check.after].append(uid)
     return builds, [(task(*reading), uids) for reading, uids in alike.items()]
 
