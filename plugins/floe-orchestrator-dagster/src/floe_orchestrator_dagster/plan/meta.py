@@ -32,8 +32,11 @@ PARTITIONS_EXPECTED = (
     "Expected {type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}."
 )
 _MAX_SHOWN = 60
-# Of a value that may have several types, pydantic names the type in the path.
-_TYPES = frozenset({"str", "int", "float"})
+# Of a value that may have several types, pydantic says something about each.
+_EXPECTED = {
+    "asset_key": "a string or a list of strings is expected",
+    "ref": "a mapping with the `name` of a model is expected",
+}
 
 
 # Thousands of assets share a few owners.
@@ -131,8 +134,10 @@ def _usable(asked: Any) -> tuple[dict[str, Any], Sequence[tuple[str, str, Any]]]
         return usable, ()
     errors: dict[str, tuple[str, str, Any]] = {}
     for item in found:
-        path = _path(item["loc"])
-        if path not in errors:
+        key, path = str(item["loc"][0]), _path(item["loc"])
+        if key in _EXPECTED:
+            errors[key] = (key, _EXPECTED[key], usable[key])
+        elif path not in errors:
             said = str(item["msg"]).removeprefix("Value error, ")
             errors[path] = (path, said, _value_at(usable, item["loc"]))
     for key in {path.partition(".")[0] for path in errors}:
@@ -145,7 +150,7 @@ def _usable(asked: Any) -> tuple[dict[str, Any], Sequence[tuple[str, str, Any]]]
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part not in _TYPES and "[" not in str(part))
+    return ".".join(map(str, loc))
 
 
 def _value_at(value: Any, loc: tuple[int | str, ...]) -> Any:

@@ -259,7 +259,7 @@ def _with_quality(node: Node, check: QualityCheck, name: str) -> Node:
 def keys_told(keys: Mapping[str, AssetPath]) -> Iterator[str]:
     """Yield a warning that says which asset keys are not dagster-dbt's, if any are."""
     listed = [f"{'/'.join(key)} ({uid})" for uid, key in sorted(keys.items())]
-    return _told("dbt nodes have an asset key that another node has a better right to", listed)
+    return _told("dbt nodes have an asset key that another node has as good a right to", listed)
 
 
 def _told(what: str, listed: Iterable[str]) -> Iterator[str]:
