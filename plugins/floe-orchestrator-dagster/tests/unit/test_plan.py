@@ -468,6 +468,7 @@ def test_of_two_models_of_one_name_the_products_own_keeps_the_key() -> None:
     change = {"p": in_package("pkg", name="a"), "q": in_package("other", name="a")}
     found = plan("a, p, q", change=change)
     assert keys(found) == {uid("a"): "a", uid("p"): "pkg/a", uid("q"): "other/a"}
+    assert names(found, (uid("a"), uid("p"))) == ["a", "pkg.a"]
     assert len(found.warnings) == 1
     foreign = plan("p, q", change=change)
     assert keys(foreign) == {uid("p"): "pkg/a", uid("q"): "other/a"}
@@ -1093,8 +1094,10 @@ def meta(**asked: Any) -> dict[str, Any]:
         ({"owners": 5}, "owners is 5 and is left out: Input should be a valid list."),
         (
             {"auto_materialize_policy": {"type": "eagre"}},
-            "auto_materialize_policy.type is 'eagre' and is left out: Input should be 'eager' or "
-            "'lazy'.",
+            (
+                "auto_materialize_policy.type is 'eagre' and is left out: Input should be "
+                "'eager' or 'lazy'."
+            ),
         ),
         (
             {"ref": "b"},
@@ -1135,14 +1138,22 @@ def test_what_is_empty_in_meta_dagster_is_not_set() -> None:
 def test_partitions_that_cannot_be_read_come_with_all_other_problems() -> None:
     wrong = meta(partitions={"type": "dayly", "start": "soon", "begin": 1})
     assert problems_of("a", change=wrong, on={"zzz": "duck"}) == [
-        "dbt model 'a' meta.dagster.partitions.type: Input should be 'hourly', 'daily', 'weekly' "
-        "or 'monthly'. Expected {type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, "
-        "timezone?}.",
-        "dbt model 'a' meta.dagster.partitions.start: String should match pattern "
-        "'^\\d{4}-\\d{2}-\\d{2}(-\\d{2}:\\d{2})?$'. Expected {type: "
-        "hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}.",
-        "dbt model 'a' meta.dagster.partitions.begin: Extra inputs are not permitted. Expected "
-        "{type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}.",
-        "transforms.models[0].name: dbt has no model, seed or snapshot 'zzz'. Correct the name in "
-        "floe.yaml, or add the model to the dbt project.",
+        (
+            "dbt model 'a' meta.dagster.partitions.type: Input should be 'hourly', 'daily', "
+            "'weekly' or 'monthly'. Expected {type: hourly|daily|weekly|monthly, start: "
+            "'YYYY-MM-DD', end?, timezone?}."
+        ),
+        (
+            "dbt model 'a' meta.dagster.partitions.start: String should match pattern "
+            "'^\\d{4}-\\d{2}-\\d{2}(-\\d{2}:\\d{2})?$'. Expected {type: "
+            "hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}."
+        ),
+        (
+            "dbt model 'a' meta.dagster.partitions.begin: Extra inputs are not permitted. Expected "
+            "{type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}."
+        ),
+        (
+            "transforms.models[0].name: dbt has no model, seed or snapshot 'zzz'. Correct the "
+            "name in floe.yaml, or add the model to the dbt project."
+        ),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -68,6 +68,7 @@ class Placer:
                 self._place_node(uid, dbt)
         self._inline_by_target()
         self._settle_keys()
+        self._settle_names()
         self._refuse_cycles()
         self._settle_ephemerals()
         self._mark_boundaries()
@@ -293,6 +294,16 @@ class Placer:
         for uid, key in apart.items():
             self.nodes[uid] = replace(self.nodes[uid], key=key)
         self.warnings += keys_told(apart)
+
+    def _settle_names(self) -> None:
+        """Show a package's node with its package, as dbt selects it, where names are alike."""
+        counted = Counter(node.name for node in self.nodes.values() if node.kind in ASSET_KINDS)
+        if len(counted) == counted.total():
+            return
+        for uid, node in self.nodes.items():
+            package = node.dbt.package_name if node.dbt else ""
+            if counted[node.name] > 1 and package != self._base.metadata.project_name:
+                self.nodes[uid] = replace(node, name=f"{package}.{node.name}")
 
     def _refuse_cycles(self) -> None:
         try:
