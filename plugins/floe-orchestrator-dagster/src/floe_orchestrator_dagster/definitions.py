@@ -1,7 +1,7 @@
 """A planned product becomes Dagster Definitions: assets, checks, jobs and schedules."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
-# it decorates, and refuses `context: "AssetExecutionContext"` as a string.
+# it decorates, and refuses `context: "OpExecutionContext"` as a string.
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -24,6 +24,7 @@ from dagster import (
     In,
     JobDefinition,
     Nothing,
+    OpExecutionContext,
     Out,
     PreviewWarning,
     SensorDefinition,
@@ -382,8 +383,10 @@ def _step(
         pool=product.plan.computes[segment.compute].pool if segment else None,
         tags=_op_tags(product, segment),
     )
-    def step(context: AssetExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
-        yield from build(context, product, specs, config, listener, echo)
+    def step(context: OpExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
+        # Asked for by its name, Dagster refuses the context of assets to a step of checks alone.
+        assets = AssetExecutionContext(context)
+        yield from build(assets, product, specs, config, listener, echo)
 
     return Step(
         node_def=step,

@@ -203,7 +203,7 @@ def test_odd_meta_and_names_that_meet_do_no_harm_with_a_translator(
 # --- what is enabled on a target
 
 BY_TARGET = {
-    "a": "{{ config(severity='warn') }} select 1 as id",
+    "a": "select 1 as id",
     "b": "select id from {{ ref('a') }}",
     "here": "select id from {{ ref('a') }}",
     "between": "select id from {{ ref('a') }}",
@@ -218,7 +218,7 @@ BY_TARGET = {
     ),
     "models/properties.yml": """
 models:
-  - name: a
+  - name: here
     columns: [{name: id, data_tests: [{accepted_values: {arguments: {values: [7]}}}]}]
   - name: b
     columns:
@@ -263,8 +263,7 @@ def test_each_target_is_built_as_by_dbt_on_it(
         outputs=BOTH,
         config={"isolation": isolation, "computes": TARGETS},
     )
-    job = "tiny"
-    ours, result = by_us(product, instance, job=job)
+    ours, result = by_us(product, instance)
     assert result.success, failure_of(result)
     copy = tmp_path / "bare"
     heavy = by_dbt(product, tiny.directory, copy, "--target", "other")
@@ -275,7 +274,7 @@ def test_each_target_is_built_as_by_dbt_on_it(
     assert {*ours} == {*heavy, *light}
     assert at["model.tiny.between"] == "other"
     assert {name: passed for name, passed in checked(result).items() if not passed} == {
-        "accepted_values_a_id__7": False
+        "accepted_values_here_id__7": False
     }
     assert tables(tiny.database).keys() == tables(copy / "target" / "tiny.duckdb").keys()
 
