@@ -166,11 +166,6 @@ def job_named(definitions: Definitions, name: str) -> JobDefinition:
     return resolve(name)
 
 
-def step_names(product: Product) -> Sequence[str]:
-    """Return the op names of a product's steps, in the order in which they run."""
-    return [name for name, _ in _segments(product)]
-
-
 def build_transform_assets(
     transforms: "Sequence[TransformConfig]", project_dir: Path | None, config: PluginConfig
 ) -> list[AssetsDefinition]:

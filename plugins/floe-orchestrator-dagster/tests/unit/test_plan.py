@@ -792,7 +792,7 @@ def test_a_unit_test_of_an_ephemeral_does_not_run_and_that_is_said() -> None:
     assert not idle.checks
     assert idle.warnings == (
         (
-            "dbt unit test 'u' tests 'e', which is no asset: it does not run. Only models "
+            "dbt unit test 'u' tests 'e', which is not an asset: it does not run. Only models "
             "that are not "
             "ephemeral can carry checks."
         ),
@@ -803,7 +803,7 @@ def test_a_unit_test_disabled_where_its_model_is_built_does_not_run_and_that_is_
     off = plan("a", on={"a": "pg"}, unit_tests={"u": "a"}, per_target={"pg": {"without": ["u"]}})
     assert off.warnings == (
         (
-            "dbt unit test 'u' is disabled on compute 'pg', which builds 'a': it is no check "
+            "dbt unit test 'u' is disabled on compute 'pg', which builds 'a': it is not a check "
             "and does "
             "not run."
         ),
@@ -928,6 +928,21 @@ def test_groups_and_exposures_are_kept() -> None:
     assert found.project_name == "shop"
 
 
+def test_groups_and_exposures_of_one_name_in_two_packages_are_not_lost() -> None:
+    raw = b"""{
+      "metadata": {"dbt_schema_version": "%s", "project_name": "shop"}, "nodes": {},
+      "groups": {"group.shop.g": {"name": "g", "owner": {"email": "own@x.io"}},
+                 "group.pkg.g": {"name": "g", "owner": {"email": "pkg@x.io"}}},
+      "exposures": {"exposure.shop.d": {"unique_id": "exposure.shop.d", "name": "d",
+                    "depends_on": {"nodes": ["model.shop.a"]}},
+                    "exposure.pkg.d": {"unique_id": "exposure.pkg.d", "name": "d",
+                    "depends_on": {"nodes": ["model.pkg.b"]}}}
+    }""" % SCHEMA.encode()
+    found = plan_product(product(), DUCK, {"duck": decode_manifest(raw)})
+    assert found.owners_of_group == {"g": ("own@x.io",)}
+    assert found.exposures == {"d": ("model.shop.a", "model.pkg.b")}
+
+
 def test_a_plan_can_be_asked_for_targets_and_functions() -> None:
     called = plan("f > g > e > a", kinds={"f": "function", "g": "function", "e": "ephemeral"})
     assert called.target_of(uid("a")) == "duck"
@@ -1011,6 +1026,24 @@ def test_a_test_whose_severity_differs_by_target_runs_on_one_only() -> None:
     found = plan("a > b", on={"b": "pg"}, tests=mild, per_target={"pg": {"tests": severe}})
     check = found.checks[uid("t", "test")]
     assert (check.compute, check.also_on, check.blocking) == ("pg", (), True)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("s", "seed"), ("s", "snapshot"), ("raw.s", "source")])
+def test_seeds_snapshots_and_sources_of_one_target_are_tested_there(name: str, kind: str) -> None:
+    found = plan(
+        f"{name} > b, a",
+        on={"b": "pg"},
+        kinds={name: kind},
+        tests={"t": name},
+        per_target={"duck": {"without": [name, "b", "t"]}},
+    )
+    node = uid(name, kind)
+    assert found.nodes[node].compute == "pg"
+    assert (found.checks[uid("t", "test")].compute, found.checks[uid("t", "test")].on) == (
+        "pg",
+        node,
+    )
+    assert found.warnings == ()
 
 
 def test_a_unit_test_is_asked_of_the_target_of_its_model() -> None:

@@ -61,17 +61,8 @@ def plan_product(
         default_compute=product.default_compute,
         version=product.version,
         owner=product.owner,
-        owners_of_group={
-            group.name: emails
-            for manifest in manifests.values()
-            for group in manifest.groups.values()
-            if (emails := _emails(group.owner.email))
-        },
-        exposures={
-            exposure.name: exposure.depends_on.nodes
-            for manifest in manifests.values()
-            for exposure in manifest.exposures.values()
-        },
+        owners_of_group=_owners_of_group(manifests, root),
+        exposures=_exposures(manifests),
         project_name=root,
         warnings=tuple(warnings),
     )
@@ -124,6 +115,24 @@ def _manifest_problems(
                 f"'{target}' is of type {adapter}.",
                 "Run `floe-dagster prepare`.",
             )
+
+
+def _owners_of_group(
+    manifests: Mapping[str, DbtManifest], root: str | None
+) -> dict[str, tuple[str, ...]]:
+    """Return owners by the name of their group; a package's group gives way to the project's."""
+    groups = [item for manifest in manifests.values() for item in manifest.groups.items()]
+    groups.sort(key=lambda item: item[0].startswith(f"group.{root}."))
+    return {group.name: emails for _, group in groups if (emails := _emails(group.owner.email))}
+
+
+def _exposures(manifests: Mapping[str, DbtManifest]) -> dict[str, tuple[str, ...]]:
+    """Return what each exposure uses, by name; packages may have exposures of one name."""
+    used: dict[str, dict[str, None]] = {}
+    for manifest in manifests.values():
+        for exposure in manifest.exposures.values():
+            used.setdefault(exposure.name, {}).update(dict.fromkeys(exposure.depends_on.nodes))
+    return {name: tuple(nodes) for name, nodes in used.items()}
 
 
 def _emails(email: str | list[str] | None) -> tuple[str, ...]:

@@ -669,7 +669,7 @@ class Placer:
         node = self.nodes.get(model)
         if node is None or node.kind not in ASSET_KINDS:
             self.warnings.append(
-                f"dbt unit test '{dbt.name}' tests '{dbt.model}', which is no asset: it does not "
+                f"dbt unit test '{dbt.name}' tests '{dbt.model}', which is not an asset: it does not "
                 "run. Only models that are not ephemeral can carry checks."
             )
             return
@@ -677,7 +677,7 @@ class Placer:
         if here is None:
             self.warnings.append(
                 f"dbt unit test '{dbt.name}' is disabled on compute '{node.compute}', which builds "
-                f"'{node.name}': it is no check and does not run."
+                f"'{node.name}': it is not a check and does not run."
             )
             return
         here = self._with_usable_meta(here)
