@@ -45,7 +45,7 @@ from floe_orchestrator_dagster.plan import (
     Transform,
     Wave,
     dagster_name,
-    waves,
+    segments,
 )
 from floe_orchestrator_dagster.product import (
     Product,
@@ -324,10 +324,9 @@ def _segments(product: Product) -> list[tuple[str, Wave | None]]:
     name = f"{dagster_name(product.plan.name)}_dbt"
     if product.config.isolation == "product":
         return [(name, None)]
-    every = waves(product.plan, [*product.plan.assets], [*product.plan.checks])
     return [
         (f"{name}_{number}_{dagster_name(wave.compute)}", wave)
-        for number, wave in enumerate(every, 1)
+        for number, wave in enumerate(segments(product.plan), 1)
     ]
 
 

@@ -328,6 +328,31 @@ sources:
     assert checked(result) == {"source_unique_raw_t_id": True, "hard_coded": False}
 
 
+@pytest.mark.parametrize("isolation", ["product", "compute"])
+def test_a_unit_test_of_an_ephemeral_model_stops_what_inlines_it(
+    tiny: TinyProject, instance: dg.DagsterInstance, isolation: str, tmp_path: Path
+) -> None:
+    files = {
+        "a": "{{ config(materialized='table') }} select 1 as id",
+        "e": "{{ config(materialized='ephemeral') }} select id + 1 as id from {{ ref('a') }}",
+        "b": "select id from {{ ref('e') }}",
+        "models/properties.yml": """
+unit_tests:
+  - name: u
+    model: e
+    given: [{input: ref('a'), rows: [{id: 1}]}]
+    expect: {rows: [{id: 3}]}
+""",
+    }
+    product = opened(tiny, files, config={"isolation": isolation})
+    theirs = by_dbt(product, tiny.directory, tmp_path / "bare")
+    ours, result = by_us(product, instance)
+    assert not result.success
+    assert ours["unit_test.tiny.e.u"] == theirs["unit_test.tiny.e.u"] == "fail"
+    assert materialized(result) == ["a"]
+    assert {uid for uid, status in theirs.items() if status == "success"} == {"model.tiny.a"}
+
+
 # --- everything that is wrong comes at once
 
 

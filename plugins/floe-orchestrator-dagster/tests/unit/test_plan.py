@@ -787,16 +787,10 @@ def test_a_unit_test_is_a_check_of_its_model() -> None:
     )
 
 
-def test_a_unit_test_of_an_ephemeral_does_not_run_and_that_is_said() -> None:
-    idle = plan("e > a", kinds={"e": "ephemeral"}, unit_tests={"u": "e"})
-    assert not idle.checks
-    assert idle.warnings == (
-        (
-            "dbt unit test 'u' tests 'e', which is not an asset: it does not run. Only models "
-            "that are not "
-            "ephemeral can carry checks."
-        ),
-    )
+def test_a_unit_test_of_an_ephemeral_is_on_the_first_asset_that_inlines_it() -> None:
+    found = plan("e > f > a > b", kinds={"e": "ephemeral", "f": "ephemeral"}, unit_tests={"u": "e"})
+    check = found.checks["unit_test.shop.e.u"]
+    assert (check.on, check.parents, found.warnings) == (uid("a"), (uid("e"),), ())
 
 
 def test_a_unit_test_disabled_where_its_model_is_built_does_not_run_and_that_is_said() -> None:

@@ -28,7 +28,13 @@ from floe_orchestrator_dagster.plan.names import (
     keys_apart,
 )
 from floe_orchestrator_dagster.plan.preflight import preflight
-from floe_orchestrator_dagster.plan.waves import Wave, blocked_by_check, downstream, waves
+from floe_orchestrator_dagster.plan.waves import (
+    Wave,
+    blocked_by_check,
+    downstream,
+    segments,
+    waves,
+)
 
 __all__ = [
     "ASSET_KINDS",
@@ -59,6 +65,7 @@ __all__ = [
     "plan_product",
     "preflight",
     "resolve_computes",
+    "segments",
     "unknown_dependencies",
     "waves",
 ]

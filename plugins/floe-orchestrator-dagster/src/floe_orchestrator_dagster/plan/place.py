@@ -487,10 +487,7 @@ class Placer:
         here = self._with_usable_meta(dbt)
         on = self._asset_of_test(here, reads) if reads else self._asset_for_unread(here, able[0])
         if on is None:
-            self.warnings.append(
-                f"dbt test '{dbt.name}' does not run: the product has no asset to show it on. Add "
-                "a model."
-            )
+            self._warn_of_nowhere(here)
             return
         parents = self._really_read(here.depends_on.nodes, able[0])
         severe = (here.config.severity or "error").lower() == "error"
@@ -507,6 +504,12 @@ class Placer:
             blocking=severe and bool(parents),
             tags=here.tags,
             dbt=here.facts(),
+        )
+
+    def _warn_of_nowhere(self, dbt: DbtNode) -> None:
+        self.warnings.append(
+            f"dbt {dbt.resource_type.replace('_', ' ')} '{dbt.name}' does not run: the product has "
+            "no asset to show it on. Add a model."
         )
 
     def _settled_test(self, uid: str) -> tuple[DbtNode, Sequence[str], Sequence[str]] | None:
@@ -667,10 +670,10 @@ class Placer:
         # dbt takes the first, too.
         model = next(iter(dbt.depends_on.nodes), "")
         node = self.nodes.get(model)
-        if node is None or node.kind not in ASSET_KINDS:
+        if node is None:
             self.warnings.append(
-                f"dbt unit test '{dbt.name}' tests '{dbt.model}', which is not an asset: it does not "
-                "run. Only models that are not ephemeral can carry checks."
+                f"dbt unit test '{dbt.name}' tests '{dbt.model}', which dbt does not run: it is "
+                "not a check and does not run."
             )
             return
         here = self._on_compute(uid, node.compute)
@@ -681,13 +684,17 @@ class Placer:
             )
             return
         here = self._with_usable_meta(here)
+        on = model if node.kind in ASSET_KINDS else self._asset_for_unread(here, node.compute)
+        if on is None:
+            self._warn_of_nowhere(here)
+            return
         self.nodes[uid] = Node(
             unique_id=uid,
             kind="unit_test",
             compute=node.compute,
             parents=(model,),
             name=check_name(here.name),
-            on=model,
+            on=on,
             tags=here.tags,
             dbt=here.facts(),
         )
