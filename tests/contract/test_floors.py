@@ -17,7 +17,7 @@ FLOORS = (
     {"config"},
     {"plan", "deploy"},
     {"graph", "entry_point", "files", "health"},
-    {"dbt", "profiles", "cache", "schedules"},
+    {"dbt", "profiles", "cache", "schedules", "surroundings"},
     {"lineage"},
     {"product"},
     {"specs", "sensors"},

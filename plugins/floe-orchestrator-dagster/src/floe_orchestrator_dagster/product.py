@@ -47,6 +47,7 @@ from floe_orchestrator_dagster.plan import (
 )
 from floe_orchestrator_dagster.profiles import merged_outputs, write_profiles
 from floe_orchestrator_dagster.schedules import schedule_checked_too
+from floe_orchestrator_dagster.surroundings import surroundings_of
 from floe_orchestrator_dagster.telemetry import span, start
 
 if TYPE_CHECKING:
@@ -285,7 +286,9 @@ def _load_project(
 
     def make() -> ProductPlan:
         manifests = {name: parse_manifest(paths[name], data) for name, data in contents.items()}
-        return plan_product(compiled, computes, manifests)
+        packages = project_dir / str(dbt_project.get("packages-install-path") or "dbt_packages")
+        around = surroundings_of(project_dir, dbt_project, packages, variables={})
+        return plan_product(compiled, computes, manifests, surroundings=around)
 
     key = digest_of(
         [

@@ -5,12 +5,13 @@ Ours differ in what is listed here, and `tests/integration/test_specs.py` holds 
 - kinds, storage kind and table name are those of the model's own compute;
 - the group is the product where dbt names none; tags that Dagster refuses are kept in metadata,
   and ``key:value`` tags become Dagster tags of that key; owners that Dagster refuses are left out;
+- the code version is a digest of all that decides the result (`plan/versions.py`), not of the
+  node's own code alone;
 - metadata `floe/*` and code references are added; the whole manifest is not hung on each spec.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -51,6 +52,7 @@ from floe_orchestrator_dagster.plan import (
     is_asked,
     is_owner,
     keys_apart,
+    version_of,
 )
 
 if TYPE_CHECKING:
@@ -226,6 +228,14 @@ class Specs:
         target = self.plan.target_of(uid) if self.plan.nodes[uid].compute else ""
         return self._manifests.get(target) or next(iter(self._manifests.values()))
 
+    def code_version(self, uid: str, variables: Mapping[str, Any] | None = None) -> str | None:
+        """Return the code version of an asset that is built with these vars of a launch.
+
+        A translator's own code versions are left as they are.
+        """
+        node, shown = self.plan.nodes[uid], self.assets[uid].code_version
+        return code_version(node, variables) if shown == code_version(node) else shown
+
     def _translated(self, uid: str) -> AssetSpec:
         if self._translator is None:
             raise AssertionError("no translator")
@@ -250,7 +260,10 @@ class Specs:
 
     def _asset(self, uid: str, node: Node) -> AssetSpec:
         if self._translator is not None:
-            return self._named(uid).merge_attributes(
+            spec = self._named(uid)
+            if spec.code_version == _stock_code_version(self._manifest(uid)["nodes"][uid]):
+                spec = spec.replace_attributes(code_version=code_version(node))
+            return spec.merge_attributes(
                 metadata=self._floe_metadata(node), kinds=_kinds(self, node)
             )
         dbt = node.dbt
@@ -407,15 +420,15 @@ def quality_check_id(uid: str, check: QualityCheck) -> str:
     return f"{uid}#{check.name}"
 
 
-def code_version(node: Node) -> str | None:
-    """Return dagster-dbt's code version: SHA-1 of the code, else dbt's checksum of the file."""
-    dbt = node.dbt
-    if dbt is None:
-        return None
-    if dbt.raw_code:
-        return hashlib.sha1(dbt.raw_code.encode()).hexdigest()  # noqa: S324  not for security
-    checksum = dbt.checksum
-    return checksum if checksum is None or isinstance(checksum, str) else checksum.checksum
+def code_version(node: Node, variables: Mapping[str, Any] | None = None) -> str | None:
+    """Return the digest of all that decides what a node builds; see `plan.version_of`."""
+    return version_of(node, os.environ, variables)
+
+
+def _stock_code_version(dbt_resource_props: Mapping[str, Any]) -> str | None:
+    from dagster_dbt import DagsterDbtTranslator
+
+    return DagsterDbtTranslator().get_code_version(dbt_resource_props)
 
 
 def _description(node: Node) -> str | None:

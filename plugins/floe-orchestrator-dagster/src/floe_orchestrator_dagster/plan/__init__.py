@@ -28,6 +28,7 @@ from floe_orchestrator_dagster.plan.names import (
     keys_apart,
 )
 from floe_orchestrator_dagster.plan.preflight import preflight
+from floe_orchestrator_dagster.plan.versions import Surroundings, version_of
 from floe_orchestrator_dagster.plan.waves import (
     Wave,
     blocked_by_check,
@@ -50,6 +51,7 @@ __all__ = [
     "Ports",
     "ProductPlan",
     "QualityCheck",
+    "Surroundings",
     "Transform",
     "Wave",
     "asset_path",
@@ -67,5 +69,6 @@ __all__ = [
     "resolve_computes",
     "segments",
     "unknown_dependencies",
+    "version_of",
     "waves",
 ]

@@ -11,6 +11,7 @@ from floe_orchestrator_dagster.plan.model import Node, ProductPlan
 from floe_orchestrator_dagster.plan.names import checks_apart
 from floe_orchestrator_dagster.plan.place import Placer
 from floe_orchestrator_dagster.plan.preflight import preflight
+from floe_orchestrator_dagster.plan.versions import Surroundings, with_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ def plan_product(
     computes: Mapping[str, Compute],
     manifests: Mapping[str, DbtManifest] | None = None,
     problems: Iterable[Problem] = (),
+    surroundings: Surroundings | None = None,
 ) -> ProductPlan:
     """Return the plan of a product.
 
@@ -33,6 +35,7 @@ def plan_product(
         computes: its computes, resolved (see `resolve_computes`).
         manifests: dbt's manifests by target. Without any, the plan is made of the transforms alone.
         problems: what was already found wrong, to be reported together with what is found here.
+        surroundings: what decides results and is in no manifest.
 
     Raises:
         PlanError: with every problem found.
@@ -47,6 +50,8 @@ def plan_product(
         nodes = placer.place()
         found += placer.problems
         warnings += placer.warnings
+        if not found:
+            nodes = with_versions(nodes, computes, manifests, surroundings or Surroundings())
     else:
         nodes = _nodes_of_transforms(product, computes, linked=not own)
     root = next((found.metadata.project_name for found in manifests.values()), None)

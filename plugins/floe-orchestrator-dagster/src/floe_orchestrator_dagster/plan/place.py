@@ -641,7 +641,7 @@ class Placer:
         return self._by_reference.get(named, "")
 
     def _asset_for_unread(self, dbt: DbtNode, compute: str) -> str | None:
-        """Choose the asset that shows a test which reads no asset; see docs/decisions/0011.
+        """Choose the asset that shows a test which reads no asset; see docs/decisions/0012.
 
         The one that `meta.dagster.ref` names, else the first that inlines what the test reads,
         else the last that is built on the compute that runs the test.
