@@ -194,15 +194,15 @@ MESSAGES = {
     "  3. dbt model 'a' meta.dagster.partitions.begin: Extra inputs are "
     "not permitted. Expected {type: hourly|daily|weekly|monthly, start: "
     "'YYYY-MM-DD', end?, timezone?}.",
-    "a_schedule_that_is_no_mapping": "Cannot use `schedule` of floe.yaml: 'daily' is no mapping. "
-    "Write {cron: '0 6 * * *', timezone: UTC, enabled: true}.",
+    "a_schedule_that_is_no_mapping": "Cannot use `schedule` of floe.yaml: 'daily' is not a "
+    "mapping. Write {cron: '0 6 * * *', timezone: UTC, enabled: true}.",
     "a_schedule_with_an_unknown_key": "Cannot use `schedule` of floe.yaml: unknown keys ['corn']. "
     "Known: cron, enabled, timezone.",
     "a_schedule_with_a_bad_cron": "Cannot use `schedule` of floe.yaml: cron '0 6 * *' is not one "
     "that Dagster accepts. Write five fields (minute hour day month "
     "weekday) such as '0 6 * * MON-FRI', or @hourly, @daily, @weekly, "
     "@monthly, @yearly.",
-    "a_schedule_with_a_bad_time_zone": "Cannot use `schedule` of floe.yaml: 'Europe/Viena' is no "
+    "a_schedule_with_a_bad_time_zone": "Cannot use `schedule` of floe.yaml: 'Europe/Viena' is not an "
     "IANA time zone. Did you mean 'Europe/Vienna'? Write one "
     "such as 'Europe/Vienna' or 'UTC'.",
     "a_floe_yaml_that_is_no_yaml": "Cannot read DIR/floe.yaml: not YAML (line 1). Correct it and "

@@ -37,7 +37,7 @@ from dagster import (
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
 from floe_orchestrator_dagster.errors import PlanError, Problem
-from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import (
     CompiledProduct,
@@ -144,15 +144,15 @@ def build_definitions(
 
 
 def _sensors(product: Product) -> list[SensorDefinition]:
-    """Return the sensor that delivers what lineage waits, for a product with a backend."""
+    """Return the sensor that delivers lineage that waits, for a product that sends lineage."""
     artifacts = product.compiled.artifacts
-    named = product.lineage_backend or (artifacts.get("plugins") or {}).get("lineage_backend")
-    if not named:
+    if why_off(artifacts, product.lineage_backend):
         return []
 
-    def transport() -> dict[str, Any] | None:
+    def transport() -> Mapping[str, Any] | None:
         # Looked up when it ticks: a plugin that is missing is no reason to lose the assets.
-        return transport_of(product.lineage_backend or backend_of(artifacts))
+        destination = lineage_destination(artifacts, product.lineage_backend)
+        return destination.transport if destination else None
 
     directory = spool_directory(product.target_dir, product.plan.name)
     return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]

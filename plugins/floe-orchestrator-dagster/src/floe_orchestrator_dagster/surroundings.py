@@ -7,57 +7,43 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.errors import ProductError
-from floe_orchestrator_dagster.files import read_yaml
 from floe_orchestrator_dagster.plan import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from floe_orchestrator_dagster.dbt_project import DbtProject
     from floe_orchestrator_dagster.plan import DbtNode
 
 _CHUNK_BYTES = 2**20
 
 
-def surroundings_of(
-    project_dir: Path,
-    dbt_project: Mapping[str, Any],
-    packages_dir: Path,
-    variables: Mapping[str, Any],
-) -> Surroundings:
+def surroundings_of(project: DbtProject, variables: Mapping[str, Any]) -> Surroundings:
     """Return the surroundings of a dbt project; files are read when they are asked for.
 
-    Args:
-        project_dir: where the project is.
-        dbt_project: its dbt_project.yml.
-        packages_dir: where its packages are installed.
-        variables: vars that every dbt command gets, which go before all others.
+    `variables` are those that every dbt command gets: they go before all others.
     """
 
     @cache
-    def packages() -> Mapping[str, tuple[Path, Mapping[str, Any]]]:
-        """Return where each package is, and its dbt_project.yml."""
-        found = {str(dbt_project.get("name")): (project_dir, dbt_project)}
-        for path in sorted(packages_dir.glob("*/dbt_project.yml")):
-            project = read_yaml(path, "Run `dbt deps`.")
-            found.setdefault(str(project.get("name")), (path.parent, project))
-        return found
+    def packages() -> Mapping[str, DbtProject]:
+        """Return the project and its packages by name."""
+        return {found.name: found for found in reversed((project, *project.packages))}
 
     @cache
     def visible(package: str) -> Mapping[str, Any]:
         """Return the vars that nodes of a package see, as dbt merges them."""
         merged: dict[str, Any] = {}
-        own = packages().get(package, (project_dir, dbt_project))[1]
-        for project in (own, dbt_project):
-            said = project.get("vars") or {}
-            scoped = said.get(package)
-            merged |= said
+        for found in (packages().get(package, project), project):
+            values = found.settings.get("vars") or {}
+            scoped = values.get(package)
+            merged |= values
             merged |= scoped if isinstance(scoped, dict) else {}
         return {**merged, **variables}
 
     def seed_content(seed: DbtNode) -> str:
-        folder = packages().get(seed.package_name, (project_dir, dbt_project))[0]
-        return _digest_of_file(folder / seed.original_file_path)
+        root = packages().get(seed.package_name, project).root
+        return _digest_of_file(root / seed.original_file_path)
 
     return Surroundings(visible, seed_content)
 

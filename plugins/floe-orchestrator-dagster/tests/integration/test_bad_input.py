@@ -433,7 +433,7 @@ def test_dbt_that_cannot_parse_says_why_without_a_traceback(tiny: TinyProject) -
         done.stderr
     )
     assert "depends on a node named 'gone' which was not found" in done.stderr
-    assert not (tiny.directory / "target/floe/dev/parsed.txt").exists()
+    assert not (tiny.directory / "target/floe/dev/parsed.json").exists()
 
 
 if __name__ == "__main__":  # prints the table of messages, to be read before it is believed

@@ -180,6 +180,18 @@ def test_a_compute_that_fits_two_outputs_is_refused() -> None:
     )
 
 
+def test_the_output_that_the_profile_prefers_decides_between_several() -> None:
+    made = CompiledProduct("shop", (Transform("m", "spark"), Transform("n", "pg")))
+    outputs = {"a": "spark", "b": "spark", "c": "spark", "pg": "postgres", "p": "postgres"}
+    computes, problems = resolve_computes(made, outputs, ("p", "b", "a"))
+    assert problems == []
+    # What is preferred is of another type, or has to stand behind an output of the very name.
+    assert {name: compute.target for name, compute in computes.items()} == {
+        "spark": "b",
+        "pg": "pg",
+    }
+
+
 def test_a_compute_mapped_to_a_target_that_is_not_there_is_refused() -> None:
     config = {"computes": {"spark": {"target": "sprak"}}}
     [problem] = resolved({"spark": "spark"}, "spark", config=config)[1]

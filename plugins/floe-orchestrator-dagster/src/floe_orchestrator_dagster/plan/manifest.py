@@ -51,6 +51,13 @@ class DbtConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     snapshot_meta_column_names: Any = None
     meta: dict[str, Any] = {}
     enabled: bool = True
+    # dbt-duckdb's: where a source is read from, and where an external model is written to.
+    plugin: Any = None
+    external_location: Any = None
+    delta_table_path: Any = None
+    location: Any = None
+    format: Any = None
+    options: Any = None
 
 
 class DbtColumn(msgspec.Struct, frozen=True, omit_defaults=True):

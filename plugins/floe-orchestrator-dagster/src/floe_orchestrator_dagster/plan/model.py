@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 # Needed at run time too: the plan is decoded by these annotations.
-from floe_orchestrator_dagster.plan.manifest import DbtFacts
+from floe_orchestrator_dagster.plan.manifest import DbtConfig, DbtFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -116,7 +116,9 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
 
 # Nodes are written by the position of their fields: with other fields, the same bytes say
 # something else.
-LAYOUT = " ".join((*Node.__struct_fields__, *Reads.__struct_fields__, *DbtFacts.__struct_fields__))
+LAYOUT = " ".join(
+    field for kind in (Node, Reads, DbtFacts, DbtConfig) for field in kind.__struct_fields__
+)
 
 
 @dataclass(frozen=True)
