@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zoneinfo import available_timezones
 
-from floe_orchestrator_dagster.errors import ScheduleError, did_you_mean
+from floe_orchestrator_dagster.errors import PlanError, Problem, ScheduleError, did_you_mean
 from floe_orchestrator_dagster.plan import dagster_name
 
 if TYPE_CHECKING:
@@ -58,6 +59,24 @@ def product_schedule(
         product_name, config.default_schedule, config.default_timezone, origin=origin
     )
     return checked(schedule)
+
+
+@contextmanager
+def schedule_checked_too(
+    product_name: str, spec: Mapping[str, Any], config: PluginConfig
+) -> Iterator[None]:
+    """Add what is wrong with the product's schedule to a `PlanError` that is raised inside."""
+    try:
+        yield
+    except PlanError as error:
+        try:
+            product_schedule(product_name, spec, config)
+        except ScheduleError as wrong:
+            where, _, said = str(wrong).removeprefix("Cannot use ").partition(": ")
+            found, _, fix = said.rpartition(". ")
+            problem = Problem(where, f"{found}.", fix)
+            raise PlanError(error.doing, [*error.problems, problem]) from error
+        raise
 
 
 def _schedule_of_spec(product_name: str, asked: Any, config: PluginConfig) -> Schedule | None:

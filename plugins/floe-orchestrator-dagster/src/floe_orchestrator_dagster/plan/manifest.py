@@ -231,6 +231,7 @@ class DbtManifest(msgspec.Struct, frozen=True):
     groups: dict[str, DbtGroup] = {}
     exposures: dict[str, DbtExposure] = {}
     macros: dict[str, DbtMacro] = {}
+    disabled: dict[str, msgspec.Raw] = {}
 
 
 _decoder = msgspec.json.Decoder(DbtManifest)
