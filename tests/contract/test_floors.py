@@ -14,14 +14,14 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "floe-orchestrator-dagster" / "
 # From the ground up; a room may import from floors below its own, and from its own.
 FLOORS = (
     {"errors", "telemetry", "dbt_environment"},
-    {"config"},
+    {"config", "arguments"},
     {"plan", "deploy"},
     {"graph", "entry_point", "files", "health", "jinja"},
-    {"dbt", "dbt_project", "cache"},
-    {"profiles"},
+    {"dbt", "dbt_project", "cache", "schedules"},
+    {"profiles", "surroundings"},
     {"lineage", "freshness"},
     {"product"},
-    {"specs", "schedules", "sensors", "launch_variables"},
+    {"specs", "sensors", "launch_variables"},
     {"run"},
     {"definitions"},
     {"plugin", "loader", "component", "cli"},

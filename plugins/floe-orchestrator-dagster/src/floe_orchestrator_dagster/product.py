@@ -59,6 +59,8 @@ from floe_orchestrator_dagster.plan import (
     unknown_dependencies,
 )
 from floe_orchestrator_dagster.profiles import Profile, merged_profile, on_disk, write_profiles
+from floe_orchestrator_dagster.schedules import schedule_checked_too
+from floe_orchestrator_dagster.surroundings import surroundings_of
 from floe_orchestrator_dagster.telemetry import span, start
 
 if TYPE_CHECKING:
@@ -253,7 +255,10 @@ def load_project(
 ) -> Product:
     """Plan a compiled product on its dbt project; see `open_product`."""
     start(compiled.artifacts)
-    with span("floe.load", product_name=compiled.name, product_version=compiled.version):
+    with (
+        span("floe.load", product_name=compiled.name, product_version=compiled.version),
+        schedule_checked_too(compiled.name, spec or {}, compiled.config),
+    ):
         return _load_project(
             compiled, project_dir, spec, progress, dict(variables or {}), force_parse=force_parse
         )
@@ -300,7 +305,8 @@ def _load_project(
             name: without_types(parse_manifest(paths[name], data), left_out)
             for name, data in contents.items()
         }
-        return plan_product(compiled, computes, manifests)
+        around = surroundings_of(project, product.variables)
+        return plan_product(compiled, computes, manifests, surroundings=around)
 
     key = digest_of(
         [

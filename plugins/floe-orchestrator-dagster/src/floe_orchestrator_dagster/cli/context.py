@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import tarfile
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 import yaml
 
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import console, progress_to
 from floe_orchestrator_dagster.dbt_project import DBT_PROJECT
 from floe_orchestrator_dagster.entry_point import entry_point_code
@@ -77,7 +77,7 @@ def write_context(directory: Path, output: Path, wheels: Path | None, *, as_json
     digest = hashlib.sha256(_archive(content)).hexdigest()
     if as_json:
         told = {"output": str(output), "files": [*content], "bytes": size, "sha256": digest}
-        click.echo(json.dumps(told, indent=2))
+        respond(told)
     else:
         click.echo(f"{output}: {len(content)} files, {size:,} bytes, sha256 {digest}")
 

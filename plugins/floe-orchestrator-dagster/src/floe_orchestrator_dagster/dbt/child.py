@@ -212,6 +212,8 @@ class Reporter:
             relation = adapter.Relation.create(
                 database=read["database"], schema=read["schema"], identifier=read["identifier"]
             )
+            if adapter.type() == "duckdb":
+                relation = name  # which may be a file, as `'data/people.csv'`
             try:
                 columns = _columns(adapter, relation)
             except Exception:  # noqa: BLE001  what cannot be seen stays as it was declared
