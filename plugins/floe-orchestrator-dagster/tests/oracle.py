@@ -18,7 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from dbt_server import Fork
 from floe_orchestrator_dagster.cli import main as floe_dagster
 from floe_orchestrator_dagster.definitions import build_definitions
 from floe_orchestrator_dagster.errors import FloeDagsterError
+from floe_orchestrator_dagster.plan import dagster_name
 from floe_orchestrator_dagster.product import open_product
 from support import cli_runner
 from support import run as run_by_dagster
@@ -111,9 +112,7 @@ def contradictions(statuses: Mapping[str, str], recorded: Recorded, *, success: 
     """Return where Dagster's events say other than what dbt said of each node, a line each."""
     lines = []
     if recorded.success != success:
-        lines.append(
-            f"run: {_succeeded('dbt', success)}, {_succeeded('Dagster', recorded.success)}"
-        )
+        lines.append(f"run: dbt {_ended(success)}, Dagster {_ended(recorded.success)}")
     lines += _wrongly_materialized(statuses, recorded)
     lines += _wrongly_evaluated(statuses, recorded)
     return lines
@@ -155,8 +154,27 @@ def _kind(uid: str) -> str:
     return uid.partition(".")[0]
 
 
-def _succeeded(who: str, success: object) -> str:
-    return f"{who} {'succeeded' if success else 'failed'}"
+def contradictions_of_resumed(
+    clean: Mapping[str, str], before: Recorded | None, resumed: Recorded
+) -> list[str]:
+    """Return where two runs, the second "from failure", have not recorded a clean build."""
+    told = {event.unique_id for event in (*resumed.materializations, *resumed.evaluations)}
+    lines = contradictions(
+        {uid: status for uid, status in clean.items() if uid in told}, resumed, success=True
+    )
+    if before is not None:
+        told |= {event.unique_id for event in before.materializations}
+        told |= {event.unique_id for event in before.evaluations}
+    lines += [
+        f"events: neither run has told of {uid}, dbt said {status}"
+        for uid, status in sorted(clean.items())
+        if status not in UNBUILT and _kind(uid) in (*ASSETS, *CHECKS) and uid not in told
+    ]
+    return lines
+
+
+def _ended(success: object) -> str:
+    return "succeeded" if success else "failed"
 
 
 def _ending(outcome: Outcome) -> str:
@@ -235,15 +253,26 @@ def read_bare(directory: Path, target_path: str, code: int, words: str) -> Outco
     """Return what bare dbt left in a project, by its own artifacts."""
     target = directory / target_path
     results, manifest = target / "run_results.json", target / "manifest.json"
-    statuses = {}
-    if results.is_file():
-        statuses = {
-            item["unique_id"]: item["status"]
-            for item in json.loads(results.read_text())["results"]
-            if _kind(item["unique_id"]) in (*ASSETS, *CHECKS, "function")
-        }
+    told = (
+        json.loads(results.read_text())["results"] if results.is_file() else _told_by_log(directory)
+    )
+    statuses = {
+        item["unique_id"]: item["status"]
+        for item in told
+        if _kind(item["unique_id"]) in (*ASSETS, *CHECKS, "function", "saved_query")
+    }
     assets, edges = graph_of(json.loads(manifest.read_text())) if manifest.is_file() else _NO_GRAPH
     return Outcome(code == 0, statuses, assets, edges, read_relations(directory), words)
+
+
+def _told_by_log(directory: Path) -> Iterator[dict[str, str]]:
+    """Yield what dbt's log says of each node: dbt that crashes at its end writes no results."""
+    log = directory / "logs" / "dbt.log"
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        event = json.loads(line)
+        if event["info"]["name"] == "NodeFinished":
+            node, result = event["data"]["node_info"], event["data"]["run_result"]
+            yield {"unique_id": node["unique_id"], "status": result["status"]}
 
 
 _NO_GRAPH: tuple[frozenset[str], frozenset[Edge]] = (frozenset(), frozenset())
@@ -363,6 +392,7 @@ class Twins:
         self.home = directory / "home"
         for folder in (self.bare, self.ours, self.home, directory / "profiles"):
             folder.mkdir(parents=True, exist_ok=True)
+        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         self._profiles = directory / "profiles"
         self._server = server
         self.target_path = "target"
@@ -404,7 +434,13 @@ class Twins:
         return self._server.dbt(
             self.bare,
             [
-                *("--no-use-colors", "--no-send-anonymous-usage-stats", "--no-version-check"),
+                *(
+                    "--log-format-file",
+                    "json",
+                    "--no-use-colors",
+                    "--no-send-anonymous-usage-stats",
+                    "--no-version-check",
+                ),
                 *words,
                 *("--profiles-dir", str(self._profiles_dir())),
             ],
@@ -426,8 +462,13 @@ class Twins:
         self, *words: str, verb: str = "build", env: Mapping[str, str] | None = None
     ) -> Outcome:
         """Build the bare copy, with packages installed first where it asks for some."""
-        for name in ("run_results.json", "manifest.json"):
-            (self.bare / self.target_path / name).unlink(missing_ok=True)
+        target = self.bare / self.target_path
+        for path in (
+            target / "run_results.json",
+            target / "manifest.json",
+            self.bare / "logs/dbt.log",
+        ):
+            path.unlink(missing_ok=True)
         if (self.bare / "packages.yml").is_file() and not (self.bare / "dbt_packages").is_dir():
             code, said = self.dbt("deps", env=env)
             if code:
@@ -508,8 +549,40 @@ class Twins:
         if recorded is not None:
             lines += contradictions(bare.statuses, recorded, success=bare.success)
         elif any(status not in UNBUILT for status in bare.statuses.values()):
-            lines.append("events: Dagster has no run")
+            lines.append(f"events: Dagster has no run: {_last(ours.words)}")
         return Build(bare, ours, recorded, document.get("run_id"), lines, document)
+
+    def resume(self, built: Build) -> list[str]:
+        """Re-execute our last run "from failure", and compare what is there with a clean build."""
+        assert built.run_id is not None
+        for path in (self.bare / "target").glob("*.duckdb"):
+            path.unlink()
+        clean = self.build_bare()
+        with self._started_in_forks(), self.instance() as instance:
+            product = open_product(self.ours, progress=lambda _: None)
+            result = run_by_dagster(
+                product,
+                instance,
+                job=dagster_name(product.plan.name),
+                tags={
+                    "dagster/parent_run_id": built.run_id,
+                    "dagster/root_run_id": built.run_id,
+                    "dagster/is_resume_retry": "true",
+                },
+            )
+            recorded = read_events(instance, result.run_id)
+        words = " / ".join(
+            event.step_failure_data.error_display_string
+            for event in result.all_events
+            if event.is_step_failure
+        )
+        ours = replace(
+            clean, success=result.success, relations=read_relations(self.ours), words=words
+        )
+        return [
+            *differences(clean, ours),
+            *contradictions_of_resumed(clean.statuses, built.recorded, recorded),
+        ]
 
 
 __all__ = [
@@ -520,6 +593,6 @@ __all__ = [
     "Recorded",
     "Twins",
     "contradictions",
+    "contradictions_of_resumed",
     "differences",
-    "run_by_dagster",
 ]

@@ -134,7 +134,7 @@ def test_what_dbt_did_not_build_may_not_be_materialized(status: str) -> None:
 
 def test_partitions_are_materialized_once_each() -> None:
     days = tuple(Materialization(A, day) for day in ("2026-01-01", "2026-01-02"))
-    assert contradictions({A: "success"}, Recorded(True, days), success=True) == []
+    assert contradictions({A: "success"}, Recorded(days), success=True) == []
     twice = Recorded((*days, days[0]))
     assert contradictions({A: "success"}, twice, success=True) == [
         f"events: 2 materializations of {A} of partition 2026-01-01"
