@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import yaml
@@ -97,7 +98,7 @@ MATERIALIZATIONS = Case(
                 "{% set target_relation = this.incorporate(type='table') %}\n"
                 "{% call statement('main') %}create or replace table {{ target_relation }} as "
                 "select 'stamped' as stamp, * from ({{ sql }}){% endcall %}\n"
-                "{{ return({'relations': [target_relation]}) }}\n{% endmaterialization %}\n",
+                "{{ adapter.commit() }}{{ return({'relations': [target_relation]}) }}\n{% endmaterialization %}\n",
                 "customised": "{{ config(materialized='stamped') }} "
                 "select id from {{ ref('a_table') }}",
                 "outside": "{{ config(materialized='external', location='target/out.csv') }} "
@@ -211,7 +212,7 @@ models:
   - name: grüße
     columns: [{name: 氏名, data_tests: [not_null]}, {name: 住所, data_tests: [not_null]}]
   - name: Upper
-    columns: [{name: id, data_tests: [unique: {name: "a test, with *signs*"}]}]
+    columns: [{name: id, data_tests: [unique: {name: "test,with*signs(1)"}]}]
 """,
             }
         )
@@ -226,7 +227,7 @@ models:
         Row(
             "signs in names",
             ["Upper", "signs"],
-            {"Upper": "success", "a test, with *signs*": "pass"},
+            {"Upper": "success", "test,with*signs(1)": "pass"},
         ),
     ],
 )
@@ -445,6 +446,8 @@ SEEDS = Case(
 TESTS = Case(
     "data tests",
     [
+        # A source test waits for nothing: what it reads has to be there.
+        Step({**project(), "seeds/landed.csv": "id\n1\n2\n"}),
         Step(
             {
                 **project(
@@ -456,7 +459,6 @@ TESTS = Case(
                         }
                     }
                 ),
-                "seeds/landed.csv": "id\n1\n2\n",
                 "base": TABLE + "select * from (values (1, 'a'), (2, null), (2, 'c')) t(id, v)",
                 "after_warning": "select count(*) as n from {{ ref('base') }}",
                 "errs": TABLE + "select 1 as id",
@@ -467,13 +469,14 @@ sources:
     schema: main
     tables:
       - name: arrived
-        identifier: landed_outside
+        identifier: landed
         columns: [{name: id, data_tests: [{not_null: {name: of_source}}]}]
 models:
   - name: base
     columns:
       - name: id
         data_tests:
+          - relationships: {name: over_two, arguments: {to: ref('errs'), field: id}, config: {severity: warn}}
           - unique: {name: with_where, config: {where: "v is not null"}}
           - unique: {name: with_limit, config: {limit: 1, severity: warn}}
           - unique: {name: stored, config: {store_failures: true, severity: warn}}
@@ -483,7 +486,6 @@ models:
           - unique: {name: warned_from_one, config: {warn_if: ">0", error_if: ">9"}}
       - name: v
         data_tests:
-          - relationships: {name: over_two, arguments: {to: ref('errs'), field: id}, config: {severity: warn}}
           - not_null: {name: disabled_test, config: {enabled: false}}
   - name: errs
     columns:
@@ -502,7 +504,7 @@ models:
                 "config: {severity: warn}}}]}\n",
             },
             fails=True,
-        )
+        ),
     ],
     [
         Row("test: where", ["with_where"], {"with_where": "pass"}),
@@ -546,8 +548,14 @@ UNIT_TESTS = Case(
                 "below_wrong": "select id from {{ ref('wrong') }}",
                 "grows": "{{ config(materialized='incremental') }} select id from {{ ref('base') }}"
                 "{% if is_incremental() %} where id > (select max(id) from {{ this }}){% endif %}",
+                "models/unit.yml": "models: [{name: book, latest_version: 2, versions: [{v: 1}, {v: 2}]}]",
                 "book_v1": "select id from {{ ref('base') }}",
                 "book_v2": "select id + 10 as id from {{ ref('base') }}",
+            }
+        ),
+        # dbt asks the relation for the columns of `this`.
+        Step(
+            {
                 "tests/fixtures/in_csv.csv": "id\n5\n",
                 "tests/fixtures/in_sql.sql": "select 5 as id",
                 "models/unit.yml": """
@@ -590,7 +598,7 @@ unit_tests:
 """,
             },
             fails=True,
-        )
+        ),
     ],
     [
         Row("unit test", ["plus_by_rows"], {"plus_by_rows": "pass"}),
@@ -882,6 +890,62 @@ MICROBATCH = Case(
     ],
 )
 
+EVENTS = TABLE.replace("'table'", "'table', event_time='seen'") + (
+    "select * from (values (1, timestamp '2026-01-02 10:00'), (2, timestamp '2026-01-03 10:00'), "
+    "(3, timestamp '2026-01-03 11:00'), (4, timestamp '2026-01-04 10:00')) t(id, seen)"
+)
+BY_PARTITION = (
+    "{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='seen', "
+    "batch_size='day', begin='2026-01-01', meta={'dagster': {'partitions': "
+    "{'type': 'daily', 'start': '2026-01-01', 'end': '2026-01-06'}}}) }} "
+    "select %s as id, seen from {{ ref('events') }}"
+)
+
+
+MORNINGS = [datetime.fromisoformat(f"2026-01-0{day} 10:00") for day in (2, 3)]
+
+
+def of_day(day: int, **more: Any) -> Step:
+    """Return the build of one day of January, as a partition and as dbt's window."""
+    start, end = f"2026-01-{day:02}", f"2026-01-{day + 1:02}"
+    return Step(
+        words=["--event-time-start", start, "--event-time-end", end],
+        options=["--partition", start],
+        **more,
+    )
+
+
+PARTITIONS = Case(
+    "partitions",
+    [
+        of_day(2, files={**project(), "events": EVENTS, "sessions": BY_PARTITION % "id"}),
+        of_day(3),
+        of_day(3, files={"events": EVENTS.replace("(3, timestamp '2026-01-03 11:00'), ", "")}),
+        of_day(
+            4,
+            files={"sessions": BY_PARTITION % "case id when 4 then error('no') else id end"},
+            fails=True,
+        ),
+    ],
+    [
+        Row(
+            "microbatch: a partition is dbt's window",
+            ["sessions", "events"],
+            {"sessions": "success"},
+            {"main.sessions": [(1, MORNINGS[0])]},
+            step=0,
+        ),
+        Row(
+            "microbatch: a partition built again loses rows that are gone",
+            ["sessions"],
+            {"sessions": "success"},
+            {"main.sessions": [(1, MORNINGS[0]), (2, MORNINGS[1])]},
+            step=2,
+        ),
+        Row("microbatch: the batch of a partition fails", ["sessions"], {"sessions": "error"}),
+    ],
+)
+
 DISABLED = Case(
     "disabled nodes",
     [
@@ -1160,7 +1224,7 @@ SEMANTICS = Case(
         Step(
             {
                 **project(),
-                "orders": TABLE + "select 1 as id, date '2026-01-01' as day, 5 as amount",
+                "orders": TABLE + "select 1 as id, date '2026-01-01' as ordered_on, 5 as amount",
                 "spine": TABLE + "select date '2026-01-01' as day",
                 "models/sl.yml": """
 models:
@@ -1170,14 +1234,14 @@ models:
 semantic_models:
   - name: orders
     model: ref('orders')
-    defaults: {agg_time_dimension: day}
+    defaults: {agg_time_dimension: ordered_on}
     entities: [{name: id, type: primary}]
-    dimensions: [{name: day, type: time, type_params: {time_granularity: day}}]
+    dimensions: [{name: ordered_on, type: time, type_params: {time_granularity: day}}]
     measures: [{name: amount, agg: sum}]
 metrics:
   - {name: revenue, label: Revenue, type: simple, type_params: {measure: amount}}
 saved_queries:
-  - {name: daily, query_params: {metrics: [revenue], group_by: ["TimeDimension('id__day', 'day')"]}}
+  - {name: daily, query_params: {metrics: [revenue], group_by: ["TimeDimension('id__ordered_on', 'day')"]}}
 """,
             }
         )
@@ -1356,6 +1420,7 @@ CASES = [
     *HOOKS,
     NODE_HOOKS,
     MICROBATCH,
+    PARTITIONS,
     DISABLED,
     PACKAGES,
     *FLAGS,

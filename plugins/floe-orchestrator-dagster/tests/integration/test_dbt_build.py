@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
-from dbt_build_cases import CASES, Case, Row
+from dbt_build_cases import CASES, DAYS, TABLE, Case, Row, by_day, project
 from dbt_server import Fork
-from oracle import Build, Twins
+from oracle import Build, Twins, contradictions, differences
 from support import TinyProject
 
 ROWS = [(case, row) for case in CASES for row in case.rows]
@@ -78,3 +79,95 @@ def test_row(case: Case, row: Row, builds: Builds) -> None:
         )
     mismatches = [line for line in build.mismatches if is_about(row, line)]
     assert not mismatches, "\n".join(mismatches)
+
+
+@pytest.fixture
+def twins(tmp_path: Path, compiled_template: dict[str, Any], forks: Fork) -> Twins:
+    twins = Twins(tmp_path / "twins", forks)
+    TinyProject(twins.ours, compiled_template).compile([])
+    return twins
+
+
+def test_failed_batches_alone_are_retried(twins: Twins) -> None:
+    good = by_day("select id, now() as built_at, seen from {{ ref('days') }}", lookback=2)
+    bad = good.replace("id, now()", "case id when 1 then error('no') else id end as id, now()")
+    first = twins.write({**project(), "days": DAYS, "batches": bad}).build()
+    assert not first.mismatches, "\n".join(first.mismatches)
+    [before] = rows_of_batches(twins)
+    assert {id_ for id_, _ in before} == {0, 2}
+    twins.write({"batches": good})
+    assert not (found := twins.resume(first)), "\n".join(found)
+    [after] = rows_of_batches(twins)
+    assert {id_ for id_, _ in after} == {0, 1, 2}
+    # The batches that were built are those of the first run.
+    assert set(before) < set(after)
+
+
+def rows_of_batches(twins: Twins) -> list[list[tuple[int, str]]]:
+    with duckdb.connect(str(twins.ours / "target" / "tiny.duckdb"), read_only=True) as connection:
+        return [connection.execute("select id, built_at::varchar from batches").fetchall()]
+
+
+def test_grants_materialized_views_and_comments_on_postgres(
+    twins: Twins,
+    compiled_template: dict[str, Any],
+    postgres: Callable[[str], list[tuple[Any, ...]]],
+) -> None:
+    output = {
+        "type": "postgres",
+        "host": "{{ env_var('SHOP_PG_HOST') }}",
+        "port": 5432,
+        "user": "{{ env_var('SHOP_PG_USER') }}",
+        "password": "",
+        "dbname": "shop",
+        "schema": "public",
+        "threads": 2,
+    }
+    TinyProject(twins.ours, compiled_template).compile(
+        [], config={"computes": {"duckdb": {"target": "dev"}}}, outputs={"dev": output}
+    )
+    postgres("drop role if exists reader; create role reader")
+    twins.write(
+        {
+            **project(models={"tiny": {"+persist_docs": {"relation": True, "columns": True}}}),
+            "granted": TABLE.replace("'table'", "'table', grants={'select': ['reader']}")
+            + "select 1 as id",
+            "matview": "{{ config(materialized='materialized_view') }} "
+            "select id from {{ ref('granted') }}",
+            "below": "select id from {{ ref('matview') }}",
+            "models/s.yml": "models: [{name: granted, description: Of one row., columns: "
+            "[{name: id, description: A number., data_tests: [unique]}]}]",
+        }
+    )
+
+    def there() -> list[list[tuple[Any, ...]]]:
+        return [
+            postgres(query)
+            for query in (
+                (
+                    "select relname, relkind::text, obj_description(oid) from pg_class "
+                    "where relnamespace = 'public'::regnamespace order by 1"
+                ),
+                (
+                    "select table_name, privilege_type from information_schema.role_table_grants "
+                    "where grantee = 'reader'"
+                ),
+                "select col_description('granted'::regclass, 1)",
+                "select * from below",
+            )
+        ]
+
+    bare = twins.build_bare()
+    theirs = there()
+    postgres("drop schema public cascade; create schema public")
+    ours, recorded, _ = twins.build_ours()
+    assert not (found := [*differences(bare, ours)]), "\n".join(found)
+    assert recorded is not None
+    assert contradictions(bare.statuses, recorded, success=True) == []
+    assert there() == theirs
+    assert theirs == [
+        [("below", "v", None), ("granted", "r", "Of one row."), ("matview", "m", None)],
+        [("granted", "SELECT")],
+        [("A number.",)],
+        [(1,)],
+    ]
