@@ -1408,6 +1408,97 @@ TWO_COMPUTES = [
     ),
 ]
 
+BY_TARGET = Case(
+    "enabled by target on two computes",
+    [
+        Step(
+            {
+                **project(
+                    models={
+                        "tiny": {
+                            "+materialized": "table",
+                            "heavy_only": {"+enabled": "{{ target.name == 'heavy' }}"},
+                            "dev_only": {"+enabled": "{{ target.name == 'dev' }}"},
+                        }
+                    }
+                ),
+                "common": "select 1 as id",
+                "heavy_only": "select id from {{ ref('common') }}",
+                "dev_only": "select id from {{ ref('common') }}",
+                "last": "{% if target.name == 'heavy' %} select id from {{ ref('heavy_only') }} "
+                "{% else %} select id from {{ ref('common') }} {% endif %}",
+                "models/s.yml": """
+models:
+  - {name: common, columns: [{name: id, data_tests: [{not_null: {name: on_each}}]}]}
+  - name: heavy_only
+    columns:
+      - name: id
+        data_tests:
+          - unique: {name: of_heavy}
+          - relationships: {name: heavy_to_common, arguments: {to: ref('common'), field: id}}
+""",
+            },
+            bare=[["--target", "dev"], ["--target", "heavy", "--select", "heavy_only"]],
+        )
+    ],
+    [
+        Row(
+            "a model of one target only",
+            ["heavy_only", "dev_only", "last"],
+            {"heavy_only": "success", "dev_only": "success", "last": "success"},
+        ),
+        Row(
+            "tests of a model of one target only",
+            ["of_heavy", "heavy_to_common"],
+            {"of_heavy": "pass", "heavy_to_common": "pass", "on_each": "pass"},
+        ),
+    ],
+    transforms=[{"name": "common"}, {"name": "heavy_only", "compute": "heavy"}],
+    config=PAIR_CONFIG,
+    outputs=PAIR_OUTPUTS,
+)
+
+PATHS = Case(
+    "paths",
+    [
+        Step(
+            {
+                **project(
+                    **{
+                        "target-path": "{{ env_var('MY_TARGET', 'target') }}",
+                        "packages-install-path": "{{ env_var('MY_PACKAGES', 'dbt_packages') }}",
+                    }
+                ),
+                "packages.yml": "packages: [{local: util}]",
+                "util/dbt_project.yml": "{name: util, version: '1.0'}",
+                "util/macros/m.sql": "{% macro seven() %}7{% endmacro %}",
+                "a": TABLE + "select {{ util.seven() }} as id",
+            }
+        ),
+        Step(env={"DBT_TARGET_PATH": "elsewhere", "DBT_LOG_PATH": "written"}),
+    ],
+    [
+        Row("paths with Jinja", ["a", "folder"], {"a": "success"}, {"main.a": [(7,)]}, step=0),
+        Row("DBT_TARGET_PATH and DBT_LOG_PATH", ["a", "folder"], {"a": "success"}),
+    ],
+)
+
+UNTOLD = Case(
+    "an event that dbt cannot print",
+    [
+        Step(
+            {
+                **project(),
+                "a": TABLE + "select 1 as id, null as v",
+                "b": "select id from {{ ref('a') }}",
+                "models/s.yml": "models: [{name: a, columns: [{name: v, data_tests: [{not_null: "
+                "{name: many, config: {severity: warn, fail_calc: 'max(3000000000)'}}}]}]}]",
+            }
+        )
+    ],
+    [Row("more failing rows than dbt's event can hold", [], {"many": "warn", "b": "success"})],
+)
+
 CASES = [
     MATERIALIZATIONS,
     NAMES,
@@ -1429,4 +1520,7 @@ CASES = [
     READS_NOTHING,
     FAILURES,
     *TWO_COMPUTES,
+    BY_TARGET,
+    PATHS,
+    UNTOLD,
 ]

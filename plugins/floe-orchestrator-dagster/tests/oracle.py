@@ -75,6 +75,7 @@ class Outcome:
     assets: frozenset[str] = frozenset()
     edges: frozenset[Edge] = frozenset()
     relations: Mapping[str, Rows] = field(default_factory=dict)
+    folders: frozenset[str] = frozenset()
     words: str = ""
 
 
@@ -105,6 +106,7 @@ def differences(bare: Outcome, ours: Outcome) -> list[str]:
             lines.append(f"status: {uid}: dbt {theirs}, we {own}")
     for name in sorted({*bare.relations, *ours.relations}):
         lines += _rows_apart(name, bare.relations.get(name), ours.relations.get(name))
+    lines += [f"folder: we alone make {name}" for name in sorted(ours.folders - bare.folders)]
     return lines
 
 
@@ -200,13 +202,21 @@ def _rows_apart(name: str, theirs: Rows | None, own: Rows | None) -> Iterator[st
 
 
 def _merged(builds: Sequence[Outcome]) -> Outcome:
-    """Return what builds of one project, one after the other, have done together."""
+    """Return what builds of one project, one after the other, have done together.
+
+    Of several, each counts for the nodes that it built.
+    """
+    if len(builds) == 1:
+        return builds[0]
     return Outcome(
         success=all(build.success for build in builds),
         statuses={uid: status for build in builds for uid, status in build.statuses.items()},
-        assets=frozenset().union(*(build.assets for build in builds)),
-        edges=frozenset().union(*(build.edges for build in builds)),
+        assets=frozenset(uid for build in builds for uid in build.assets & build.statuses.keys()),
+        edges=frozenset(
+            edge for build in builds for edge in build.edges if edge[1] in build.statuses
+        ),
         relations=builds[-1].relations,
+        folders=builds[-1].folders,
         words="".join(build.words for build in builds),
     )
 
@@ -230,6 +240,11 @@ def read_relations(directory: Path) -> dict[str, Rows]:
                 connection.execute(f'use "{path.stem}"')
                 found[shown] = _rows(connection, where)
     return found
+
+
+def read_folders(directory: Path) -> frozenset[str]:
+    """Return the names of the folders of a project."""
+    return frozenset(path.name for path in directory.iterdir() if path.is_dir())
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, relation: str) -> Rows:
@@ -262,7 +277,15 @@ def read_bare(directory: Path, target_path: str, code: int, words: str) -> Outco
         if _kind(item["unique_id"]) in (*ASSETS, *CHECKS, "function", "saved_query")
     }
     assets, edges = graph_of(json.loads(manifest.read_text())) if manifest.is_file() else _NO_GRAPH
-    return Outcome(code == 0, statuses, assets, edges, read_relations(directory), words)
+    return Outcome(
+        code == 0,
+        statuses,
+        assets,
+        edges,
+        read_relations(directory),
+        read_folders(directory),
+        words,
+    )
 
 
 def _told_by_log(directory: Path) -> Iterator[dict[str, str]]:
@@ -395,7 +418,6 @@ class Twins:
         (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         self._profiles = directory / "profiles"
         self._server = server
-        self.target_path = "target"
 
     def write(self, files: Mapping[str, str | None]) -> Twins:
         """Write files into both copies; a text of None removes the file."""
@@ -462,7 +484,8 @@ class Twins:
         self, *words: str, verb: str = "build", env: Mapping[str, str] | None = None
     ) -> Outcome:
         """Build the bare copy, with packages installed first where it asks for some."""
-        target = self.bare / self.target_path
+        target_path = (env or {}).get("DBT_TARGET_PATH", "target")
+        target = self.bare / target_path
         for path in (
             target / "run_results.json",
             target / "manifest.json",
@@ -472,9 +495,9 @@ class Twins:
         if (self.bare / "packages.yml").is_file() and not (self.bare / "dbt_packages").is_dir():
             code, said = self.dbt("deps", env=env)
             if code:
-                return read_bare(self.bare, self.target_path, code, said)
+                return read_bare(self.bare, target_path, code, said)
         code, said = self.dbt(verb, *words, env=env)
-        return read_bare(self.bare, self.target_path, code, said)
+        return read_bare(self.bare, target_path, code, said)
 
     def build_ours(
         self, *options: str, env: Mapping[str, str] | None = None
@@ -504,7 +527,12 @@ class Twins:
         statuses = {uid: status for uid, status in statuses.items() if "#" not in uid}
         graph, problem = self._graph(env)
         outcome = Outcome(
-            result.exit_code == 0, statuses, *graph, read_relations(self.ours), words + problem
+            result.exit_code == 0,
+            statuses,
+            *graph,
+            read_relations(self.ours),
+            read_folders(self.ours),
+            words + problem,
         )
         return outcome, recorded, document
 
@@ -576,9 +604,8 @@ class Twins:
             for event in result.all_events
             if event.is_step_failure
         )
-        ours = replace(
-            clean, success=result.success, relations=read_relations(self.ours), words=words
-        )
+        relations = read_relations(self.ours)
+        ours = replace(clean, success=result.success, relations=relations, words=words)
         return [
             *differences(clean, ours),
             *contradictions_of_resumed(clean.statuses, built.recorded, recorded),

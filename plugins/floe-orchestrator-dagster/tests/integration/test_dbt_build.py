@@ -8,11 +8,12 @@ from typing import Any
 
 import duckdb
 import pytest
+import yaml
 
 from dbt_build_cases import CASES, DAYS, TABLE, Case, Row, by_day, project
 from dbt_server import Fork
 from oracle import Build, Twins, contradictions, differences
-from support import TinyProject
+from support import MANIFEST, TinyProject, floe_product
 
 ROWS = [(case, row) for case in CASES for row in case.rows]
 Builds = Callable[[Case], list[Build]]
@@ -106,6 +107,48 @@ def test_failed_batches_alone_are_retried(twins: Twins) -> None:
 def rows_of_batches(twins: Twins) -> list[list[tuple[int, str]]]:
     with duckdb.connect(str(twins.ours / "target" / "tiny.duckdb"), read_only=True) as connection:
         return [connection.execute("select id, built_at::varchar from batches").fetchall()]
+
+
+def test_deferral_by_dbts_own_environment(twins: Twins) -> None:
+    files = {
+        **project(models={"tiny": {"+schema": "{{ env_var('AREA') }}", "+materialized": "table"}}),
+        "up": "select 1 as id",
+        "down": "select id + 1 as id from {{ ref('up') }}",
+    }
+    production = twins.write(files).build(env={"AREA": "production"})
+    assert not production.mismatches, "\n".join(production.mismatches)
+    manifest = (twins.bare / "target" / "manifest.json").read_text()
+    deferred = twins.write({"state/manifest.json": manifest}).build(
+        "--select", "down", env={"AREA": "mine", "DBT_DEFER": "1", "DBT_STATE": "state"}
+    )
+    assert not deferred.mismatches, "\n".join(deferred.mismatches)
+    assert deferred.bare.relations["target/tiny.duckdb: main_mine.down"] == (("id",), ("2",))
+    assert "target/tiny.duckdb: main_mine.up" not in deferred.bare.relations
+
+
+def test_the_default_target_of_the_profile(tmp_path: Path, forks: Fork) -> None:
+    twins = Twins(tmp_path / "twins", forks).write(
+        {
+            **project(),
+            "profiles.yml": yaml.safe_dump(
+                {
+                    "tiny": {
+                        "target": "mine",
+                        "outputs": {
+                            name: {"type": "duckdb", "path": f"target/{name}.duckdb"}
+                            for name in ("ci", "mine")
+                        },
+                    }
+                }
+            ),
+            "here": TABLE + "select '{{ target.name }}' as home",
+        }
+    )
+    plugins = {"compute": {"type": "duckdb"}, "orchestrator": {"type": "dagster"}}
+    floe_product(twins.ours, "tiny", ["here"], manifest={**MANIFEST, "plugins": plugins})
+    built = twins.build()
+    assert not built.mismatches, "\n".join(built.mismatches)
+    assert built.bare.relations == {"target/mine.duckdb: main.here": (("home",), ("'mine'",))}
 
 
 def test_grants_materialized_views_and_comments_on_postgres(

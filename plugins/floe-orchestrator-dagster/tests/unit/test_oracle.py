@@ -66,6 +66,7 @@ def test_a_node_that_dbt_skipped_may_have_no_status_with_us() -> None:
             replace(BARE, relations={"p.duckdb: main.a": (("id",), ("2",))}),
             "relation: p.duckdb: main.a: dbt alone has [('1',)], we alone [('2',)]",
         ),
+        (replace(BARE, folders=frozenset({"{{ x }}"})), "folder: we alone make {{ x }}"),
         (
             # The same row twice is not the same row once.
             replace(BARE, relations={"p.duckdb: main.a": (("id",), ("1",), ("1",))}),
