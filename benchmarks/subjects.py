@@ -231,23 +231,30 @@ def events_floor(directory: str) -> Callable[[], object]:
 
 def _replayed(directory: str, events: str) -> Any:
     """Return the product's job, with recorded events in dbt's place."""
-    import msgspec
-
-    from floe_orchestrator_dagster import execution
+    from floe_orchestrator_dagster.dbt.events import EventReader
+    from floe_orchestrator_dagster.dbt.results import RunResults
+    from floe_orchestrator_dagster.dbt.scrub import Scrubber
+    from floe_orchestrator_dagster.run import step
 
     class Replay:
         success = True
         exception = None
+        results = RunResults()
+        scrubber = Scrubber()
+
+        def __init__(self, compute: str) -> None:
+            self._reader = EventReader(compute)
 
         def __iter__(self) -> Iterator[Any]:
             with Path(events).open("rb") as lines:
-                yield from map(msgspec.json.decode, lines)
+                for line in lines:
+                    yield from self._reader.read(line)
 
     @contextmanager
-    def replayed(_command: Any) -> Iterator[Replay]:
-        yield Replay()
+    def replayed(command: Any) -> Iterator[Replay]:
+        yield Replay(command.compute)
 
-    execution.run_dbt = replayed
+    step.run_dbt = replayed  # type: ignore[assignment]
     return _product_job(directory)
 
 

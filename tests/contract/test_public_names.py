@@ -37,7 +37,7 @@ def test_the_door_of_generated_files_takes_name_and_directory() -> None:
 
 def test_a_dbt_process_imports_no_dagster() -> None:
     code = (
-        "import sys, floe_orchestrator_dagster.dbt_process;"
+        "import sys, floe_orchestrator_dagster.dbt.child;"
         "print([m for m in ('dagster', 'floe_core', 'pydantic') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

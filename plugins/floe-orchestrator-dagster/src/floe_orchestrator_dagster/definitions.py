@@ -36,7 +36,6 @@ from dagster import (
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
 from floe_orchestrator_dagster.errors import PlanError, Problem
-from floe_orchestrator_dagster.execution import DbtRunConfig, Listener, build
 from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
 from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import CompiledProduct, Transform, Wave, dagster_name, waves
@@ -47,6 +46,8 @@ from floe_orchestrator_dagster.product import (
     product_of_transforms,
     uncollected,
 )
+from floe_orchestrator_dagster.run.launch import DbtRunConfig
+from floe_orchestrator_dagster.run.step import Listener, build
 from floe_orchestrator_dagster.schedules import Schedule, product_schedule, to_dagster
 from floe_orchestrator_dagster.sensors import NAME, lineage_drain
 from floe_orchestrator_dagster.specs import Specs

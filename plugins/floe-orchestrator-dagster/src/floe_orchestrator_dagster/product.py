@@ -19,7 +19,9 @@ import msgspec
 
 from floe_orchestrator_dagster.cache import content_of, digest_of, remembered
 from floe_orchestrator_dagster.config import PluginConfig, parse_config
-from floe_orchestrator_dagster.dbt import DbtCommand, run_dbt
+from floe_orchestrator_dagster.dbt.command import DbtCommand
+from floe_orchestrator_dagster.dbt.events import Line
+from floe_orchestrator_dagster.dbt.process import run_dbt
 from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
 from floe_orchestrator_dagster.files import (
     is_in_use,
@@ -641,7 +643,7 @@ def _install_packages(
 
 def _run_quietly(command: DbtCommand) -> None:
     with run_dbt(command) as run:
-        errors = [event["info"]["msg"] for event in run if event["info"]["level"] == "error"]
+        errors = [event.text for event in run if isinstance(event, Line) and event.level == "error"]
     if not run.success:
         said = run.exception or "\n".join(errors) or "no reason given"
         raise ProductError(

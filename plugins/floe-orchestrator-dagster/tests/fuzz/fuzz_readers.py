@@ -16,7 +16,7 @@ import atheris
 
 with atheris.instrument_imports(include=["floe_orchestrator_dagster"]):
     from floe_orchestrator_dagster.config import PluginConfig
-    from floe_orchestrator_dagster.dbt import event_of
+    from floe_orchestrator_dagster.dbt.events import EventReader
     from floe_orchestrator_dagster.errors import FloeDagsterError
     from floe_orchestrator_dagster.health import _Refusal, read_state, read_version, shown_url
     from floe_orchestrator_dagster.product import (
@@ -52,7 +52,7 @@ def spec(data: bytes) -> None:
 
 def line(data: bytes) -> None:
     """A line of the dbt process."""
-    event_of(data)
+    EventReader().read(data)
 
 
 def answer(data: bytes) -> None:

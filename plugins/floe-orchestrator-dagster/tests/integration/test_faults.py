@@ -61,7 +61,7 @@ def dbt_below(pid: int) -> list[int]:
     return [
         child
         for child, (_, command) in found.items()
-        if "floe_orchestrator_dagster.dbt_process" in command and is_below(child)
+        if "floe_orchestrator_dagster.dbt.child" in command and is_below(child)
     ]
 
 

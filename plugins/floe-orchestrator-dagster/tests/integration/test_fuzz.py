@@ -8,12 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from floe_orchestrator_dagster.dbt import event_of
+from floe_orchestrator_dagster.dbt.events import EventReader
 from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError
 from floe_orchestrator_dagster.plan import plan_product, resolve_computes
 from floe_orchestrator_dagster.product import (
@@ -167,14 +168,10 @@ LINES = st.one_of(
 @given(line=LINES)
 def test_whatever_dbt_writes_is_read_or_refused(line: bytes) -> None:
     with suppress(DbtError):
-        message = event_of(line)
-        if message.get("done"):
-            assert isinstance(message["done"]["success"], bool)
-        elif message.get("problem") is None:
-            assert {"name", "msg", "level"} <= message["info"].keys()
-            assert isinstance(message["data"], dict)
+        for event in EventReader().read(line):
+            assert isinstance(event, msgspec.Struct)
 
 
 def test_a_foreign_line_says_what_it_was() -> None:
     with pytest.raises(DbtError, match=r"Cannot understand .*: b'Hello'\. Is another program"):
-        event_of(b"Hello")
+        EventReader().read(b"Hello")

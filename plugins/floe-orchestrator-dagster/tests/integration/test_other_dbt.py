@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from lineage_server import Backend, Recorded, build, kinds, sound
 
-from floe_orchestrator_dagster.dbt import INTERRUPT_TIMEOUT_SECONDS, run_dbt
+from floe_orchestrator_dagster.dbt.process import INTERRUPT_TIMEOUT_SECONDS, run_dbt
 from floe_orchestrator_dagster.errors import FloeDagsterError
 from support import EXAMPLES, TinyProject, checked, failure_of, materialized, run
 

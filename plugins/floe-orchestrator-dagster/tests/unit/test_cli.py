@@ -16,8 +16,8 @@ from floe_orchestrator_dagster.cli import main
 from floe_orchestrator_dagster.cli.live import Lines, LiveView, PlainView, Result, clock, time_left
 from floe_orchestrator_dagster.cli.report import Failure, Recorder, summarize
 from floe_orchestrator_dagster.cli.selection import is_dagster
+from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
 from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
-from floe_orchestrator_dagster.execution import NodeFinished, NodeStarted
 from support import cli_runner
 
 

@@ -225,9 +225,9 @@ def test_a_failed_relationship_along_a_chain_stops_what_is_below_the_lower_one()
     assert names(chain, blocked_by_check(chain, uid("rel", "test"))) == "c"
 
 
-def test_a_warning_stops_nothing() -> None:
-    warned = plan("a > b", tests={"ta": {"reads": "a", "config": {"severity": "WARN"}}})
-    assert blocked_by_check(warned, uid("ta", "test")) == set()
+def test_a_check_that_failed_stops_what_is_below_whatever_severity_was_planned() -> None:
+    promoted = plan("a > b", tests={"ta": {"reads": "a", "config": {"severity": "WARN"}}})
+    assert blocked_by_check(promoted, uid("ta", "test")) == {uid("b")}
 
 
 def test_a_failed_check_of_a_source_stops_its_readers() -> None:

@@ -149,7 +149,7 @@ def run(
     `column_tag:`, a double quote, a parenthesis, or the words `and`, `or`, `not`. `tag:` and
     `group:` alone are dbt's; `dbt:` in front makes any selection dbt's.
     """
-    from floe_orchestrator_dagster.dbt import start_ahead
+    from floe_orchestrator_dagster.dbt.process import start_ahead
 
     # dbt's import and Dagster's below go on side by side.
     start_ahead()

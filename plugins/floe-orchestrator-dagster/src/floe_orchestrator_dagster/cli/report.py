@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from floe_orchestrator_dagster.execution import BUILT, NodeFinished, NodeStarted
+from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
+from floe_orchestrator_dagster.dbt.status import BUILT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from floe_orchestrator_dagster.cli.live import Result, View
-    from floe_orchestrator_dagster.execution import Progress
     from floe_orchestrator_dagster.plan import ProductPlan
     from floe_orchestrator_dagster.product import Product
+    from floe_orchestrator_dagster.run.step import Progress
 
 PASSED = frozenset({"pass", "success"})
 CHECKS = frozenset({"test", "unit_test", "quality_check"})

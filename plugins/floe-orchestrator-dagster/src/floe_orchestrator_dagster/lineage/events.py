@@ -30,6 +30,7 @@ from floe_orchestrator_dagster.lineage.naming import dataset_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult
     from floe_orchestrator_dagster.lineage.naming import DatasetName
     from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
     from floe_orchestrator_dagster.plan.manifest import DbtConfig
@@ -268,42 +269,33 @@ class StepLineage:
         self._open[uid] = event
         yield event
 
-    def node_finished(
-        self,
-        message: Mapping[str, Any],
-        attempt: int,
-        compiled: str | None = None,
-    ) -> Iterator[Event]:
-        """Yield the end of a node; `message` is dbt's NodeFinished, `compiled` the SQL it ran."""
-        info = message["data"]["node_info"]
-        result = message["data"].get("run_result", {})
-        uid = info["unique_id"]
+    def node_finished(self, result: NodeFinished, compiled: str | None = None) -> Iterator[Event]:
+        """Yield the end of a node; `compiled` is the SQL that it ran."""
+        uid, at = result.unique_id, result.finished_at
         node = self._plan.nodes.get(uid)
         if node is None:
             return
-        seen = message.get("floe", {})
-        self._seen.update({name: _pairs(found) for name, found in seen.get("inputs", {}).items()})
-        if seen.get("columns") and node.relation:
-            self._seen[node.relation] = _pairs(seen["columns"])
-        status = str(result.get("status") or info.get("node_status") or "error").lower()
-        at = zoned(info.get("node_finished_at") or message["info"].get("ts", ""))
+        observed = result.observed
+        self._seen.update({name: list(found) for name, found in observed.inputs.items()})
+        if observed.columns and node.relation:
+            self._seen[node.relation] = list(observed.columns)
         if uid not in self._open:
             # dbt says nothing of a node before it skips it.
-            yield from self.node_started(uid, zoned(info.get("node_started_at")) or at, attempt)
+            yield from self.node_started(uid, result.started_at or at, result.attempt)
         opened = self._open.pop(uid)
         self._ended.add(uid)
-        ending = ENDINGS.get(status, "FAIL")
+        ending = ENDINGS.get(result.status, "FAIL")
         event = self._node_event(
             ending,
             at,
             node,
-            attempt,
-            status=status,
-            seconds=float(result.get("execution_time") or 0.0),
+            result.attempt,
+            status=result.status,
+            seconds=result.seconds,
         )
-        said = str(result.get("message") or "").strip()
         if ending != "COMPLETE":
-            event["run"]["facets"]["errorMessage"] = facets.error(said or f"dbt says: {status}")
+            said = result.message or f"dbt says: {result.status}"
+            event["run"]["facets"]["errorMessage"] = facets.error(said)
         if compiled:
             event["job"]["facets"]["sql"] = facet(
                 "SQLJobFacet",
@@ -311,12 +303,12 @@ class StepLineage:
                 dialect=self._current().compute.adapter,
             )
         if node.kind in {"test", "unit_test"}:
-            self._tested(event, node, status, result)
+            self._tested(event, node, result)
         elif ending == "COMPLETE" and event["outputs"]:
-            self._built(event, node, message, compiled)
+            self._built(event, node, result, compiled)
         assert opened["run"]["runId"] == event["run"]["runId"]  # noqa: S101
         yield event
-        yield from self._quality(node, at, attempt, seen.get("checks", ()))
+        yield from self._quality(node, at, result.attempt, observed.checks)
 
     def skipped(self, uids: Iterable[str], at: str) -> Iterator[Event]:
         """Yield nodes that dbt never saw, because something above them failed."""
@@ -469,9 +461,7 @@ class StepLineage:
         declared = node.dbt.columns if node.dbt else {}
         return [(name, column.data_type) for name, column in declared.items()]
 
-    def _built(
-        self, event: Event, node: Node, message: Mapping[str, Any], compiled: str | None
-    ) -> None:
+    def _built(self, event: Event, node: Node, result: NodeFinished, compiled: str | None) -> None:
         """Put on the output what building it has shown."""
         output, dbt = event["outputs"][0], node.dbt
         found, adapter = output["facets"], self._current().compute.adapter
@@ -498,7 +488,7 @@ class StepLineage:
         if lineage is not None:
             found["columnLineage"] = lineage
             found["schema"] = facets.schema(self._columns(node), _descriptions(node))
-        statistics = _statistics(message)
+        statistics = _statistics(result)
         if statistics:
             output["outputFacets"] = {
                 "outputStatistics": facet("OutputStatisticsOutputDatasetFacet", **statistics)
@@ -551,9 +541,9 @@ class StepLineage:
 
     # tests
 
-    def _tested(self, event: Event, node: Node, status: str, result: Mapping[str, Any]) -> None:
+    def _tested(self, event: Event, node: Node, result: NodeFinished) -> None:
         """Put a test's outcome on the dataset it tests, and on its own run."""
-        dbt = node.dbt
+        dbt, status = node.dbt, result.status
         kind = dbt.test_metadata.name if dbt and dbt.test_metadata else node.kind
         severity = ((dbt.config.severity if dbt else None) or "error").lower()
         # dbt's message leaves out a number that is 0; a unit test counts nothing.
@@ -563,7 +553,7 @@ class StepLineage:
             "severity": severity,
             "description": (dbt.description if dbt else None) or None,
             "expected": "0" if counted else None,
-            "actual": str(int(result.get("num_failures") or 0)) if counted else None,
+            "actual": str(result.failures or 0) if counted else None,
         }
         outcome = {"pass": "pass", "success": "pass", "skipped": "skip"}.get(status, "fail")
         self._put_assertion(event, kind, dbt.column_name if dbt else None, outcome, told)
@@ -588,16 +578,15 @@ class StepLineage:
         }
 
     def _quality(
-        self, node: Node, at: str, attempt: int, found: Sequence[Mapping[str, Any]]
+        self, node: Node, at: str, attempt: int, found: Sequence[QualityResult]
     ) -> Iterator[Event]:
         """Yield the quality checks of floe.yaml that ran on a node that was just built."""
         checks = {check.name: check for check in node.quality_checks}
         for item in found:
-            check = checks.get(item["name"])
+            check = checks.get(item.name)
             dataset = self._dataset(node)
             if check is None or dataset is None:
                 continue
-            problem, failures = item.get("problem"), item.get("failures")
             for kind in ("START", "END"):
                 event = self._node_event(kind, at, node, attempt)
                 event["run"]["runId"] = run_id_of(event["run"]["runId"], check.name)
@@ -605,7 +594,7 @@ class StepLineage:
                 event["job"]["facets"] = {"jobType": _job_type("DBT", "TEST")}
                 event["inputs"], event["outputs"] = [{**dataset}], []
                 if kind == "END":
-                    self._checked(event, check, problem, failures)
+                    self._checked(event, check, item.problem, item.failures)
                 yield event
 
     def _checked(self, event: Event, check: Any, problem: str | None, failures: Any) -> None:
@@ -640,13 +629,6 @@ class _Invocation:
     parent: Facet = field(default_factory=dict)
 
 
-def zoned(time: str | None) -> str:
-    """Return dbt's time with the zone that it means: UTC."""
-    if not time:
-        return ""
-    return time if time.endswith("Z") or "+" in time else f"{time}Z"
-
-
 def _event(
     kind: str,
     at: str,
@@ -671,10 +653,6 @@ def _event(
 
 def _job_type(integration: str, kind: str) -> Facet:
     return facet("JobTypeJobFacet", processingType="BATCH", integration=integration, jobType=kind)
-
-
-def _pairs(columns: Iterable[Sequence[str]]) -> Columns:
-    return [(str(name), str(kind)) for name, kind in columns]
 
 
 def _descriptions(node: Node) -> dict[str, str]:
@@ -702,13 +680,11 @@ def _transformation(source: Any) -> dict[str, Any]:
     return made
 
 
-def _statistics(message: Mapping[str, Any]) -> dict[str, int]:
+def _statistics(result: NodeFinished) -> dict[str, int]:
     """Return rows and bytes: counted in the warehouse, else as the adapter tells them."""
-    told = message["data"].get("run_result", {}).get("adapter_response", {})
+    told = result.adapter_response
     found = {}
-    rows = message.get("floe", {}).get("rows")
-    if rows is None:
-        rows = told.get("rows_affected")
+    rows = told.get("rows_affected") if result.rows is None else result.rows
     if rows is not None and int(float(rows)) >= 0:
         found["rowCount"] = int(float(rows))
     # BigQuery tells what it has written only in words; what it has read is another thing.

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from floe_orchestrator_dagster.dbt.events import Connected, NodeFinished, NodeStarted, Started
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery
-from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun, zoned
+from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from floe_core.plugins.lineage import LineageBackendPlugin
 
+    from floe_orchestrator_dagster.dbt.events import Event as DbtEvent
+    from floe_orchestrator_dagster.dbt.scrub import Scrubber
     from floe_orchestrator_dagster.lineage.delivery import Delivery
     from floe_orchestrator_dagster.lineage.events import Event
     from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
@@ -102,34 +105,32 @@ class Recorder:
         """Note that a dbt run of `nodes` nodes is about to be started."""
         self._next = (compute, number, waves, nodes)
 
-    def heard(self, message: Mapping[str, Any], attempt: int, run_dir: Path) -> None:
-        """Take one of dbt's events; what dbt compiled lies below `run_dir`."""
+    def heard(self, event: DbtEvent, run_dir: Path, scrubber: Scrubber) -> None:
+        """Take one of dbt's events; what dbt compiled, secrets and all, lies below `run_dir`."""
         with self._harmless():
-            info = message["info"]
-            if self._next is not None and info.get("invocation_id"):
+            if isinstance(event, Started) and self._next is not None:
                 compute, wave, waves, nodes = self._next
                 self._next = None
                 self._send(
                     self._lineage.invocation_started(
-                        info["invocation_id"],
-                        zoned(info.get("ts")) or now(),
+                        event.invocation_id,
+                        event.at or now(),
                         compute,
                         wave=wave,
                         waves=waves,
                         nodes=nodes,
-                        dbt_version=str(message["data"].get("version") or "").lstrip("="),
+                        dbt_version=event.dbt_version,
                     )
                 )
-            if "floe_output" in message:
-                self._lineage.connected(message["floe_output"])
-            if info["name"] == "NodeStart":
-                node = message["data"]["node_info"]
-                at = zoned(node.get("node_started_at")) or zoned(info.get("ts")) or now()
-                self._send(self._lineage.node_started(node["unique_id"], at, attempt))
-            elif info["name"] == "NodeFinished":
-                uid = message["data"]["node_info"]["unique_id"]
-                sql = compiled_sql(run_dir, self._plan.nodes.get(uid))
-                self._send(self._lineage.node_finished(message, attempt, sql))
+            elif isinstance(event, Connected):
+                self._lineage.connected(event.output)
+            elif isinstance(event, NodeStarted):
+                at = event.at or now()
+                self._send(self._lineage.node_started(event.unique_id, at, event.attempt))
+            elif isinstance(event, NodeFinished):
+                sql = compiled_sql(run_dir, self._plan.nodes.get(event.unique_id))
+                sql = sql if sql is None else scrubber.text(sql)
+                self._send(self._lineage.node_finished(event, sql))
 
     def wave_ended(self, *, success: bool, message: str = "") -> None:
         """Note that dbt has ended."""

@@ -34,6 +34,8 @@ class DbtConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The part of a node's config that shapes assets and runs."""
 
     materialized: str | None = None
+    incremental_strategy: str | None = None
+    begin: Any = None
     severity: str | None = None
     schema: str | None = None
     group: str | None = None

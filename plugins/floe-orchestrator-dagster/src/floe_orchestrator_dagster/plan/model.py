@@ -82,6 +82,13 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     dbt: DbtFacts | None = None
 
     @property
+    def is_microbatch(self) -> bool:
+        """Whether dbt builds it batch by batch."""
+        config = self.dbt.config if self.dbt else None
+        strategy = config.incremental_strategy if config else None
+        return self.materialized == "incremental" and strategy == "microbatch"
+
+    @property
     def identifier(self) -> str:
         """The name of its relation within the schema."""
         dbt = self.dbt

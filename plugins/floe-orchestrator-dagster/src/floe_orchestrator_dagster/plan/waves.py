@@ -21,16 +21,22 @@ if TYPE_CHECKING:
 # The search stops looking for a better order after touching this many tasks; what it has by
 # then is right, and at most a few builds longer than the best.
 SEARCH_BUDGET = 1_000_000
+# Between a target and a lane in the key of a lane: no name of a target holds it.
+_LANE = "\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One dbt build: unique ids of what it builds and what it tests, on one compute."""
+    """One dbt build: unique ids of what it builds and what it tests, on one compute.
+
+    `lane` tells builds of one target apart that dbt must be started for with other settings.
+    """
 
     compute: str
     target: str
     nodes: tuple[str, ...]
     checks: tuple[str, ...] = ()
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +53,27 @@ class _Task:
 
 
 def waves(
-    plan: ProductPlan, selected: Collection[str], checks: Collection[str] = ()
+    plan: ProductPlan,
+    selected: Collection[str],
+    checks: Collection[str] = (),
+    lanes_of: Mapping[str, str] | None = None,
 ) -> tuple[Wave, ...]:
     """Return the waves that build `selected` assets and run `checks`, all by unique id.
 
     Order comes from all ancestors, also through nodes that are not selected. A check runs once,
-    in the first wave in which all its selected ancestors exist.
+    in the first wave in which all its selected ancestors exist. `lanes_of` names the lane of
+    assets that need a dbt command with settings of their own; the others share the lane "".
     """
-    builds, tests = _tasks(plan, frozenset(selected), checks)
+    builds, tests = _tasks(plan, frozenset(selected), checks, lanes_of or {})
     tasks = [*builds.values()]
     lanes = _lanes([*tasks, *_demanding(tasks, [test for test, _ in tests])])
     functions_built: set[tuple[str, str]] = set()
     result = []
     done = 0
-    for target in _best_order(lanes):
-        reached = _closure(lanes[target], done)
-        ready = [_is_ready(test, target, reached, done) for test, _ in tests]
+    for key in _best_order(lanes):
+        target, _, lane = key.partition(_LANE)
+        reached = _closure(lanes[key], done)
+        ready = [_is_ready(test, key, reached, done) for test, _ in tests]
         tested = [uid for _, uids in compress(tests, ready) for uid in uids]
         tests = [test for test, now in zip(tests, ready, strict=True) if not now]
         nodes = _members(builds, reached & ~done)
@@ -72,7 +83,8 @@ def waves(
             if (target, uid) not in functions_built
         ]
         functions_built.update((target, uid) for uid in functions)
-        result.append(Wave(_compute_of(plan, target), target, (*functions, *nodes), tuple(tested)))
+        compute = _compute_of(plan, target)
+        result.append(Wave(compute, target, (*functions, *nodes), tuple(tested), lane))
         done = reached
     return tuple(result)
 
@@ -83,13 +95,12 @@ def downstream(plan: ProductPlan, unique_ids: Iterable[str]) -> set[str]:
 
 
 def blocked_by_check(plan: ProductPlan, check: str) -> set[str]:
-    """Return the assets that a failed check of error severity stops.
+    """Return the assets that a failed check stops, whatever severity it was planned with.
 
-    As in `dbt build`: an asset is stopped when everything that the check reads is above it.
+    As in `dbt build`: an asset is stopped when everything that the check reads is above it. A
+    check that dbt only warns of has not failed; `warn_error` makes others fail than were planned.
     """
     node = plan.nodes[check]
-    if not node.blocking:
-        return set()
     if node.kind == "unit_test":
         # A unit test reads its model's code, so it stops the model itself too.
         return {node.on} | plan.below_any([node.on])
@@ -104,7 +115,10 @@ def _compute_of(plan: ProductPlan, target: str) -> str:
 
 
 def _tasks(
-    plan: ProductPlan, selected: frozenset[str], checks: Iterable[str]
+    plan: ProductPlan,
+    selected: frozenset[str],
+    checks: Iterable[str],
+    lanes_of: Mapping[str, str],
 ) -> tuple[dict[str, _Task], list[tuple[_Task, list[str]]]]:
     """Return a task for each selected asset, in dependency order, and for checks that are alike."""
     # What must be there for whoever reads a node: of a selected node, the node itself; of another
@@ -123,7 +137,9 @@ def _tasks(
 
     builds: dict[str, _Task] = {}
     for uid, node in plan.assets.items():
-        found = task([plan.target_of(uid)], plan.folded_parents[uid], node.after)
+        target, lane = plan.target_of(uid), lanes_of.get(uid)
+        own = f"{target}{_LANE}{lane}" if lane else target
+        found = task([own], plan.folded_parents[uid], node.after)
         if uid in selected:
             within[uid] = 1 << len(builds)
             builds[uid] = found
@@ -134,6 +150,10 @@ def _tasks(
     for uid in checks:
         check = plan.nodes[uid]
         able = tuple(plan.computes[name].target for name in (check.compute, *check.also_on))
+        if lanes_of:
+            # A test builds nothing, so every lane of its target will do.
+            more = (f"{name}{_LANE}{lane}" for name in able for lane in {*lanes_of.values()})
+            able = (*able, *sorted(more))
         reads = (check.on,) if check.kind == "unit_test" else plan.folded_parents[uid]
         alike[able, reads, check.after].append(uid)
     return builds, [(task(*reading), uids) for reading, uids in alike.items()]

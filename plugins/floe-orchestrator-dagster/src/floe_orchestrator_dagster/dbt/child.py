@@ -1,13 +1,16 @@
-"""The dbt side of a run: one dbt command in a process of its own, told and telling in JSON.
+"""The dbt side of a run: one dbt command in a process of its own, spoken to in JSON.
 
-Started as ``python -m floe_orchestrator_dagster.dbt_process``. It reads one request line from
+Started as ``python -m floe_orchestrator_dagster.dbt.child``. It reads one request line from
 stdin, then writes one JSON object a line to stdout:
 
 - dbt's own structured events (``info`` and ``data``), of the kinds that a run needs, in dbt's
   order. A finished node carries ``floe`` too: ``rows``, ``columns`` and ``checks`` read from the
   warehouse over dbt's own connection, so that nobody has to open a second one. Where lineage is
   asked for it has ``inputs``, the columns of what it reads, and the first event that comes with
-  a connection carries ``floe_output``, the dbt output as dbt resolved it;
+  a connection carries ``output``, the dbt output as dbt resolved it;
+- ``{"secrets": [str]}``, for the parent to mask in files that it reads. Everything else that is
+  written here is masked already: this is the one place where words leave dbt;
+- ``{"checked": {"unique_id": str, "checks": [...]}}`` of quality checks on what is not built;
 - last ``{"done": {"success": bool, "exception": str | None}}``.
 
 Another dbt than dbt-core, such as dbt 2 (Fusion), is run as a program (`OTHER_DBT` on the command
@@ -30,19 +33,27 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from floe_orchestrator_dagster.dbt.scrub import Scrubber, environment_secrets, output_secrets
+from floe_orchestrator_dagster.dbt.status import BUILT
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 OTHER_DBT = "--other-dbt"
-EVENTS = frozenset({"NodeStart", "NodeFinished", "MainReportVersion", "CommandCompleted"})
+EVENTS = frozenset(
+    {
+        *("NodeStart", "NodeFinished", "MainReportVersion", "CommandCompleted"),
+        *("LogHookStartLine", "LogHookEndLine", "GenericExceptionOnRun", "LogCancelLine"),
+    }
+)
 ORPHAN_GRACE_SECONDS = 10.0
-# "warn", "no-op" and "reused" are successes of dbt's newer versions; a partial success is none.
-BUILT = frozenset({"success", "warn", "no-op", "reused"})
 # dbt holds its project in hundreds of thousands of objects, and Python's own thresholds look
-# through them again and again. Seldomer, a build of 500 models takes 7 % less time and 2 % more
-# memory.
+# through them again and again. Looking less often, a build of 500 models takes 7 % less time and
+# 2 % more memory.
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -55,18 +66,46 @@ class Reporter:
         *,
         row_counts: bool,
         checks: Mapping[str, Sequence[Mapping[str, Any]]],
-        reads: Mapping[str, Sequence[Sequence[Any]]] | None = None,
+        reads: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        secrets: Iterable[str] = (),
     ) -> None:
         self._channel = channel
         self._row_counts = row_counts
         self._checks = checks
         self._reads = reads
-        self._told: set[str] = set()
-        self._output_told = reads is None
+        self._described: set[str] = set()
+        self._output_sent = reads is None
+        self._connected = False
+        self._scrubber = Scrubber(secrets)
         self._lock = threading.Lock()
+        self._send_secrets()
 
     def write(self, message: Mapping[str, Any]) -> None:
-        """Write one message as a line; a parent that has gone is no reason to fail a node."""
+        """Write one message as a line, without secrets; that the parent has gone harms no node."""
+        self._write({key: self._masked(key, value) for key, value in message.items()})
+
+    def _masked(self, key: str, value: Any) -> Any:
+        if key == "output":
+            return value
+        if key == "data":
+            # What a node is called is no text: the parent looks it up.
+            return {
+                name: item if name in {"node_info", "unique_id", "status"} else self._text(item)
+                for name, item in value.items()
+            }
+        if key == "info":
+            return {**value, "msg": self._scrubber.text(value["msg"])}
+        if key == "floe":
+            columns = {"columns", "inputs"}
+            return {
+                name: item if name in columns else self._text(item) for name, item in value.items()
+            }
+        return self._text(value)
+
+    def _text(self, value: Any) -> Any:
+        return self._scrubber.value(value)
+
+    def _write(self, message: Mapping[str, Any]) -> None:
         line = json.dumps(message, default=str)
         with self._lock:
             try:
@@ -74,6 +113,19 @@ class Reporter:
                 self._channel.flush()
             except OSError:
                 self._channel = io.StringIO()
+
+    def _send_secrets(self) -> None:
+        """Tell the parent what to mask in the files of this command."""
+        if self._scrubber.secrets:
+            self._write({"secrets": sorted(self._scrubber.secrets)})
+
+    def _learn_secrets(self) -> None:
+        """Add the secrets of the connection, as soon as dbt has resolved them."""
+        output = _output()
+        if output is not None:
+            self._connected = True
+            self._scrubber = Scrubber({*self._scrubber.secrets, *output_secrets(output)})
+            self._send_secrets()
 
     def __call__(self, event: Any) -> None:
         """Take one dbt event. Never raises: dbt would count that as the node's failure."""
@@ -86,21 +138,33 @@ class Reporter:
         from google.protobuf.json_format import MessageToDict
 
         info = event.info
+        if not self._connected:
+            self._learn_secrets()
         if info.name not in EVENTS and info.level == "debug":
             return
         message = MessageToDict(event, preserving_proto_field_name=True)
         # protobuf leaves out what is empty.
         message["info"] = {"msg": "", "invocation_id": "", **message["info"]}
         message.setdefault("data", {})
-        if not self._output_told and info.name == "NodeStart":
-            self._output_told = True
-            message["floe_output"] = _output()
+        if not self._output_sent and info.name in {"NodeStart", "LogHookStartLine"}:
+            self._output_sent = True
+            message["output"] = _output() or {}
         if info.name == "NodeFinished":
             node = message["data"]["node_info"]
             status = message["data"].get("run_result", {}).get("status")
             if status in BUILT and node.get("resource_type") in {"model", "seed", "snapshot"}:
                 message["floe"] = self._look(node)
         self.write(message)
+
+    def check(self, relations: Mapping[str, str]) -> None:
+        """Evaluate the quality checks on relations that are there already, by unique id."""
+        from dbt.adapters.factory import FACTORY
+
+        adapter: Any = next(iter(FACTORY.adapters.values()))
+        for uid, checks in self._checks.items():
+            with adapter.connection_named(f"floe_{uid}"):
+                results = [_evaluate(adapter, relations.get(uid), check) for check in checks]
+            self.write({"checked": {"unique_id": uid, "checks": results}})
 
     def _look(self, node: Mapping[str, Any]) -> dict[str, Any]:
         """Return rows, columns and check results of what was just built."""
@@ -126,7 +190,7 @@ class Reporter:
             except Exception as error:  # noqa: BLE001
                 seen["problem"] = str(error)
             if self._reads is not None:
-                self._told.add(relation_info["relation_name"])
+                self._described.add(relation_info["relation_name"])
                 seen["inputs"] = self._inputs(adapter, self._reads.get(node["unique_id"], ()))
             checks = self._checks.get(node["unique_id"], ())
             if checks:
@@ -136,16 +200,17 @@ class Reporter:
         return seen
 
     def _inputs(
-        self, adapter: Any, relations: Sequence[Sequence[Any]]
+        self, adapter: Any, relations: Sequence[Mapping[str, Any]]
     ) -> dict[str, list[list[str]]]:
-        """Return the columns of relations that have not been told yet, by name."""
+        """Return the columns of relations that have not been described yet, by name."""
         found = {}
-        for name, database, schema, identifier in relations:
-            if name in self._told:
+        for read in relations:
+            name = read["name"]
+            if name in self._described:
                 continue
-            self._told.add(name)
+            self._described.add(name)
             relation = adapter.Relation.create(
-                database=database, schema=schema, identifier=identifier
+                database=read["database"], schema=read["schema"], identifier=read["identifier"]
             )
             try:
                 columns = _columns(adapter, relation)
@@ -163,11 +228,13 @@ def _columns(adapter: Any, relation: Any) -> Any:
     return adapter.get_columns_in_relation(relation)
 
 
-def _output() -> dict[str, Any]:
-    """Return the output that dbt is connected with; it may hold secrets, and is never written."""
+def _output() -> dict[str, Any] | None:
+    """Return the output that dbt connects with, which may hold secrets; None before dbt has one."""
     from dbt.adapters.factory import FACTORY
 
-    adapter: Any = next(iter(FACTORY.adapters.values()))
+    adapter: Any = next(iter(FACTORY.adapters.values()), None)
+    if adapter is None:
+        return None
     credentials = adapter.config.credentials
     return {**credentials.to_dict(omit_none=True), "type": credentials.type}
 
@@ -179,9 +246,11 @@ def _count(adapter: Any, relation: str) -> int:
     return int(table.rows[0][0])
 
 
-def _evaluate(adapter: Any, relation: str, check: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluate(adapter: Any, relation: str | None, check: Mapping[str, Any]) -> dict[str, Any]:
     """Run a quality check with the dbt generic test of its type; its rows are the failures."""
     result = {"name": check["name"]}
+    if relation is None:
+        return result | {"problem": "the project on disk has no such node"}
     try:
         sql = adapter.execute_macro(
             f"test_{check['type']}",
@@ -248,7 +317,7 @@ class OtherDbt:
         if info["name"] == "CommandCompleted":
             self._completed = True
         if self._profile is not None and info["name"] == "NodeStart":
-            message["floe_output"] = _profile_output(*self._profile)
+            message["output"] = _profile_output(*self._profile)
             self._profile = None
         self._reporter.write(message)
 
@@ -259,6 +328,17 @@ class OtherDbt:
             result["message"] = self._said[uid]
         elif failures and result.get("status") in {"fail", "warn"}:
             result["message"] = f"failing rows: {failures}"
+
+
+def _secrets(folder: str, profile: str, target: str) -> Iterator[str]:
+    """Yield the secrets that are known before dbt connects: of the environment, of the profile."""
+    import yaml
+
+    yield from environment_secrets(os.environ)
+    # What is wrong with the profile, dbt says better.
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+        content = yaml.safe_load((Path(folder) / "profiles.yml").read_text())
+        yield from output_secrets(content[profile]["outputs"][target], os.environ)
 
 
 def _profile_output(folder: str, profile: str, target: str) -> dict[str, Any]:
@@ -320,6 +400,7 @@ def main() -> int:
         row_counts=request.get("row_counts", False),
         checks=request.get("checks") or {},
         reads=request.get("reads"),
+        secrets=_secrets(*request["profile"]),
     )
     if missing:
         reporter.write({"done": {"success": False, "exception": missing}})
@@ -330,6 +411,10 @@ def main() -> int:
         try:
             result = dbtRunner(callbacks=[reporter]).invoke(request["args"])
             success, said = bool(result.success), str(result.exception or "") or None
+            if success and request["args"][0] == "parse" and request.get("checks"):
+                manifest: Any = result.result
+                nodes = manifest.nodes.items()
+                reporter.check({uid: node.relation_name for uid, node in nodes})
         except KeyboardInterrupt:
             success, said = False, "interrupted"
     reporter.write({"done": {"success": success, "exception": said}})

@@ -1,0 +1,394 @@
+"""What a dbt process reports, decoded once into frozen records.
+
+The lines are dbt's structured events (`info` and `data`) with what `dbt.child` adds to them; an
+`EventReader` makes each into one of the records below, or into nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import msgspec
+
+from floe_orchestrator_dagster.dbt.status import PARTIAL, RETRIED
+from floe_orchestrator_dagster.errors import DbtError
+
+# A batch as dbt gives it: its start and its end, ISO 8601 with an offset.
+Window: TypeAlias = tuple[str, str]
+MAX_BATCH_ERRORS = 3
+
+
+class Relation(msgspec.Struct, frozen=True):
+    """The relation of a node, by the names that dbt used in this run."""
+
+    name: str
+    database: str | None = None
+    schema: str | None = None
+    identifier: str | None = None
+
+
+class QualityResult(msgspec.Struct, frozen=True):
+    """What became of one quality check: a count of failing rows, or why there is none."""
+
+    name: str
+    failures: int | None = None
+    problem: str | None = None
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """What was read from the warehouse, over dbt's own connection, after a node was built.
+
+    `columns` are names and types in order; `inputs` are the columns of what the node reads, by
+    relation name.
+    """
+
+    rows: int | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    inputs: dict[str, tuple[tuple[str, str], ...]] = {}
+    checks: tuple[QualityResult, ...] = ()
+    problem: str | None = None
+
+
+NOTHING_OBSERVED = Observed()
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A dbt invocation began."""
+
+    invocation_id: str
+    at: str
+    dbt_version: str = ""
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """dbt has a connection: `output` is the dbt output as dbt resolved it, secrets and all."""
+
+    output: dict[str, Any]
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """What may not be shown of what this process reads beside dbt's events."""
+
+    values: tuple[str, ...]
+
+
+class NodeStarted(msgspec.Struct, frozen=True):
+    """dbt began to run a node; `at` is ISO 8601 in UTC."""
+
+    unique_id: str
+    compute: str = ""
+    name: str = ""
+    kind: str = ""
+    at: str = ""
+    attempt: int = 1
+
+
+class NodeFinished(msgspec.Struct, frozen=True):
+    """dbt finished a node, or a hook of kind "operation".
+
+    `status` is dbt's own word in lower case, `seconds` dbt's own measure, never negative. Times
+    are ISO 8601 in UTC. `failures` counts failing rows of a test. `batches_failed` are the
+    windows of a microbatch model that are missing, `batches_built` those that are there.
+    """
+
+    unique_id: str
+    compute: str = ""
+    status: str = "error"
+    name: str = ""
+    kind: str = ""
+    seconds: float = 0.0
+    message: str = ""
+    failures: int | None = None
+    started_at: str = ""
+    finished_at: str = ""
+    attempt: int = 1
+    invocation_id: str = ""
+    relation: Relation | None = None
+    materialized: str = ""
+    adapter_response: dict[str, Any] = {}
+    observed: Observed = NOTHING_OBSERVED
+    batches_failed: tuple[Window, ...] = ()
+    batches_built: tuple[Window, ...] = ()
+
+    @property
+    def rows(self) -> int | None:
+        """The rows that were counted in the relation."""
+        return self.observed.rows
+
+    @property
+    def duration(self) -> float:
+        """Seconds between dbt's start and end of the node, never negative."""
+        try:
+            started = datetime.fromisoformat(self.started_at.rstrip("Z"))
+            finished = datetime.fromisoformat(self.finished_at.rstrip("Z"))
+        except ValueError:
+            return self.seconds
+        return max(0.0, (finished - started).total_seconds())
+
+
+class BatchFinished(msgspec.Struct, frozen=True):
+    """dbt finished one batch of a microbatch model; the model itself is finished later."""
+
+    unique_id: str
+    status: str
+    message: str = ""
+    seconds: float = 0.0
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """Quality checks were evaluated on a relation that this command did not build."""
+
+    unique_id: str
+    checks: tuple[QualityResult, ...] = ()
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """dbt cancelled the query of a node, because another one failed or dbt was interrupted."""
+
+    unique_id: str
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of dbt's log."""
+
+    name: str
+    level: str
+    text: str
+
+
+Event: TypeAlias = (
+    Started | Connected | NodeStarted | NodeFinished | BatchFinished | Checked | Cancelled | Line
+)
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The end of the process's report: whether dbt calls it a success, and its exception."""
+
+    success: bool
+    exception: str | None = None
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """An event that the process could not report."""
+
+    text: str
+
+
+Message: TypeAlias = Done | Trouble | Secrets
+
+
+# What stands on the wire.
+
+
+class _Info(msgspec.Struct):
+    name: str
+    msg: str
+    level: str
+    invocation_id: str = ""
+    ts: str = ""
+
+
+class _RelationInfo(msgspec.Struct):
+    database: str | None = None
+    schema: str | None = None
+    alias: str | None = None
+    relation_name: str | None = None
+
+
+class _Node(msgspec.Struct):
+    unique_id: str
+    node_name: str = ""
+    resource_type: str = ""
+    materialized: str | None = None
+    node_status: str | None = None
+    node_started_at: str | None = None
+    node_finished_at: str | None = None
+    node_relation: _RelationInfo | None = None
+
+
+class _RunResult(msgspec.Struct):
+    status: str | None = None
+    message: str | None = None
+    execution_time: float | None = None
+    num_failures: int | None = None
+    adapter_response: dict[str, Any] | None = None
+
+
+class _Data(msgspec.Struct):
+    node_info: _Node | None = None
+    run_result: _RunResult | None = None
+    version: str | None = None
+    unique_id: str | None = None
+    exc: str | None = None
+    conn_name: str | None = None
+    status: str | None = None
+    execution_time: float | None = None
+
+
+class _Wire(msgspec.Struct):
+    info: _Info | None = None
+    data: msgspec.Raw = msgspec.Raw()
+    floe: Observed | None = None
+    output: dict[str, Any] | None = None
+    secrets: tuple[str, ...] | None = None
+    checked: Checked | None = None
+    done: Done | None = None
+    problem: str | None = None
+
+
+_NODE_EVENTS = frozenset({"NodeStart", "NodeFinished"})
+_DECODED = _NODE_EVENTS | {
+    *("LogHookStartLine", "LogHookEndLine"),
+    *("GenericExceptionOnRun", "LogCancelLine"),
+}
+_wire = msgspec.json.Decoder(_Wire)
+_data = msgspec.json.Decoder(_Data)
+
+
+class EventReader:
+    """Reads the lines of one dbt process; it remembers which nodes are running."""
+
+    def __init__(self, compute: str = "", attempt: int = 1) -> None:
+        self._compute = compute
+        self._attempt = attempt
+        self._invocation_id = ""
+        self._open: defaultdict[str, int] = defaultdict(int)
+        self._exceptions: defaultdict[str, list[str]] = defaultdict(list)
+
+    def read(self, line: bytes) -> list[Event | Message]:
+        """Return what a line says, in order.
+
+        Raises:
+            DbtError: the line is not one that `dbt.child` writes.
+        """
+        try:
+            wire = _wire.decode(line)
+            if wire.done is not None:
+                return [wire.done]
+            if wire.problem is not None:
+                return [Trouble(wire.problem)]
+            if wire.checked is not None:
+                return [wire.checked]
+            if wire.secrets is not None:
+                return [Secrets(wire.secrets)]
+            if wire.info is None or not bytes(wire.data):
+                raise msgspec.ValidationError("neither event nor result")
+            events: list[Event | Message] = []
+            if wire.info.invocation_id and not self._invocation_id:
+                self._invocation_id = wire.info.invocation_id
+                events.append(_invocation(wire.info, wire.data))
+            if wire.output is not None:
+                events.append(Connected(wire.output))
+            data = _data.decode(wire.data) if wire.info.name in _DECODED else _Data()
+            if wire.info.name in _NODE_EVENTS and data.node_info is None:
+                raise msgspec.ValidationError("no node_info")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DbtError(
+                f"Cannot understand what dbt's process wrote ({error}): {line[:100]!r}. Is "
+                "another program writing to its output?"
+            ) from error
+        events += self._events(wire.info, data, wire.floe or NOTHING_OBSERVED)
+        return events
+
+    def _events(self, info: _Info, data: _Data, observed: Observed) -> list[Event]:
+        node = data.node_info
+        if info.name == "NodeStart" and node is not None:
+            self._open[node.unique_id] += 1
+            # A batch of a microbatch model starts within its model.
+            return [self._started(node, info)] if self._open[node.unique_id] == 1 else []
+        if info.name == "NodeFinished" and node is not None:
+            return [self._finished(node, info, data.run_result or _RunResult(), observed)]
+        if info.name == "LogHookStartLine" and node is not None:
+            return [self._started(node, info), _line(info)]
+        if info.name == "LogHookEndLine" and node is not None:
+            seconds = data.execution_time
+            result = _RunResult(status=data.status, execution_time=seconds)
+            return [self._result(node, info, result), _line(info)]
+        if info.name == "LogCancelLine" and data.conn_name is not None:
+            return [Cancelled(data.conn_name), _line(info)]
+        if info.name == "GenericExceptionOnRun" and data.unique_id and data.exc:
+            self._exceptions[data.unique_id].append(data.exc)
+        return [_line(info)]
+
+    def _started(self, node: _Node, info: _Info) -> NodeStarted:
+        return NodeStarted(
+            node.unique_id,
+            self._compute,
+            node.node_name,
+            node.resource_type,
+            zoned(node.node_started_at) or zoned(info.ts),
+            self._attempt,
+        )
+
+    def _finished(
+        self, node: _Node, info: _Info, result: _RunResult, observed: Observed
+    ) -> NodeFinished | BatchFinished:
+        uid = node.unique_id
+        # dbt may skip a node of which it has announced nothing.
+        self._open[uid] = max(0, self._open[uid] - 1)
+        finished = self._result(node, info, result, observed)
+        if self._open[uid]:
+            return BatchFinished(uid, finished.status, finished.message, finished.seconds)
+        words = self._exceptions.pop(uid, [])
+        if words and finished.status in RETRIED and not _says_why(finished):
+            told = [*dict.fromkeys(word.removeprefix(_WORKER) for word in words)]
+            message = "\n".join([finished.message, *told[:MAX_BATCH_ERRORS]])
+            return msgspec.structs.replace(finished, message=message)
+        return finished
+
+    def _result(
+        self, node: _Node, info: _Info, result: _RunResult, observed: Observed = NOTHING_OBSERVED
+    ) -> NodeFinished:
+        relation = node.node_relation
+        return NodeFinished(
+            unique_id=node.unique_id,
+            compute=self._compute,
+            status=str(result.status or node.node_status or "error").lower(),
+            name=node.node_name,
+            kind=node.resource_type,
+            # dbt subtracts wall clocks, which may be set back in between.
+            seconds=max(0.0, result.execution_time or 0.0),
+            message=(result.message or "").strip(),
+            failures=result.num_failures,
+            started_at=zoned(node.node_started_at),
+            finished_at=zoned(node.node_finished_at) or zoned(info.ts),
+            attempt=self._attempt,
+            invocation_id=info.invocation_id,
+            relation=Relation(
+                relation.relation_name,
+                relation.database or None,
+                relation.schema or None,
+                relation.alias or None,
+            )
+            if relation is not None and relation.relation_name
+            else None,
+            materialized=node.materialized or "",
+            adapter_response=result.adapter_response or {},
+            observed=observed,
+        )
+
+
+_WORKER = "Exception on worker thread. "
+
+
+def _says_why(result: NodeFinished) -> bool:
+    """Tell whether a message is more than the status once more, as that of a microbatch model."""
+    return result.status != PARTIAL and result.message.upper() not in {"", "ERROR"}
+
+
+def _invocation(info: _Info, data: msgspec.Raw) -> Started:
+    told = _data.decode(data) if info.name == "MainReportVersion" else _Data()
+    return Started(info.invocation_id, zoned(info.ts), (told.version or "").lstrip("="))
+
+
+def _line(info: _Info) -> Line:
+    return Line(info.name, info.level, info.msg)
+
+
+def zoned(time: str | None) -> str:
+    """Return one of dbt's times with the zone that it means: UTC."""
+    if not time:
+        return ""
+    return time if time.endswith("Z") or "+" in time else f"{time}Z"

@@ -1,0 +1,198 @@
+"""Runs one dbt command in a process of its own and yields what it reports, event by event."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from floe_orchestrator_dagster.dbt.child import OTHER_DBT
+from floe_orchestrator_dagster.dbt.events import Done, EventReader, Secrets, Started, Trouble
+from floe_orchestrator_dagster.dbt.results import RunResults, read_results
+from floe_orchestrator_dagster.dbt.scrub import Scrubber, environment_secrets
+from floe_orchestrator_dagster.errors import DbtError
+from floe_orchestrator_dagster.files import in_use
+from floe_orchestrator_dagster.telemetry import child_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from floe_orchestrator_dagster.dbt.command import DbtCommand
+    from floe_orchestrator_dagster.dbt.events import Event
+
+logger = logging.getLogger(__name__)
+
+# dbt cancels its queries on SIGINT; a warehouse may take a while to answer that. Kubernetes kills
+# a pod 30 s after it asked it to end.
+INTERRUPT_TIMEOUT_SECONDS = 10.0
+
+
+class DbtRun:
+    """A running dbt command: iterate its events, then read how it ended.
+
+    `success` is dbt's own word, `exception` why it did not end as a command does, and `results`
+    what dbt recorded of each node (see `dbt.results`). `scrubber` masks the secrets of what is
+    read beside the events, such as compiled SQL: the events hold none.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], command: DbtCommand) -> None:
+        self._process = process
+        self._command = command
+        self._reader = EventReader(command.compute, command.attempt)
+        self._invocation_id = ""
+        self.scrubber = Scrubber(environment_secrets(os.environ))
+        self.success = False
+        self.exception: str | None = None
+        self._done = False
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield dbt's events as they come."""
+        if self._process.stdout is None:
+            raise DbtError("dbt's output was not captured")
+        for line in self._process.stdout:
+            for event in self._reader.read(line):
+                if isinstance(event, Done):
+                    self._done = True
+                    self.success, self.exception = event.success, event.exception
+                elif isinstance(event, Trouble):
+                    logger.warning("Could not report a dbt event: %s", event.text)
+                elif isinstance(event, Secrets):
+                    self.scrubber = Scrubber(event.values)
+                else:
+                    if isinstance(event, Started):
+                        self._invocation_id = event.invocation_id
+                    yield event
+        code = self._process.wait()
+        if not self._done:
+            self.exception = (
+                f"dbt {self._command.verb} on target '{self._command.target}' ended without a "
+                f"result ({_ending(code)}). Its log: {self._command.target_path / 'dbt.log'}"
+            )
+
+    @property
+    def results(self) -> RunResults:
+        """What dbt recorded of the nodes of this command."""
+        return read_results(self._command.target_path, self._invocation_id)
+
+    def stop(self) -> None:
+        """End the process if it still runs: SIGINT, time to cancel its queries, then SIGKILL."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(INTERRUPT_TIMEOUT_SECONDS)
+            except subprocess.TimeoutExpired:
+                logger.warning("dbt did not stop within %s s: killed", INTERRUPT_TIMEOUT_SECONDS)
+        _end(self._process)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    if -code == signal.SIGKILL:
+        return "killed by SIGKILL, as the kernel does when memory runs out"
+    return f"killed by {signal.Signals(-code).name}"
+
+
+# Processes that have imported dbt, or are about to have, and wait for a command.
+_ahead: list[subprocess.Popen[bytes]] = []
+
+
+def start_ahead() -> None:
+    """Start a process for the next command now: dbt takes seconds to import, on another core."""
+    if not _ahead:
+        # Whoever needs it will start it, and say what is wrong.
+        with suppress(OSError):
+            _ahead.append(_spawn())
+            atexit.register(stop_ahead)
+
+
+def stop_ahead() -> None:
+    """End the process that was started ahead and got no command."""
+    atexit.unregister(stop_ahead)
+    while _ahead:
+        _end(_ahead.pop())
+
+
+def _take() -> subprocess.Popen[bytes] | None:
+    while _ahead:
+        process = _ahead.pop()
+        if process.poll() is None:
+            return process
+        _end(process)
+    return None
+
+
+def _spawn(*words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603  our own program
+        [sys.executable, "-m", "floe_orchestrator_dagster.dbt.child", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Only we signal it: Ctrl-C in a terminal would reach dbt twice.
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # Also whatever it has started and left behind, such as a Spark JVM.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+
+
+@contextmanager
+def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
+    """Start a dbt command; whatever ends the block ends the process too.
+
+    Raises:
+        DbtError: if the process cannot be started.
+    """
+    try:
+        command.target_path.mkdir(parents=True, exist_ok=True)
+        command.write_selection()
+    except OSError as error:
+        raise DbtError(
+            f"Cannot prepare {command.target_path} for dbt: {error.strerror}."
+        ) from error
+    environment = {
+        **os.environ,
+        **child_environment(),
+        **command.environment,
+        # The project may ask in Jinja who runs it, as with dagster-dbt.
+        "DAGSTER_DBT_CLI": "true",
+    }
+    request = {
+        "args": command.arguments(),
+        "cwd": str(command.project_dir),
+        "environment": environment,
+        "row_counts": command.row_counts,
+        "checks": command.checks,
+        "reads": command.reads,
+        "executable": command.executable,
+        "profile": [str(command.profiles_dir), command.profile, command.target],
+    }
+    try:
+        process = _spawn(OTHER_DBT) if command.executable else _take() or _spawn()
+    except OSError as error:
+        raise DbtError(f"Cannot start dbt in {command.project_dir}: {error}") from error
+    run = DbtRun(process, command)
+    try:
+        if process.stdin is not None:
+            # A process that has died already says so by its exit code.
+            with suppress(BrokenPipeError):
+                process.stdin.write(msgspec.json.encode(request) + b"\n")
+                process.stdin.flush()
+        with in_use(command.target_path):
+            yield run
+    finally:
+        run.stop()

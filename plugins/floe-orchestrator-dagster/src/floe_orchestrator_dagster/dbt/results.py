@@ -1,0 +1,83 @@
+"""Reads run_results.json, dbt's own record of what became of each node of a command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from floe_orchestrator_dagster.dbt.events import Window  # noqa: TC001  needed to decode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN_RESULTS = "run_results.json"
+
+
+class BatchResults(msgspec.Struct, frozen=True):
+    """The windows of a microbatch model that were built, and that were not."""
+
+    successful: tuple[Window, ...] = ()
+    failed: tuple[Window, ...] = ()
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """When a phase of a node ran."""
+
+    started_at: str | None = None
+    completed_at: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What dbt recorded of one node or hook."""
+
+    unique_id: str
+    status: str
+    message: str | None = None
+    failures: int | None = None
+    execution_time: float = 0.0
+    timing: tuple[Timing, ...] = ()
+    adapter_response: dict[str, Any] = {}
+    relation_name: str | None = None
+    recorded_batches: BatchResults | None = msgspec.field(name="batch_results", default=None)
+
+    @property
+    def batch_results(self) -> BatchResults:
+        """The windows of a microbatch model; none of any other node."""
+        return self.recorded_batches or BatchResults()
+
+
+class _Metadata(msgspec.Struct):
+    invocation_id: str | None = None
+
+
+class _Args(msgspec.Struct):
+    fail_fast: bool | None = None
+
+
+class _File(msgspec.Struct):
+    results: tuple[Result, ...]
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    args: _Args = msgspec.field(default_factory=_Args)
+
+
+class RunResults(msgspec.Struct, frozen=True):
+    """What dbt recorded of a command; `by_id` is empty where it recorded nothing."""
+
+    by_id: dict[str, Result] = {}
+    fail_fast: bool = False
+
+
+def read_results(folder: Path, invocation_id: str) -> RunResults:
+    """Return what the invocation recorded in its target folder; nothing of any other one."""
+    try:
+        file = msgspec.json.decode((folder / RUN_RESULTS).read_bytes(), type=_File)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return RunResults()
+    if invocation_id and file.metadata.invocation_id != invocation_id:
+        return RunResults()
+    # A node that was run by several threads, such as one that fail_fast cancelled, is in it twice.
+    by_id: dict[str, Result] = {}
+    for result in file.results:
+        by_id.setdefault(result.unique_id, result)
+    return RunResults(by_id, bool(file.args.fail_fast))

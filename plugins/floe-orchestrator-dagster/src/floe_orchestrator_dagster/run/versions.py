@@ -1,0 +1,73 @@
+"""Data versions and provenance of assets, as Dagster writes them for outputs."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, get_args, get_type_hints
+
+from dagster import AssetCheckEvaluation, AssetKey, DagsterInstance, EventLogRecord
+
+from floe_orchestrator_dagster.specs import Specs, code_version
+
+INITIAL_VERSION = "INITIAL"
+
+
+class Versions:
+    """Data versions and provenance of assets, as Dagster writes them for outputs."""
+
+    def __init__(self, instance: DagsterInstance, specs: Specs) -> None:
+        self._instance = instance
+        self._specs = specs
+        self._records: dict[AssetKey, EventLogRecord | None] = {}
+
+    def forget(self, key: AssetKey) -> None:
+        """Drop what is known of an asset that is about to be materialized."""
+        self._records.pop(key, None)
+
+    def _record(self, key: AssetKey) -> EventLogRecord | None:
+        if key not in self._records:
+            found = self._instance.fetch_materializations(key, limit=1).records
+            self._records[key] = found[0] if found else None
+        return self._records[key]
+
+    def of(self, uid: str) -> tuple[str, dict[str, str]]:
+        """Return the data version of a node that was just built, and its provenance tags."""
+        code = code_version(self._specs.plan.nodes[uid]) or ""
+        tags = {"dagster/code_version": code}
+        inputs: dict[str, str] = {}
+        for parent in self._specs.plan.folded_parents[uid]:
+            key = self._specs.keys[parent]
+            record = self._record(key)
+            made = record.asset_materialization if record else None
+            version = (made.tags or {}).get("dagster/data_version") if made else None
+            name = key.to_user_string()
+            inputs[name] = version or INITIAL_VERSION
+            tags[f"dagster/input_data_version/{name}"] = inputs[name]
+            tags[f"dagster/input_event_pointer/{name}"] = (
+                str(record.storage_id) if record else "NULL"
+            )
+        # Dagster's own rule: code version, then the versions of the inputs by key.
+        ordered = "".join(inputs[name] for name in sorted(inputs))
+        version = sha256(f"{code}{ordered}".encode()).hexdigest()
+        tags["dagster/data_version"] = version
+        return version, tags
+
+    def target(self, key: AssetKey) -> Any:
+        """Return the link from a check to the materialization that it looked at."""
+        record = self._record(key)
+        if record is None:
+            return None
+        return _TARGET(
+            storage_id=record.storage_id,
+            run_id=record.event_log_entry.run_id,
+            timestamp=record.event_log_entry.timestamp,
+        )
+
+
+def _target_class() -> Any:
+    """Return the class of a check's materialization link, which Dagster does not export."""
+    hint = get_type_hints(AssetCheckEvaluation)["target_materialization_data"]
+    return next(kind for kind in get_args(hint) if kind is not type(None))
+
+
+_TARGET = _target_class()

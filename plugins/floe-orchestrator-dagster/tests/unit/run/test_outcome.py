@@ -1,0 +1,208 @@
+"""What is left, blocked, skipped and failed follows from dbt's words alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from floe_orchestrator_dagster.dbt.events import NodeFinished
+from floe_orchestrator_dagster.dbt.results import Result, RunResults
+from floe_orchestrator_dagster.dbt.scrub import Scrubber
+from floe_orchestrator_dagster.plan import ProductPlan, Wave, waves
+from floe_orchestrator_dagster.run.outcome import FAIL_FAST, Attempt, Outcome
+from plans import plan, uid
+
+HOOK = "operation.shop.shop-on-run-end-0"
+
+
+def result(of: str, status: str = "success", message: str = "", **more: Any) -> NodeFinished:
+    known = of if "." in of else uid(of, "test" if of.startswith("t") else "model")
+    return NodeFinished(known, "duck", status, message=message, **more)
+
+
+def attempt(planned: ProductPlan, *results: NodeFinished, **more: Any) -> Attempt:
+    [wave] = waves(planned, [*planned.assets], [*planned.checks])
+    made = Attempt(wave, wave.nodes, wave.checks, **more)
+    made.results = {one.unique_id: one for one in results}
+    return made
+
+
+def settled(planned: ProductPlan, *results: NodeFinished, **more: Any) -> Outcome:
+    outcome = Outcome(planned)
+    outcome.settle(attempt(planned, *results, **more))
+    return outcome
+
+
+def test_all_is_good_when_dbt_says_so() -> None:
+    assert settled(plan("a > b"), result("a"), result("b"), success=True).is_good
+
+
+def test_a_failure_without_a_name_is_a_failure() -> None:
+    outcome = settled(plan("a"), result("a"), success=False)
+    assert outcome.crashes == [
+        "dbt on target 'duck': it reports a failure and names no node that failed."
+    ]
+
+
+def test_dbts_own_lines_explain_a_failure_without_a_name() -> None:
+    outcome = settled(plan("a"), result("a"), success=False, errors=["Compilation Error in x"])
+    assert outcome.crashes == ["dbt on target 'duck': Compilation Error in x"]
+
+
+def test_a_failed_hook_fails_the_step_and_keeps_its_target() -> None:
+    hook = result(HOOK, "error", "no such table", name="shop-on-run-end-0")
+    outcome = settled(plan("a"), result("a"), hook, success=False)
+    assert outcome.failed == {HOOK: "no such table"}
+    assert outcome.failed_hooks == {HOOK: "duck"}
+    assert "failed: hook shop-on-run-end-0: no such table" in outcome.message
+    assert outcome.crashes == []
+
+
+def test_a_node_that_dbt_never_ran_fails_the_step() -> None:
+    present = {uid("a"), uid("b")}
+    outcome = settled(plan("a, b"), result("a"), success=True, present=present)
+    assert outcome.skipped == {uid("b"): "dbt ended before it ran"}
+    assert outcome.crashes == [
+        "dbt on target 'duck': it did not run model b, which its project has, and gave no reason."
+    ]
+
+
+def test_a_node_that_is_gone_from_the_project_is_named() -> None:
+    outcome = settled(plan("a, b"), result("a"), success=True, present={uid("a")})
+    assert outcome.crashes == [
+        (
+            "dbt on target 'duck': the project on disk no longer has model b: it was changed after "
+            "this code location was loaded. Reload the code location, then launch again."
+        )
+    ]
+
+
+def test_what_was_never_reached_says_that_dbt_could_not_start() -> None:
+    outcome = settled(plan("a > b"), success=False, exception="no connection")
+    assert outcome.skipped == dict.fromkeys([uid("a"), uid("b")], "dbt could not start")
+    assert outcome.crashes == ["dbt on target 'duck': no connection"]
+
+
+def test_below_a_failure_in_a_later_wave_nothing_is_ready() -> None:
+    planned = plan("a > b > c, x", on={"a": "duck", "b": "pg", "c": "pg", "x": "pg"})
+    first, second = waves(planned, [*planned.assets])
+    outcome = Outcome(planned)
+    outcome.settle(Attempt(first, first.nodes, (), results={uid("a"): result("a", "error", "x")}))
+    assert outcome.ready(second) == ([uid("x")], [])
+    assert outcome.skipped == dict.fromkeys([uid("b"), uid("c")], "model a failed")
+
+
+def test_a_check_of_what_was_not_built_is_skipped() -> None:
+    planned = plan("a, b", on={"a": "duck", "b": "pg"}, tests={"t": "a b"})
+    first, second = waves(planned, [*planned.assets], [*planned.checks])
+    outcome = Outcome(planned)
+    outcome.settle(Attempt(first, first.nodes, (), results={uid("a"): result("a", "error", "x")}))
+    assert outcome.ready(second) == ([uid("b")], [])
+    assert outcome.skipped == {uid("t", "test"): "model a failed"}
+
+
+def test_a_test_that_dbt_calls_failed_stops_what_is_below_whatever_was_planned() -> None:
+    planned = plan(
+        "a > b",
+        on={"a": "duck", "b": "pg"},
+        tests={"t": {"reads": "a", "config": {"severity": "WARN"}}},
+    )
+    first, second = waves(planned, [*planned.assets], [*planned.checks])
+    outcome = Outcome(planned)
+    results = {uid("a"): result("a"), uid("t", "test"): result("t", "fail", "1 row")}
+    outcome.settle(Attempt(first, first.nodes, first.checks, results=results))
+    assert outcome.ready(second) == ([], [])
+    assert outcome.skipped == {uid("b"): "test t failed"}
+
+
+def test_errors_are_tried_again_with_what_they_kept_from_running() -> None:
+    planned = plan("a > b, x", tests={"t": "x"})
+    outcome = Outcome(planned)
+    results = (result("a", "error"), result("b", "skipped"), result("x"), result("t", "fail", "1"))
+    assert outcome.settle(attempt(planned, *results), retries_left=1) == [uid("a"), uid("b")]
+    assert outcome.failed == {uid("t", "test"): "1"}
+
+
+def test_a_hook_counts_in_the_last_attempt() -> None:
+    planned = plan("a")
+    outcome = Outcome(planned)
+    failed = attempt(planned, result("a", "error"), result(HOOK, "error", "x"))
+    assert outcome.settle(failed, retries_left=1) == [uid("a")]
+    outcome.settle(attempt(planned, result("a"), result(HOOK), success=True))
+    assert outcome.is_good
+
+
+def test_fail_fast_is_told_from_what_failed() -> None:
+    planned = plan("a, b, c > d")
+    outcome = Outcome(planned)
+    made = attempt(
+        planned,
+        result("a", "error", "division by zero", finished_at="1"),
+        result("b", "error", "CANCEL query b", finished_at="2"),
+        cancelled={uid("b"), uid("a")},
+    )
+    record = RunResults(
+        {
+            uid(name): Result(uid(name), "skipped", "Skipping due to fail_fast")
+            for name in ("c", "d")
+        },
+        fail_fast=True,
+    )
+    outcome.reconcile(made, record, Scrubber())
+    outcome.settle(made)
+    assert outcome.failed == {uid("a"): "division by zero"}
+    assert outcome.skipped == dict.fromkeys([uid(name) for name in "bcd"], FAIL_FAST)
+    assert FAIL_FAST in outcome.message
+    later = Wave("duck", "duck", (uid("a"),))
+    assert outcome.ready(later) == ([], [])
+
+
+def test_what_dbt_recorded_and_did_not_report_is_added() -> None:
+    planned = plan("a", tests={"t": "a"})
+    made = attempt(planned, result("a"), success=True)
+    test = uid("t", "test")
+    record = RunResults({test: Result(test, "warn", "Got 3 results: hunter22", failures=3)})
+    outcome = Outcome(planned)
+    [added] = outcome.reconcile(made, record, Scrubber(["hunter22"]))
+    assert (added.status, added.failures, added.message) == ("warn", 3, "Got 3 results: *****")
+    outcome.settle(made)
+    assert outcome.is_good
+
+
+def test_a_contradiction_is_a_failure() -> None:
+    planned = plan("a")
+    made = attempt(planned, result("a", "success"), success=True)
+    outcome = Outcome(planned)
+    outcome.reconcile(made, RunResults({uid("a"): Result(uid("a"), "error", "x")}), Scrubber())
+    outcome.settle(made)
+    assert outcome.crashes == [
+        (
+            "dbt contradicts itself on model a: its event says 'success', its run_results.json "
+            "says 'error'."
+        )
+    ]
+    assert outcome.failed == {uid("a"): "x"}
+
+
+def test_a_partly_built_model_is_failed_and_its_batches_kept() -> None:
+    planned = plan("a > b")
+    batch = ("2026-01-03T00:00:00+00:00", "2026-01-04T00:00:00+00:00")
+    partial = result("a", "partial success", "PARTIAL SUCCESS (1/2)", batches_failed=(batch,))
+    outcome = settled(planned, partial, result("b", "skipped"))
+    assert outcome.failed == {uid("a"): "PARTIAL SUCCESS (1/2)"}
+    assert outcome.partly_built[uid("a")].batches_failed == (batch,)
+    assert outcome.skipped == {uid("b"): "model a failed"}
+
+
+def test_a_failed_function_fails_and_stops_what_calls_it() -> None:
+    planned = plan("f > a", kinds={"f": "function"})
+    [wave] = waves(planned, [*planned.assets])
+    made = Attempt(wave, wave.nodes, ())
+    function = uid("f", "function")
+    made.results = {
+        function: NodeFinished(function, "duck", "error", message="no such type"),
+        uid("a"): result("a", "skipped"),
+    }
+    outcome = Outcome(planned)
+    outcome.settle(made)
+    assert outcome.failed == {function: "no such type"}
+    assert outcome.skipped == {uid("a"): "function f failed"}
