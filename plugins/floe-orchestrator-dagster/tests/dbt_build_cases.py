@@ -196,41 +196,52 @@ MATERIALIZATIONS = Case(
     },
 )
 
-NAMES = Case(
-    "names",
-    [
-        Step(
-            {
-                **project(),
-                "größe": TABLE + 'select 1 as "氏名", 2 as "住所"',
-                "grüße": TABLE + "select * from {{ ref('größe') }}",
-                "Upper": TABLE + "select 1 as id",
-                "models/s.yml": """
+NAMES = [
+    Case(
+        "non-ASCII models",
+        [
+            Step(
+                {
+                    **project(),
+                    "größe": TABLE + "select 1 as id",
+                    "grüße": TABLE + "select * from {{ ref('größe') }}",
+                    "models/s.yml": "models: [{name: größe, columns: [{name: id, data_tests: "
+                    "[not_null]}]}]",
+                }
+            )
+        ],
+        [
+            Row(
+                "non-ASCII models",
+                ["größe", "grüße"],
+                {"größe": "success", "grüße": "success", "not_null_größe_id": "pass"},
+            )
+        ],
+    ),
+    Case(
+        "names of columns and tests",
+        [
+            Step(
+                {
+                    **project(),
+                    "sizes": TABLE + 'select 1 as "氏名", 2 as "住所"',
+                    "Upper": TABLE + "select 1 as id",
+                    "models/s.yml": """
 models:
-  - name: größe
-    columns: [{name: 氏名, data_tests: [not_null]}, {name: 住所, data_tests: [not_null]}]
-  - name: grüße
+  - name: sizes
     columns: [{name: 氏名, data_tests: [not_null]}, {name: 住所, data_tests: [not_null]}]
   - name: Upper
     columns: [{name: id, data_tests: [unique: {name: "test,with*signs(1)"}]}]
 """,
-            }
-        )
-    ],
-    [
-        Row("non-ASCII models", ["größe", "grüße"], {"größe": "success", "grüße": "success"}),
-        Row(
-            "non-ASCII columns",
-            ["not_null"],
-            {"not_null_größe_氏名": "pass", "not_null_größe_住所": "pass"},
-        ),
-        Row(
-            "signs in names",
-            ["Upper", "signs"],
-            {"Upper": "success", "test,with*signs(1)": "pass"},
-        ),
-    ],
-)
+                }
+            )
+        ],
+        [
+            Row("non-ASCII columns", ["sizes"], {"sizes": "success", "not_null_sizes__": "pass"}),
+            Row("signs in names", ["Upper"], {"Upper": "success", "test,with*signs(1)": "pass"}),
+        ],
+    ),
+]
 
 INCREMENTALS = {
     "by_append": ("append", ""),
@@ -754,7 +765,7 @@ HOOKS = [
         "a hook that cannot be rendered",
         Row("on-run-end raises a compiler error", [], BOTH),
         fails=True,
-        on_run_end=["{{ exceptions.raise_compiler_error('no') }}"],
+        on_run_end=["{% if execute %}{{ exceptions.raise_compiler_error('no') }}{% endif %}"],
     ),
 ]
 
@@ -1501,7 +1512,7 @@ UNTOLD = Case(
 
 CASES = [
     MATERIALIZATIONS,
-    NAMES,
+    *NAMES,
     INCREMENTAL,
     SNAPSHOTS,
     SEEDS,

@@ -38,12 +38,12 @@ def test_equal_copies_are_equal_and_planted_differences_are_seen(twins: Twins) -
     assert twins.build().mismatches == [
         "graph: an asset model.tiny.c too many",
         "status: model.tiny.c: dbt not run, we success",
-        "status: test.tiny.unique_a_id.1c7a3ab4a8: dbt pass, we not run",
+        "status: test.tiny.unique_a_id.f6a5f640da: dbt pass, we not run",
         "relation: target/tiny.duckdb: main.a: dbt alone has [('1',)], we alone [('2',)]",
         "relation: target/tiny.duckdb: main.b: dbt alone has [('1',)], we alone [('2',)]",
         "relation: target/tiny.duckdb: main.c is too many",
         "events: model.tiny.c is materialized, dbt said nothing",
-        "events: 0 evaluations of test.tiny.unique_a_id.1c7a3ab4a8, dbt said pass",
+        "events: 0 evaluations of test.tiny.unique_a_id.f6a5f640da, dbt said pass",
     ]
 
 
@@ -69,15 +69,13 @@ def test_dbt_in_a_fork_has_its_own_directory_environment_and_exit_code(
     assert forks.dbt(twins.bare / "models", ["debug"], dict(os.environ))[0] != 0
 
 
-def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork, tmp_path: Path) -> None:
-    module = tmp_path / "floe_orchestrator_dagster.py"
-    module.write_text("")
+def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork) -> None:
     done = subprocess.run(
         [str(forks.program), "-c", "import sys; sys.exit(7)"], check=False, timeout=60
     )
     assert done.returncode == 7
     waiting = subprocess.Popen(
-        [str(forks.program), "-m", "floe_orchestrator_dagster.dbt_process"],
+        [str(forks.program), "-m", "floe_orchestrator_dagster.dbt.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -88,7 +86,7 @@ def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork, tmp_path
         waiting.stdin.close()
         assert waiting.wait(60) == 2
     killed = subprocess.Popen(
-        [str(forks.program), "-m", "floe_orchestrator_dagster.dbt_process"],
+        [str(forks.program), "-m", "floe_orchestrator_dagster.dbt.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
