@@ -402,6 +402,14 @@ class Build:
     mismatches: list[str]
     document: Mapping[str, Any] = field(default_factory=dict)
 
+    def mismatches_in_any_order(self) -> list[str]:
+        """Return what differs where both may have built other nodes before they stopped."""
+        lines = [line for line in self.mismatches if line.startswith(("exit code", "run:"))]
+        if self.recorded is not None:
+            own = contradictions(self.ours.statuses, self.recorded, success=self.bare.success)
+            lines += [line for line in own if line not in lines]
+        return lines
+
 
 class Twins:
     """One product in two copies: bare dbt builds one, we the other.

@@ -57,6 +57,18 @@ class BrokenBuild:
         """The outputs of the profile; one thread, so that fail_fast stops both at one place."""
         return {name: {**output, "threads": 1} for name, output in PAIR_OUTPUTS.items()}
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether dbt and we stop at one place, if something makes dbt stop.
+
+        Of nodes that are ready, dbt's queue takes the first by what is selected beside it. On two
+        computes that is other nodes, and what is ephemeral we do not select.
+        """
+        stops = "fail_fast" in self.name
+        return not stops or not any(
+            node.kind == "ephemeral" or node.compute != "duckdb" for node in self.nodes
+        )
+
     config = PAIR_CONFIG
 
 
