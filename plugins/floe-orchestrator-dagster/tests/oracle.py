@@ -414,8 +414,8 @@ class Build:
 class Twins:
     """One product in two copies: bare dbt builds one, we the other.
 
-    `directory` holds them as `bare` and `ours`, and a Dagster instance as `home`. Bare dbt reads
-    the project's own profiles.yml, where that has the profile, else one with the compiled outputs.
+    `directory` holds them as `bare` and `ours`, and a Dagster instance as `home`. Bare dbt reads a
+    profile of the project's own outputs and the compiled ones.
     """
 
     def __init__(self, directory: Path, server: Fork) -> None:
@@ -478,14 +478,16 @@ class Twins:
         )
 
     def _profiles_dir(self) -> Path:
+        """Write the profile of bare dbt: the project's own, and the compiled outputs with it."""
         project = yaml.safe_load((self.bare / "dbt_project.yml").read_text(encoding="utf-8"))
-        profile = project["profile"]
-        own = self.bare / "profiles.yml"
-        if own.is_file() and profile in yaml.safe_load(own.read_text(encoding="utf-8")):
-            return self.bare
+        name, path = project["profile"], self.bare / "profiles.yml"
+        profiles = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
         artifacts = json.loads((self.ours / "target/compiled_artifacts.json").read_text())
         [compiled] = artifacts["dbt_profiles"].values()
-        (self._profiles / "profiles.yml").write_text(yaml.safe_dump({profile: compiled}))
+        own = profiles.get(name, {})
+        outputs = {**own.get("outputs", {}), **compiled["outputs"]}
+        profile = {"target": own.get("target", compiled["target"]), "outputs": outputs}
+        (self._profiles / "profiles.yml").write_text(yaml.safe_dump({name: profile}))
         return self._profiles
 
     def build_bare(

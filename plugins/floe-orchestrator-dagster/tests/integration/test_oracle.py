@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 
 from dbt_build_cases import TABLE, project
 from dbt_server import Fork
-from oracle import Twins
-from support import TinyProject
+from oracle import Twins, contradictions, differences
+from support import EXAMPLES, TinyProject, floe_compile
 
 
 @pytest.fixture
@@ -96,3 +97,42 @@ def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork) -> None:
         # The fork held the other end: that it is closed says that the fork is gone.
         assert killed.stdout is not None
         assert killed.stdout.read() == b""
+
+
+def test_the_example_of_a_shop_equals_bare_dbt(tmp_path: Path, forks: Fork) -> None:
+    twins = Twins(tmp_path / "twins", forks).copy(EXAMPLES / "shop")
+    floe_compile(twins.ours)
+    built = twins.build()
+    assert built.bare.success
+    assert not built.mismatches, "\n".join(built.mismatches)
+
+
+def test_the_example_of_two_engines_equals_bare_dbt_a_target_at_a_time(
+    tmp_path: Path, forks: Fork, postgres: Callable[[str], list[tuple[Any, ...]]]
+) -> None:
+    twins = Twins(tmp_path / "twins", forks).copy(EXAMPLES / "two-engines")
+    floe_compile(twins.ours)
+    tables = ("a", "b", "c", "d", "pg_only")
+    waves = [
+        ("dev", "numbers a duck_only"),
+        ("postgres", "b pg_only"),
+        ("dev", "c"),
+        ("postgres", "d"),
+    ]
+    statuses: dict[str, str] = {}
+    for target, names in waves:
+        bare = twins.build_bare(
+            *("--target", target, "--indirect-selection", "buildable"), *("--select", names)
+        )
+        assert bare.success, bare.words
+        statuses |= bare.statuses
+    theirs = [postgres(f"select * from {name} order by 1") for name in tables]
+    postgres("drop schema public cascade; create schema public")
+    ours, recorded, _ = twins.build_ours()
+    assert [postgres(f"select * from {name} order by 1") for name in tables] == theirs
+    assert recorded is not None
+    found = contradictions(statuses, recorded, success=True)
+    # A relation of PostgreSQL is compared above, a graph of four builds is none.
+    found += [line for line in differences(bare, ours) if line.startswith(("exit", "folder"))]
+    assert not found, "\n".join(found)
+    assert all(theirs)
