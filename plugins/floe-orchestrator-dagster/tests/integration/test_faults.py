@@ -239,8 +239,8 @@ def test_a_new_compile_in_mid_run_is_told_and_a_rerun_builds_the_new_product(
     assert not failed.success
     assert materialized(failed) == ["a", "b"]
     said = failure_of(failed)
-    assert "the project on disk has no model c" in said
-    assert "compiled anew while this run was going on" in said
+    assert "the project on disk no longer has model c" in said
+    assert "Reload the code location, then launch again." in said
     assert rows(tiny, "c") is None
     healed = from_failure(renewed[0], instance, failed)
     assert healed.success, failure_of(healed)
