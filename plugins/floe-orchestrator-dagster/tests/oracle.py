@@ -501,7 +501,9 @@ class Twins:
             target / "manifest.json",
             self.bare / "logs/dbt.log",
         ):
-            path.unlink(missing_ok=True)
+            # What `dbt retry` retries is what the last results say.
+            if verb != "retry" or path.name == "dbt.log":
+                path.unlink(missing_ok=True)
         if (self.bare / "packages.yml").is_file() and not (self.bare / "dbt_packages").is_dir():
             code, said = self.dbt("deps", env=env)
             if code:
@@ -590,12 +592,13 @@ class Twins:
             lines.append(f"events: Dagster has no run: {_last(ours.words)}")
         return Build(bare, ours, recorded, document.get("run_id"), lines, document)
 
-    def resume(self, built: Build) -> list[str]:
-        """Re-execute our last run "from failure", and compare what is there with a clean build."""
+    def resume(self, built: Build, *, verb: Literal["build", "retry"] = "build") -> list[str]:
+        """Re-execute our last run "from failure"; compare with a clean build, or with `dbt retry`."""
         assert built.run_id is not None
-        for path in (self.bare / "target").glob("*.duckdb"):
-            path.unlink()
-        clean = self.build_bare()
+        if verb == "build":
+            for path in (self.bare / "target").glob("*.duckdb"):
+                path.unlink()
+        clean = self.build_bare(verb=verb)
         with self._started_in_forks(), self.instance() as instance:
             product = open_product(self.ours, progress=lambda _: None)
             result = run_by_dagster(
