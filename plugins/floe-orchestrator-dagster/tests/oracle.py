@@ -593,7 +593,7 @@ class Twins:
         return Build(bare, ours, recorded, document.get("run_id"), lines, document)
 
     def resume(self, built: Build, *, verb: Literal["build", "retry"] = "build") -> list[str]:
-        """Re-execute our last run "from failure"; compare with a clean build, or with `dbt retry`."""
+        """Re-execute our run "from failure"; compare with a clean build, or with `dbt retry`."""
         assert built.run_id is not None
         if verb == "build":
             for path in (self.bare / "target").glob("*.duckdb"):
