@@ -19,7 +19,7 @@ from dagster import (
 from pydantic import Field
 
 from floe_orchestrator_dagster.errors import known
-from floe_orchestrator_dagster.plan import QualityCheck, downstream
+from floe_orchestrator_dagster.plan import QualityCheck, downstream, read_by_check
 from floe_orchestrator_dagster.specs import Specs, quality_check_id
 
 if TYPE_CHECKING:
@@ -412,11 +412,11 @@ def _cost(plan: ProductPlan, uid: str) -> int:
 
 
 def _read_by(plan: ProductPlan, check: str) -> Iterator[str]:
+    """Yield what a check of any kind looks at; a test that reads nothing looks at nothing."""
     if check not in plan.checks:
         yield check.rpartition("#")[0]
-        return
-    yield plan.nodes[check].on
-    yield from plan.folded_parents[check]
+    else:
+        yield from read_by_check(plan, check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +443,9 @@ def consumed_by_others(context: AssetExecutionContext) -> Consumed:
     made = context.assets_def
     return Consumed(
         frozenset(key for name, key in made.keys_by_output_name.items() if name in outputs),
-        frozenset(spec.key for spec in made.check_specs if spec.get_python_identifier() in outputs),
+        frozenset(
+            spec.key for name, spec in made.check_specs_by_output_name.items() if name in outputs
+        ),
     )
 
 
