@@ -66,7 +66,7 @@ class Project:
 
     def cool(self) -> None:
         """Remove everything that a load may have cached; dbt's own files stay."""
-        kept = {"manifest.json", "partial_parse.msgpack", "parsed.txt"}
+        kept = {"manifest.json", "partial_parse.msgpack", "parsed.json"}
         floe = self.ours / "target" / "floe"
         for path in sorted(floe.rglob("*"), reverse=True):
             if path.is_file() and not (path.parent.parent == floe and path.name in kept):

@@ -13,14 +13,15 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "floe-orchestrator-dagster" / "
 
 # From the ground up; a room may import from floors below its own, and from its own.
 FLOORS = (
-    {"errors", "telemetry"},
-    {"config"},
+    {"errors", "telemetry", "dbt_environment"},
+    {"config", "arguments"},
     {"plan", "deploy"},
-    {"graph", "entry_point", "files", "health"},
-    {"dbt", "profiles", "cache"},
-    {"lineage"},
+    {"graph", "entry_point", "files", "health", "jinja"},
+    {"dbt", "dbt_project", "cache", "schedules"},
+    {"profiles", "surroundings"},
+    {"lineage", "freshness"},
     {"product"},
-    {"specs", "schedules", "sensors"},
+    {"specs", "sensors", "launch_variables"},
     {"run"},
     {"definitions"},
     {"plugin", "loader", "component", "cli"},

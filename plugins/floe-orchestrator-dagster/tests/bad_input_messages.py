@@ -183,24 +183,6 @@ MESSAGES = {
     "https://schemas.getdbt.com/dbt/manifest/v9.json. Supported is "
     "manifest v12: install dbt-core 1.8 to 1.11 and run `floe-dagster "
     "prepare`.",
-    "a_name_that_dagster_refuses": "Cannot plan product 'tiny': 1 problem.\n"
-    "  1. models/net $.sql: Dagster refuses the asset key ['net $'] "
-    "of 'net $'. Use letters, digits, '_', '-' and '.' only, or set "
-    "meta.dagster.asset_key.",
-    "two_names_that_map_to_one": "Cannot plan product 'tiny': 1 problem.\n"
-    "  1. models/x_y.sql: 'model.tiny.x_y' and 'model.tiny.x-y' both "
-    "map to the Dagster output name 'x_y'. Rename one of them, or set "
-    "meta.dagster.asset_key on it.",
-    "two_checks_that_map_to_one": "Cannot plan product 'tiny': 1 problem.\n"
-    "  1. checks of 'a': 'test.tiny.is_fine' and 'test.tiny.is-fine' "
-    "both map to the Dagster output name 'a_is_fine'. Rename one of "
-    "them.",
-    "a_source_under_the_key_of_a_node_below_it": "Cannot plan product 'tiny': 1 problem.\n"
-    "  1. dbt model 'b': It reads a source that is the "
-    "table of 'a', which is built below it (a -> b -> "
-    "a), under one asset key ['a']: a cycle for "
-    "Dagster. Set meta.dagster.asset_key on the "
-    "source.",
     "partitions_that_are_none": "Cannot plan product 'tiny': 3 problems.\n"
     "  1. dbt model 'a' meta.dagster.partitions.type: Input should be "
     "'hourly', 'daily', 'weekly' or 'monthly'. Expected {type: "
@@ -212,15 +194,15 @@ MESSAGES = {
     "  3. dbt model 'a' meta.dagster.partitions.begin: Extra inputs are "
     "not permitted. Expected {type: hourly|daily|weekly|monthly, start: "
     "'YYYY-MM-DD', end?, timezone?}.",
-    "a_schedule_that_is_no_mapping": "Cannot use `schedule` of floe.yaml: 'daily' is no mapping. "
-    "Write {cron: '0 6 * * *', timezone: UTC, enabled: true}.",
+    "a_schedule_that_is_no_mapping": "Cannot use `schedule` of floe.yaml: 'daily' is not a "
+    "mapping. Write {cron: '0 6 * * *', timezone: UTC, enabled: true}.",
     "a_schedule_with_an_unknown_key": "Cannot use `schedule` of floe.yaml: unknown keys ['corn']. "
     "Known: cron, enabled, timezone.",
     "a_schedule_with_a_bad_cron": "Cannot use `schedule` of floe.yaml: cron '0 6 * *' is not one "
     "that Dagster accepts. Write five fields (minute hour day month "
     "weekday) such as '0 6 * * MON-FRI', or @hourly, @daily, @weekly, "
     "@monthly, @yearly.",
-    "a_schedule_with_a_bad_time_zone": "Cannot use `schedule` of floe.yaml: 'Europe/Viena' is no "
+    "a_schedule_with_a_bad_time_zone": "Cannot use `schedule` of floe.yaml: 'Europe/Viena' is not an "
     "IANA time zone. Did you mean 'Europe/Vienna'? Write one "
     "such as 'Europe/Vienna' or 'UTC'.",
     "a_floe_yaml_that_is_no_yaml": "Cannot read DIR/floe.yaml: not YAML (line 1). Correct it and "

@@ -21,6 +21,8 @@ from referencing import Registry, Resource
 Event = dict[str, Any]
 ENDINGS = {"COMPLETE", "FAIL", "ABORT"}
 BASE = "https://openlineage.io/spec/"
+# The specification's namespaces without a host.
+BARE_NAMESPACES = {"file", "bigquery"}
 OURS = files("floe_orchestrator_dagster") / "lineage" / "schemas" / "FloeRunFacet.json"
 
 # Where each facet belongs, by the specification's own division.
@@ -72,7 +74,8 @@ def _event_problems(event: Event) -> Iterator[str]:
     if event["eventType"] in {"FAIL", "ABORT"} and "errorMessage" not in event["run"]["facets"]:
         yield f"{who}: no errorMessage"
     for dataset in (*event["inputs"], *event["outputs"]):
-        if "://" not in dataset["namespace"] or not dataset["name"]:
+        known = "://" in dataset["namespace"] or dataset["namespace"] in BARE_NAMESPACES
+        if not known or not dataset["name"]:
             yield f"{who}: bad dataset {dataset['namespace']} {dataset['name']}"
         columns = {field["name"] for field in dataset["facets"].get("schema", {}).get("fields", ())}
         lineage = dataset["facets"].get("columnLineage", {}).get("fields", {})

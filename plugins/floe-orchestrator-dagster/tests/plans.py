@@ -97,7 +97,8 @@ def raw_manifest(
             "depends_on": {"nodes": [ids.get(n, n) for n in fields.pop("reads").split()]},
         }
         if "attached_node" in fields:
-            fields["attached_node"] = ids[fields["attached_node"]]
+            attached = fields["attached_node"]
+            fields["attached_node"] = ids.get(attached, attached)
         nodes[node["unique_id"]] = _merge(node, fields)
     return {
         "metadata": {

@@ -50,6 +50,10 @@ class PluginConfig(BaseModel):
     project_dir: str | None = Field(
         default=None, description="dbt project directory, when it is not beside the artifacts."
     )
+    vars: dict[str, Any] = Field(
+        default_factory=dict,
+        description="dbt vars that the project is parsed and run with; a launch may change them.",
+    )
     default_schedule: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Cron schedule for products whose floe.yaml has none."
     )

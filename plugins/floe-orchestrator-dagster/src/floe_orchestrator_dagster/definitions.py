@@ -1,9 +1,9 @@
 """A planned product becomes Dagster Definitions: assets, checks, jobs and schedules."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
-# it decorates, and refuses `context: "AssetExecutionContext"` as a string.
+# it decorates, and refuses `context: "OpExecutionContext"` as a string.
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +24,7 @@ from dagster import (
     In,
     JobDefinition,
     Nothing,
+    OpExecutionContext,
     Out,
     PreviewWarning,
     SensorDefinition,
@@ -36,9 +37,16 @@ from dagster import (
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
 from floe_orchestrator_dagster.errors import PlanError, Problem
-from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.spool import spool_directory
-from floe_orchestrator_dagster.plan import CompiledProduct, Transform, Wave, dagster_name, waves
+from floe_orchestrator_dagster.plan import (
+    CompiledProduct,
+    Ports,
+    Transform,
+    Wave,
+    dagster_name,
+    segments,
+)
 from floe_orchestrator_dagster.product import (
     Product,
     load_all_manifests,
@@ -48,7 +56,12 @@ from floe_orchestrator_dagster.product import (
 )
 from floe_orchestrator_dagster.run.launch import DbtRunConfig
 from floe_orchestrator_dagster.run.step import Listener, build
-from floe_orchestrator_dagster.schedules import Schedule, product_schedule, to_dagster
+from floe_orchestrator_dagster.schedules import (
+    Schedule,
+    product_schedule,
+    schedule_checked_too,
+    to_dagster,
+)
 from floe_orchestrator_dagster.sensors import NAME, lineage_drain
 from floe_orchestrator_dagster.specs import Specs
 from floe_orchestrator_dagster.telemetry import span
@@ -98,32 +111,31 @@ def build_definitions(
     Raises:
         PlanError: the partitions or schedules of the product contradict it.
     """
-    if not product.plan.assets:
+    if not product.plan.assets and not product.plan.checks:
         return Definitions()
     with span("floe.definitions", product_name=product.plan.name), _loading():
         manifests = dict(load_all_manifests(product)) if translator is not None else None
-        specs = Specs(
-            product.plan,
-            project_dir=product.project_dir,
-            translator=translator,
-            manifests=manifests,
-        )
+        with schedule_checked_too(product.plan.name, product.spec, product.config):
+            specs = Specs(
+                product.plan,
+                project_dir=product.project_dir,
+                translator=translator,
+                manifests=manifests,
+            )
+        own = product_schedule(product.plan.name, product.spec, product.config)
         assets = _assets(product, specs, listener, echo)
         jobs, partitions = _jobs(product, specs)
         asked = {schedule.name: schedule for schedule in schedules}
-        own = product_schedule(product.plan.name, product.spec, product.config)
         if own is not None:
             asked.setdefault(own.name, own)
+        _require_jobs(asked.values(), jobs)
+        scheduled = {schedule: dagster_name(schedule.job_name) for schedule in asked.values()}
         return Definitions(
             assets=[*assets, *specs.sources],
             jobs=list(jobs.values()),
             schedules=[
-                to_dagster(
-                    schedule,
-                    jobs[_job_of(schedule, jobs)],
-                    partitions.get(_job_of(schedule, jobs)),
-                )
-                for schedule in asked.values()
+                to_dagster(schedule, jobs[job], partitions.get(job))
+                for schedule, job in scheduled.items()
             ],
             sensors=_sensors(product),
             # One step needs no second process, and no second load of these Definitions.
@@ -132,15 +144,15 @@ def build_definitions(
 
 
 def _sensors(product: Product) -> list[SensorDefinition]:
-    """Return the sensor that delivers what lineage waits, for a product with a backend."""
+    """Return the sensor that delivers lineage that waits, for a product that sends lineage."""
     artifacts = product.compiled.artifacts
-    named = product.lineage_backend or (artifacts.get("plugins") or {}).get("lineage_backend")
-    if not named:
+    if why_off(artifacts, product.lineage_backend):
         return []
 
-    def transport() -> dict[str, Any] | None:
+    def transport() -> Mapping[str, Any] | None:
         # Looked up when it ticks: a plugin that is missing is no reason to lose the assets.
-        return transport_of(product.lineage_backend or backend_of(artifacts))
+        destination = lineage_destination(artifacts, product.lineage_backend)
+        return destination.transport if destination else None
 
     directory = spool_directory(product.target_dir, product.plan.name)
     return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]
@@ -152,11 +164,6 @@ def job_named(definitions: Definitions, name: str) -> JobDefinition:
         definitions.get_job_def  # until Dagster 1.10
     )
     return resolve(name)
-
-
-def step_names(product: Product) -> Sequence[str]:
-    """Return the op names of a product's steps, in the order in which they run."""
-    return [name for name, _ in _segments(product)]
 
 
 def build_transform_assets(
@@ -191,9 +198,10 @@ def _transform_assets(
     product: Product, transforms: "Sequence[TransformConfig]"
 ) -> list[AssetsDefinition]:
     specs = Specs(product.plan, project_dir=product.project_dir)
-    by_name = {node.name: uid for uid, node in product.plan.assets.items()}
+    by_name = _by_name(product)
     # Sources are the caller's to define: each step waits for whoever does.
     nowhere: frozenset[AssetKey] = frozenset()
+    ops = Ports()
     assets = []
     for item in transforms:
         uid = by_name[item.name]
@@ -210,9 +218,22 @@ def _transform_assets(
                 deps=foreign, metadata={key: value for key, value in described.items() if value}
             )
         checks = [check for check in specs.checks if _on(specs, check) == uid]
-        name = f"dbt_{dagster_name(item.name)}"
+        name = ops.name(f"dbt_{item.name}")
         assets.append(_step(name, product, specs, {uid: spec}, checks, None, None, None, nowhere))
     return assets
+
+
+def _by_name(product: Product) -> Mapping[str, str]:
+    """Return the assets by their names in dbt; the project's own come before a package's."""
+    plan = product.plan
+    own = {
+        uid: node.dbt is None or node.dbt.package_name == plan.project_name
+        for uid, node in plan.assets.items()
+    }
+    return {
+        node.dbt.name if node.dbt else node.name: uid
+        for uid, node in sorted(plan.assets.items(), key=lambda item: own[item[0]])
+    }
 
 
 def _without_foreign_parents(compiled: CompiledProduct) -> CompiledProduct:
@@ -238,20 +259,22 @@ def _loading() -> Iterator[None]:
         yield
 
 
-def _job_of(schedule: Schedule, jobs: Mapping[str, Any]) -> str:
-    name = dagster_name(schedule.job_name)
-    if name not in jobs:
+def _require_jobs(schedules: Iterable[Schedule], jobs: Mapping[str, Any]) -> None:
+    unknown = [found for found in schedules if dagster_name(found.job_name) not in jobs]
+    if unknown:
         raise PlanError(
-            f"Cannot schedule job '{schedule.job_name}'",
+            f"Cannot schedule job '{unknown[0].job_name}'"
+            if len(unknown) == 1
+            else f"Cannot schedule {len(unknown)} jobs",
             [
                 Problem(
                     schedule.origin,
                     f"There is no job '{schedule.job_name}'.",
                     f"Jobs of this product: {', '.join(sorted(jobs))}.",
                 )
+                for schedule in unknown
             ],
         )
-    return name
 
 
 def _assets(
@@ -261,7 +284,7 @@ def _assets(
     echo: Callable[[str], None] | None,
 ) -> list[AssetsDefinition]:
     declared = frozenset(spec.key for spec in specs.sources)
-    steps = []
+    steps: list[AssetsDefinition] = []
     for name, wave in _segments(product):
         if wave is None:
             nodes, checks = specs.assets, [*specs.checks]
@@ -269,8 +292,31 @@ def _assets(
             nodes = {uid: specs.assets[uid] for uid in wave.nodes if uid in specs.assets}
             quality = [uid for uid in specs.checks if "#" in uid and uid.partition("#")[0] in nodes]
             checks = [*wave.checks, *quality]
-        steps.append(_step(name, product, specs, nodes, checks, listener, echo, wave, declared))
+        awaited = _awaited(specs, checks, steps)
+        steps.append(
+            _step(name, product, specs, nodes, checks, listener, echo, wave, declared, awaited)
+        )
     return steps
+
+
+def _awaited(
+    specs: Specs, checks: Iterable[str], earlier: Sequence[AssetsDefinition]
+) -> Iterable[AssetKey]:
+    """Return the assets of earlier steps that must be there before checks run."""
+    if not earlier:
+        return ()
+    built = {key for step in earlier for key in step.keys}
+    awaited: dict[AssetKey, None] = {}
+    for uid in checks:
+        node = specs.plan.nodes.get(uid)
+        if node is None:
+            continue
+        reads = {specs.keys[read] for read in (node.on, *specs.plan.folded_parents[uid])}
+        awaited |= dict.fromkeys(sorted(reads & built))
+        if not node.parents:
+            # It reads nobody knows what, so it waits for everything.
+            awaited |= {min(step.keys): None for step in earlier if step.keys}
+    return awaited
 
 
 def _segments(product: Product) -> list[tuple[str, Wave | None]]:
@@ -278,10 +324,9 @@ def _segments(product: Product) -> list[tuple[str, Wave | None]]:
     name = f"{dagster_name(product.plan.name)}_dbt"
     if product.config.isolation == "product":
         return [(name, None)]
-    every = waves(product.plan, [*product.plan.assets], [*product.plan.checks])
     return [
         (f"{name}_{number}_{dagster_name(wave.compute)}", wave)
-        for number, wave in enumerate(every, 1)
+        for number, wave in enumerate(segments(product.plan), 1)
     ]
 
 
@@ -295,6 +340,7 @@ def _step(
     echo: Callable[[str], None] | None,
     segment: Wave | None,
     declared: frozenset[AssetKey],
+    awaited: Iterable[AssetKey] = (),
 ) -> AssetsDefinition:
     """Return one step, as `@multi_asset` makes it, but that it waits for no `declared` source.
 
@@ -304,17 +350,25 @@ def _step(
     metadata of each asset to it: a third of its time, where there are thousands.
     """
     asset_specs = [*nodes.values()]
-    outputs = {spec.key.to_python_identifier(): spec.key for spec in asset_specs}
+    ports = Ports()
+    outputs = {ports.name("__".join(spec.key.path)): spec.key for spec in asset_specs}
     check_specs = {
-        spec.get_python_identifier(): spec for spec in (specs.checks[uid] for uid in checks)
+        ports.name(f"{'__'.join(spec.asset_key.path)}_{spec.name}"): spec
+        for spec in (specs.checks[uid] for uid in checks)
     }
     tested = (spec.asset_key for spec in check_specs.values())
     read = [
         *_read_from_outside(asset_specs),
         # Sources have tests, too; whatever else a test of this step is on is built before it.
         *(key for key in tested if key not in specs.unique_ids),
+        *awaited,
     ]
-    inputs = {key.to_python_identifier(): key for key in read if key not in declared}
+    inputs_of = Ports()
+    inputs = {
+        inputs_of.name("__".join(key.path)): key
+        for key in dict.fromkeys(read)
+        if key not in declared
+    }
     partitioned = any(specs.partitions(uid) for uid in nodes)
 
     @op(
@@ -324,8 +378,10 @@ def _step(
         pool=product.plan.computes[segment.compute].pool if segment else None,
         tags=_op_tags(product, segment),
     )
-    def step(context: AssetExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
-        yield from build(context, product, specs, config, listener, echo)
+    def step(context: OpExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
+        # Asked for by its name, Dagster refuses the context of assets to a step of checks alone.
+        assets = AssetExecutionContext(context)
+        yield from build(assets, product, specs, config, listener, echo)
 
     return Step(
         node_def=step,

@@ -1,7 +1,7 @@
 """Every error this package raises on purpose, each saying what to do next.
 
 FloeDagsterError
-├── PlanError        the product contradicts itself; carries every problem found
+├── PlanError        the product contradicts itself; carries every problem (also a ValueError)
 ├── ConfigError      the plugin's configuration is wrong (also a ValueError)
 ├── ScheduleError    Dagster cannot run this schedule (also a ValueError)
 ├── ProductError     a file of the product is missing, unreadable or unwritable
@@ -57,7 +57,7 @@ class Problem:
         return f"{self.path}: {self.found} {self.fix}"
 
 
-class PlanError(FloeDagsterError):
+class PlanError(FloeDagsterError, ValueError):
     """The product contradicts itself; `problems` holds everything found, not just the first."""
 
     def __init__(self, doing: str, problems: Iterable[Problem]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import replace
@@ -13,8 +14,10 @@ from floe_core.plugin_metadata import HealthState, HealthStatus
 from floe_core.plugins.orchestrator import OrchestratorPlugin, ResourceSpec, ValidationResult
 
 from floe_orchestrator_dagster.config import PluginConfig
+from floe_orchestrator_dagster.errors import FloeDagsterError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from dagster import AssetsDefinition, Definitions, SensorDefinition
@@ -24,12 +27,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from floe_orchestrator_dagster.health import Answer
+    from floe_orchestrator_dagster.lineage.backend import Destination
     from floe_orchestrator_dagster.schedules import Schedule
 
 # floe-core's FLOE_NAME_PATTERN for products, with its longest name.
 _PRODUCT_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _FALLBACK_VERSION = "0.0.0"
-DEFAULT_NAMESPACE = "floe"
+
+logger = logging.getLogger(__name__)
 
 
 class DagsterOrchestratorPlugin(OrchestratorPlugin):
@@ -45,6 +50,12 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         self._project_dir = Path(project_dir) if project_dir is not None else None
         self._lineage_backend = lineage_backend
         self._schedules: dict[str, Schedule] = {}
+        self._artifacts: Mapping[str, Any] | None = None
+        # What was read or made last, with what it was made of.
+        self._read: tuple[tuple[Path, int, int], dict[str, Any]] | None = None
+        self._named: tuple[Mapping[str, Any], LineageBackendPlugin | None] | None = None
+        self._sends = False
+        self._trouble = ""
 
     @property
     def name(self) -> str:
@@ -91,18 +102,21 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         The dbt project is that of the constructor, of the plugin's config, of
         ``FLOE_PROJECT_DIR``, or the working directory if it holds ``dbt_project.yml``. Without
         any, names, graph, tags and computes come from the artifacts, and only materializing
-        asks for the project.
+        asks for the project. floe-core's own `CompiledArtifacts` do as well as a dictionary.
 
         Raises:
-            PlanError: listing everything that is wrong with the product.
+            PlanError: (a ValueError) listing everything that is wrong with the product.
             ProductError: a file of the project is missing or cannot be read.
         """
+        from floe_orchestrator_dagster.arguments import as_artifacts
         from floe_orchestrator_dagster.definitions import build_definitions
         from floe_orchestrator_dagster.product import product_of_artifacts
 
-        product = replace(
-            product_of_artifacts(artifacts, self._project()), lineage_backend=self._lineage_backend
-        )
+        checked = as_artifacts(artifacts)
+        guessed = not self._names_project()
+        product = product_of_artifacts(checked, self._project(), guessed=guessed)
+        self._artifacts = checked
+        product = replace(product, lineage_backend=self._given_backend(checked))
         return build_definitions(product, schedules=list(self._schedules.values()))
 
     def create_assets_from_transforms(
@@ -111,11 +125,18 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """Return one asset per transform; each runs dbt for its own node.
 
         Raises:
-            PlanError: listing duplicate names, cycles and computes without a dbt output.
+            PlanError: (a ValueError) listing what is not a transform, duplicate names, cycles and
+                computes without a dbt output.
         """
+        from floe_orchestrator_dagster.arguments import as_transforms
         from floe_orchestrator_dagster.definitions import build_transform_assets
 
-        return build_transform_assets(transforms, self._project(), self.config)
+        return build_transform_assets(as_transforms(transforms), self._project(), self.config)
+
+    def _names_project(self) -> bool:
+        """Tell whether anybody has said where the project is, or it is but where we are."""
+        named = self.config.project_dir or os.environ.get("FLOE_PROJECT_DIR")
+        return self._project_dir is not None or bool(named)
 
     def _project(self) -> Path | None:
         if self._project_dir is not None:
@@ -200,24 +221,26 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         job_facets: dict[str, Any] | None = None,
         producer: str | None = None,
     ) -> UUID:
-        """Send one OpenLineage event to the backend given to the constructor; none: do nothing.
+        """Send one OpenLineage event to the product's lineage backend; without one do nothing.
 
-        It is on disk when this returns, and is delivered in the background, at the latest when
-        `shutdown` is called, the process ends, or a later run takes it along. Trouble is logged,
-        never raised. Returns the run id, new if none was given.
+        The backend is the constructor's, else that of the product's artifacts, else the one that
+        is configured in floe's registry. The event is on disk when this returns, and is delivered
+        in the background, at the latest when `shutdown` is called, the process ends, or a later
+        run takes it along. Trouble, wrong arguments too, is logged, never raised. Returns the run
+        id, new if none was given.
         """
-        from floe_orchestrator_dagster.lineage.backend import transport_of
         from floe_orchestrator_dagster.lineage.emit import emit
 
+        destination, directory = self._lineage()
         return emit(
-            transport_of(self._lineage_backend),
-            self._events_dir() if self._lineage_backend else None,
-            state=event_type.value,
+            destination.transport if destination else None,
+            directory,
+            state=event_type,
             job_name=job_name,
-            job_namespace=job_namespace or DEFAULT_NAMESPACE,
+            job_namespace=job_namespace or (destination.namespace if destination else None),
             run_id=run_id,
-            inputs=inputs or (),
-            outputs=outputs or (),
+            inputs=inputs,
+            outputs=outputs,
             run_facets=run_facets,
             job_facets=job_facets,
             producer=producer,
@@ -225,23 +248,82 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
     def shutdown(self) -> None:
         """Wait a little for lineage events on their way."""
-        if self._lineage_backend is not None:
+        if self._sends:
             from floe_orchestrator_dagster.lineage.emit import finish
 
             finish()
 
     def get_lineage_emitter(self) -> LineageEmitter | None:
-        """Return floe-core's emitter over the spool to the constructor's backend, else None."""
-        if self._lineage_backend is None:
+        """Return floe-core's emitter over the spool to the same backend; None without one."""
+        destination, directory = self._lineage()
+        if destination is None:
             return None
         from floe_core.lineage import EventBuilder, LineageEmitter
 
-        from floe_orchestrator_dagster.lineage.backend import transport_of
         from floe_orchestrator_dagster.lineage.emit import SpoolTransport
         from floe_orchestrator_dagster.lineage.facets import PRODUCER
 
-        transport = SpoolTransport(transport_of(self._lineage_backend) or {}, self._events_dir())
-        return LineageEmitter(transport, EventBuilder(producer=PRODUCER), DEFAULT_NAMESPACE)
+        transport = SpoolTransport(destination.transport, directory)
+        builder = EventBuilder(producer=PRODUCER, default_namespace=destination.namespace)
+        return LineageEmitter(transport, builder, destination.namespace)
+
+    def _lineage(self) -> tuple[Destination | None, Path | None]:
+        """Return where single events go, and the directory below which they wait for that.
+
+        Never raises: nobody's job fails for lineage.
+        """
+        from floe_orchestrator_dagster.lineage.backend import lineage_destination
+
+        try:
+            artifacts = self._known_artifacts()
+            destination = lineage_destination(artifacts, self._backend(artifacts))
+            directory = self._events_dir() if destination else None
+        except Exception as error:  # noqa: BLE001  a file of the product, a plugin of others
+            ours = isinstance(error, FloeDagsterError)
+            said = str(error) if ours else f"{type(error).__name__} from the lineage backend"
+            # Once: a job may send thousands.
+            level = logging.DEBUG if said == self._trouble else logging.WARNING
+            logger.log(level, "Lineage events of the plugin are not sent: %s", said)
+            self._trouble = said
+            return None, None
+        if destination is None:
+            logger.debug("No lineage backend is configured: lineage events go nowhere.")
+        self._sends = self._sends or destination is not None
+        return destination, directory
+
+    def _given_backend(self, artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
+        """Return the constructor's backend; that of floe's registry where artifacts name none."""
+        from floe_orchestrator_dagster.lineage.backend import registered_backend, why_off
+
+        if self._lineage_backend is not None or not why_off(artifacts):
+            return self._lineage_backend
+        return registered_backend()
+
+    def _backend(self, artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
+        """Return the constructor's backend, that of the artifacts, or that of floe's registry."""
+        from floe_orchestrator_dagster.lineage.backend import backend_of
+
+        given = self._given_backend(artifacts)
+        if given is not None:
+            return given
+        if self._named is None or self._named[0] is not artifacts:
+            self._named = (artifacts, backend_of(artifacts))
+        return self._named[1]
+
+    def _known_artifacts(self) -> Mapping[str, Any]:
+        """Return the artifacts given to `create_definitions`, else those of the project, if any."""
+        if self._artifacts is not None:
+            return self._artifacts
+        path = _artifacts_path(self._project())
+        if path is None:
+            return {}
+        from floe_orchestrator_dagster.product import read_artifacts
+
+        stat = path.stat()
+        version = (path, stat.st_mtime_ns, stat.st_size)
+        if self._read is None or self._read[0] != version:
+            self._read = (version, read_artifacts(path))
+        return self._read[1]
 
     def _events_dir(self) -> Path | None:
         """Return the product's directory below dbt's target, where the spool is."""
@@ -250,35 +332,38 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             return None
         from floe_orchestrator_dagster.product import target_directory
 
-        return target_directory(project)
+        return target_directory(project, self.config.vars)
 
     def sensor_definition(self) -> SensorDefinition | None:
-        """Return the sensor that delivers waiting lineage; None without a lineage backend.
+        """Return the sensor that delivers waiting lineage; None for a product that sends none.
 
-        The backend is the constructor's, else the one that the artifacts of the project name.
+        The backend is found as for `emit_lineage_event`.
 
         Raises:
             LineageError: the backend is named, but not installed or not usable.
         """
-        from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+        from floe_orchestrator_dagster.lineage.backend import lineage_destination
 
-        project = self._project()
-        artifacts = _artifacts_at(project)
-        backend = self._lineage_backend or backend_of(artifacts)
-        if backend is None:
+        artifacts = self._known_artifacts()
+        backend = self._backend(artifacts)
+        if lineage_destination(artifacts, backend) is None:
             return None
         from floe_orchestrator_dagster.lineage.spool import spool_directory
         from floe_orchestrator_dagster.sensors import lineage_drain
 
+        def transport() -> Mapping[str, Any] | None:
+            destination = lineage_destination(artifacts, backend)
+            return destination.transport if destination else None
+
         product = artifacts["metadata"]["product_name"] if artifacts else "events"
-        directory = spool_directory(self._events_dir(), product)
-        return lineage_drain(lambda: transport_of(backend), directory)
+        return lineage_drain(transport, spool_directory(self._events_dir(), product))
 
     def schedule_job(self, job_name: str, cron: str, timezone: str) -> None:
         """Schedule a job of the Definitions that this plugin creates next; again: replace.
 
         Raises:
-            ScheduleError: (a ValueError) Dagster cannot run this cron schedule or time zone.
+            ScheduleError: (a ValueError) Dagster cannot run this cron schedule or time zone, or
+                the job has no name.
         """
         from floe_orchestrator_dagster.schedules import Schedule, checked
 
@@ -315,15 +400,14 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return str(path)
 
 
-def _artifacts_at(project: Path | None) -> dict[str, Any]:
-    """Return the compiled artifacts of a project, {} where there are none."""
+def _artifacts_path(project: Path | None) -> Path | None:
+    """Return the compiled artifacts of a project; None where there are none."""
     if project is None:
-        return {}
+        return None
     from floe_orchestrator_dagster.errors import ProductError
-    from floe_orchestrator_dagster.product import find_artifacts, read_artifacts
+    from floe_orchestrator_dagster.product import find_artifacts
 
     try:
-        path = find_artifacts(project)
+        return find_artifacts(project)
     except ProductError:  # not compiled yet
-        return {}
-    return read_artifacts(path)
+        return None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,14 @@ from floe_orchestrator_dagster.config import PluginConfig, parse_config
 from floe_orchestrator_dagster.dbt.command import DbtCommand
 from floe_orchestrator_dagster.dbt.events import Line
 from floe_orchestrator_dagster.dbt.process import run_dbt
+from floe_orchestrator_dagster.dbt_environment import (
+    CHECK_TYPES,
+    adjusted,
+    overruled,
+    types_left_out,
+    value_of,
+)
+from floe_orchestrator_dagster.dbt_project import DBT_PROJECT, DbtProject, read_project
 from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
 from floe_orchestrator_dagster.files import (
     is_in_use,
@@ -31,7 +38,13 @@ from floe_orchestrator_dagster.files import (
     read_text,
     read_yaml,
     writable_dir,
-    write_atomically,
+)
+from floe_orchestrator_dagster.freshness import (
+    PARTIAL_PARSE,
+    STAMP,
+    fingerprint,
+    read_stamp,
+    write_stamp,
 )
 from floe_orchestrator_dagster.plan import (
     LAYOUT,
@@ -45,7 +58,9 @@ from floe_orchestrator_dagster.plan import (
     resolve_computes,
     unknown_dependencies,
 )
-from floe_orchestrator_dagster.profiles import merged_outputs, write_profiles
+from floe_orchestrator_dagster.profiles import Profile, merged_profile, on_disk, write_profiles
+from floe_orchestrator_dagster.schedules import schedule_checked_too
+from floe_orchestrator_dagster.surroundings import surroundings_of
 from floe_orchestrator_dagster.telemetry import span, start
 
 if TYPE_CHECKING:
@@ -56,7 +71,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ARTIFACTS = "compiled_artifacts.json"
-DBT_PROJECT = "dbt_project.yml"
 COMPILE = (
     "floe platform compile --spec floe.yaml --manifest manifest.yaml "
     "--output target/compiled_artifacts.json --generate-definitions"
@@ -65,30 +79,15 @@ PREPARE = "floe-dagster prepare"
 # A product of 10,000 models compiles to about 5 MB of artifacts and 200 MB of manifest.
 MAX_ARTIFACTS_BYTES = 256 * 2**20
 MAX_MANIFEST_BYTES = 4 * 2**30
+SPEC = "floe.yaml"
 RUNS_KEPT = 20
 # Set where the manifests were built with the image and must not be built again.
 PREPARED_ENV = "FLOE_PREPARED"
 PROJECT_ENV = "FLOE_PROJECT_DIR"
 _TARGET_NAME = re.compile(r"\w[\w.-]{0,99}")
-PROJECT_FILES = (
-    DBT_PROJECT,
-    "packages.yml",
-    "dependencies.yml",
-    "package-lock.yml",
-    "selectors.yml",
-    ".env",
-)
-# dbt's settings of where a project's files are, with dbt's defaults.
-PROJECT_PATHS: Mapping[str, Sequence[str]] = {
-    "model-paths": ("models",),
-    "seed-paths": ("seeds",),
-    "snapshot-paths": ("snapshots",),
-    "test-paths": ("tests",),
-    "macro-paths": ("macros",),
-    "analysis-paths": ("analyses",),
-    "function-paths": ("functions",),
-    "docs-paths": (),
-}
+# Manifests of launches with vars of their own, kept beside those of the product.
+VARIANTS = "vars"
+VARIANTS_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,8 @@ class Product:
     """A planned product and where its files are.
 
     `project_dir` is None when a product was planned from its artifacts alone: it has the right
-    names, graph and computes, and cannot be materialized.
+    names, graph and computes, and cannot be materialized. `variables` are the dbt vars that it was
+    parsed with, `project_flags` the project's own `flags`.
     """
 
     plan: ProductPlan
@@ -108,20 +108,41 @@ class Product:
     spec: Mapping[str, Any] = field(default_factory=dict)
     manifest_paths: Mapping[str, Path] = field(default_factory=dict)
     lineage_backend: LineageBackendPlugin | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    project_flags: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> PluginConfig:
         """The plugin's configuration for this product."""
         return self.compiled.config
 
-    def command(self, verb: str, target: str, run_dir: Path, **options: Any) -> DbtCommand:
+    def command(
+        self,
+        verb: str,
+        target: str,
+        run_dir: Path,
+        *,
+        flags: Sequence[str] = (),
+        variables: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> DbtCommand:
         """Return a dbt command on this product, its artifacts going to `run_dir`.
+
+        `variables` are laid over those that the product was parsed with.
 
         Raises:
             ProductError: if there is no dbt project.
         """
         if self.project_dir is None or self.profiles_dir is None:
             raise self._without_project()
+        executable = self.executable(target)
+        dbts = adjusted(
+            os.environ,
+            self.project_flags,
+            selects=options.get("select") is not None,
+            other_dbt=executable is not None,
+        )
         return DbtCommand(
             verb=verb,
             project_dir=self.project_dir,
@@ -129,16 +150,17 @@ class Product:
             profile=self.profile,
             target=target,
             target_path=run_dir,
-            executable=next(
-                (
-                    compute.dbt_executable
-                    for compute in self.plan.computes.values()
-                    if compute.target == target
-                ),
-                None,
-            ),
+            executable=executable,
+            flags=(*flags, *dbts.flags),
+            variables={**self.variables, **(variables or {})},
+            environment={**dbts.environment, **(environment or {})},
             **options,
         )
+
+    def executable(self, target: str) -> str | None:
+        """Return the other dbt that builds a target; None for dbt-core."""
+        computes = self.plan.computes.values()
+        return next((c.dbt_executable for c in computes if c.target == target), None)
 
     def new_run_dir(self, name: str, target: str) -> Path:
         """Return an empty directory for one dbt run, seeded for partial parsing; old ones go."""
@@ -152,7 +174,7 @@ class Product:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if target in self.manifest_paths:
-                seed = self.manifest_paths[target].with_name("partial_parse.msgpack")
+                seed = self.manifest_paths[target].with_name(PARTIAL_PARSE)
                 if seed.is_file():
                     shutil.copyfile(seed, path / seed.name)
             # By age alone a long run would lose its directory, and after a jump of the clock
@@ -191,11 +213,13 @@ def open_product(
     product_name: str | None = None,
     progress: Callable[[str], None] = logger.info,
     force_parse: bool = False,
+    variables: Mapping[str, Any] | None = None,
 ) -> Product:
     """Read, prepare and plan the product in `directory` (the one of definitions.py, or above).
 
     Parses the dbt project once per compute when its manifest is missing or stale, unless the
-    environment says that it was prepared (``FLOE_PREPARED=1``).
+    environment says that it was prepared (``FLOE_PREPARED=1``). `variables` are dbt vars to parse
+    and run with, laid over those of the plugin's config.
 
     Raises:
         ProductError: a file is missing or cannot be read; says which command makes it.
@@ -212,9 +236,10 @@ def open_product(
     return load_project(
         compiled,
         project_dir,
-        spec=read_spec(artifacts_path.parent, project_dir),
+        spec=own_spec(compiled, project_dir, artifacts_path.parent),
         progress=progress,
         force_parse=force_parse,
+        variables=variables,
     )
 
 
@@ -226,11 +251,17 @@ def load_project(
     spec: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = logger.info,
     force_parse: bool = False,
+    variables: Mapping[str, Any] | None = None,
 ) -> Product:
     """Plan a compiled product on its dbt project; see `open_product`."""
     start(compiled.artifacts)
-    with span("floe.load", product_name=compiled.name, product_version=compiled.version):
-        return _load_project(compiled, project_dir, spec, progress, force_parse=force_parse)
+    with (
+        span("floe.load", product_name=compiled.name, product_version=compiled.version),
+        schedule_checked_too(compiled.name, spec or {}, compiled.config),
+    ):
+        return _load_project(
+            compiled, project_dir, spec, progress, dict(variables or {}), force_parse=force_parse
+        )
 
 
 def _load_project(
@@ -238,56 +269,51 @@ def _load_project(
     project_dir: Path,
     spec: Mapping[str, Any] | None,
     progress: Callable[[str], None],
+    variables: Mapping[str, Any],
     *,
     force_parse: bool,
 ) -> Product:
-    dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
-    target_dir = target_directory(project_dir, dbt_project)
-    # An image's own files are read-only where it runs: what was prepared is in it all the same.
-    dbt_target = project_dir / str(dbt_project.get("target-path") or "target")
-    made_dir = dbt_target / "floe" if _is_prepared() and not force_parse else target_dir
-    profile, outputs, default = merged_outputs(compiled, project_dir, dbt_project, target_dir)
-    if not compiled.default_compute:
-        compiled = _with_default(compiled, default)
-    compiled = replace(compiled, owner=_owner(spec))
-    adapters = {name: str(output.get("type", "")) for name, output in outputs.items()}
-    computes, problems = resolve_computes(compiled, adapters)
-    if problems:
-        # Without every target there is no manifest to compare with, but the rest can be checked.
-        plan_product(compiled, computes, problems=problems)
-    for compute in computes.values():
-        _require_file_name(compute.target)
+    outline = outline_product(compiled, project_dir, spec, variables)
+    product, project, profile = outline.product, outline.project, outline.profile
+    compiled, computes, target_dir = product.compiled, product.plan.computes, outline.target_dir
     target = computes[compiled.default_compute].target
-    profiles_dir = write_profiles(project_dir, profile, target, outputs)
-    product = Product(
-        plan=ProductPlan(compiled.name, {}, computes, compiled.default_compute),
-        compiled=compiled,
-        project_dir=project_dir,
-        target_dir=target_dir,
-        profiles_dir=profiles_dir,
-        profile=profile,
-        spec=spec or {},
-    )
+    for warning in (
+        *compiled.warnings,
+        *overruled(os.environ, product.project_flags),
+        *_other_target(target),
+    ):
+        logger.warning("%s", warning)
+    # An image's own files are read-only where it runs: what was prepared is in it all the same.
+    prepared = _is_prepared() and not force_parse
+    made_dir = project.target_path / "floe" if prepared else target_dir
+    manifests_dir = made_dir
+    if product.variables != compiled.config.vars:
+        # Nobody has prepared these.
+        prepared, manifests_dir = False, _variant(target_dir, product.variables)
+    if not _is_prepared():
+        install_packages(outline, progress)
+    parsing = _Parsing(product, project, profile, progress, prepared=prepared, force=force_parse)
     paths: dict[str, Path] = {}
     contents: dict[str, bytes] = {}
-    _install_packages(product, dbt_project, target, progress)
-    fingerprint = _fingerprint(project_dir, dbt_project, profiles_dir)
     for name in dict.fromkeys(compute.target for compute in computes.values()):
-        path = _ensure_manifest(
-            product, made_dir / name, fingerprint, progress, force_parse=force_parse
-        )
-        paths[name] = path
-        contents[name] = read_bytes(path, MAX_MANIFEST_BYTES, _MANIFEST_REMEDY)
+        paths[name] = parsing.manifest(manifests_dir / name)
+        contents[name] = read_bytes(paths[name], MAX_MANIFEST_BYTES, _MANIFEST_REMEDY)
+    left_out = types_left_out(os.environ) & CHECK_TYPES
 
     def make() -> ProductPlan:
-        manifests = {name: parse_manifest(paths[name], data) for name, data in contents.items()}
-        return plan_product(compiled, computes, manifests)
+        manifests = {
+            name: without_types(parse_manifest(paths[name], data), left_out)
+            for name, data in contents.items()
+        }
+        around = surroundings_of(project, product.variables)
+        return plan_product(compiled, computes, manifests, surroundings=around)
 
     key = digest_of(
         [
             LAYOUT,
             content_of(compiled),
             content_of(computes),
+            *sorted(left_out),
             *(part for name, data in contents.items() for part in (name, data)),
         ]
     )
@@ -298,11 +324,91 @@ def _load_project(
     return replace(product, plan=plan, manifest_paths=paths)
 
 
-def target_directory(project_dir: Path, dbt_project: Mapping[str, Any] | None = None) -> Path:
+@dataclass(frozen=True)
+class Outline:
+    """A product whose project is yet to be parsed: its plan has computes and no nodes."""
+
+    product: Product
+    project: DbtProject
+    profile: Profile
+    target_dir: Path
+
+
+def outline_product(
+    compiled: CompiledProduct,
+    project_dir: Path,
+    spec: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> Outline:
+    """Return what is known of a product before its project is parsed; see `open_product`."""
+    variables = {**compiled.config.vars, **(variables or {})}
+    project = read_project(project_dir, variables)
+    profile = merged_profile(compiled, project)
+    target_dir = _own_directory(project)
+    profile = on_disk(profile, target_dir.parent / f"{compiled.name}.duckdb")
+    if not compiled.default_compute:
+        compiled = _with_default(compiled, profile.default)
+    compiled = replace(compiled, owner=_owner(spec))
+    computes, problems = resolve_computes(compiled, profile.adapters, profile.preferred)
+    if problems:
+        # Without every target there is no manifest to compare with, but the rest can be checked.
+        plan_product(compiled, computes, problems=problems)
+    for compute in computes.values():
+        _require_file_name(compute.target)
+    target = computes[compiled.default_compute].target
+    project = project.on(profile.target(target))
+    flags = project.settings.get("flags") or profile.flags
+    product = Product(
+        plan=ProductPlan(compiled.name, {}, computes, compiled.default_compute),
+        compiled=compiled,
+        project_dir=project_dir,
+        target_dir=target_dir,
+        profiles_dir=write_profiles(project_dir, profile, target),
+        profile=profile.name,
+        spec=spec or {},
+        variables=variables,
+        project_flags=flags if isinstance(flags, dict) else {},
+    )
+    return Outline(product, project, profile, target_dir)
+
+
+def _other_target(target: str) -> Iterator[str]:
+    wanted = value_of("DBT_TARGET", os.environ)
+    if wanted and wanted != target:
+        yield (
+            f"DBT_TARGET is '{wanted}', but the product's default compute names output "
+            f"'{target}': that is built on. Name '{wanted}' under "
+            "plugins.orchestrator.config.computes to change it."
+        )
+
+
+def without_types(manifest: DbtManifest, types: frozenset[str]) -> DbtManifest:
+    """Return a manifest without the nodes of these resource types."""
+    if not types:
+        return manifest
+    nodes = {uid: node for uid, node in manifest.nodes.items() if node.resource_type not in types}
+    unit_tests = {} if "unit_test" in types else manifest.unit_tests
+    return msgspec.structs.replace(manifest, nodes=nodes, unit_tests=unit_tests)
+
+
+def _variant(target_dir: Path, variables: Mapping[str, Any]) -> Path:
+    """Return where the manifests of these vars are; of other launches' only the newest stay."""
+    key = digest_of([json.dumps(dict(variables), sort_keys=True, default=str)])[:16]
+    folder = target_dir / VARIANTS / key
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.parent.iterdir(), key=mtime)[:-VARIANTS_KEPT]:
+        if old != folder and old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def target_directory(project_dir: Path, variables: Mapping[str, Any] | None = None) -> Path:
     """Return where a product's own files go: below dbt's target path, if it can be written to."""
-    if dbt_project is None:
-        dbt_project = read_yaml(project_dir / DBT_PROJECT, "Write one with `dbt init`.")
-    return writable_dir(project_dir / str(dbt_project.get("target-path") or "target")) / "floe"
+    return _own_directory(read_project(project_dir, variables))
+
+
+def _own_directory(project: DbtProject) -> Path:
+    return writable_dir(project.target_path) / "floe"
 
 
 def _require_file_name(target: str) -> None:
@@ -328,25 +434,43 @@ def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:
     return replace(compiled, default_compute=compute, transforms=tuple(transforms))
 
 
-def product_of_artifacts(artifacts: Mapping[str, Any], project_dir: Path | None = None) -> Product:
+def product_of_artifacts(
+    artifacts: Mapping[str, Any], project_dir: Path | None = None, *, guessed: bool = False
+) -> Product:
     """Plan a product from a dictionary of artifacts, on its dbt project if one is known.
 
     Without a project the plan has the right names, graph and computes, and no dbt behind it.
+    `guessed` tells that nobody has named `project_dir` for this product: it must show that it is
+    the product's, by a floe.yaml, its own name, its profile's, or models for all transforms.
 
     Raises:
         PlanError: with every problem found.
+        ProductError: the project is missing, or another product's.
     """
     compiled = compiled_product(artifacts)
     named = compiled.config.project_dir
     project = Path(named).absolute() if named else project_dir
-    if project is not None:
-        if not (project / DBT_PROJECT).is_file():
-            raise ProductError(
-                f"Cannot load product '{compiled.name}': there is no {DBT_PROJECT} in {project}. "
-                "Correct project_dir."
-            )
-        return load_project(compiled, project.resolve(), spec=read_spec(project))
-    return product_of_transforms(compiled)
+    if project is None:
+        return product_of_transforms(compiled)
+    if not (project / DBT_PROJECT).is_file():
+        raise ProductError(
+            f"Cannot load product '{compiled.name}': there is no {DBT_PROJECT} in {project}. "
+            "Correct project_dir."
+        )
+    project = project.resolve()
+    spec = own_spec(compiled, project, project, named=not guessed)
+    if guessed and not (
+        spec or compiled.transforms or _is_named(compiled) or _bears_name(project, compiled.name)
+    ):
+        logger.warning(
+            "Nothing tells that the dbt project in %s is that of product '%s', which names no "
+            "model: it is left aside. Set %s to use it.",
+            project,
+            compiled.name,
+            PROJECT_ENV,
+        )
+        return product_of_transforms(compiled)
+    return load_project(compiled, project, spec=spec)
 
 
 def product_of_transforms(compiled: CompiledProduct) -> Product:
@@ -508,6 +632,7 @@ def _checked(artifacts: Mapping[str, Any]) -> CompiledProduct:
         name=checked.metadata.product_name,
         version=checked.metadata.product_version,
         default_compute=default or "",
+        warnings=tuple(_too_new(checked.version)),
         transforms=tuple(
             Transform(
                 name=model.name,
@@ -522,6 +647,18 @@ def _checked(artifacts: Mapping[str, Any]) -> CompiledProduct:
             for model in (checked.transforms.models if checked.transforms else ())
         ),
     )
+
+
+def _too_new(found: str) -> Iterator[str]:
+    """Yield a warning for artifacts of a newer version than floe-core here knows."""
+    from floe_core.schemas.versions import COMPILED_ARTIFACTS_VERSION as KNOWN
+
+    if [*map(int, found.split(".")[:2])] > [*map(int, KNOWN.split(".")[:2])]:
+        yield (
+            f"The compiled artifacts are of version {found}; floe-core {version('floe-core')} "
+            f"knows them up to {KNOWN}. What is newer in them is not used: upgrade floe-core here, "
+            "or compile with this one."
+        )
 
 
 def _product_name(artifacts: Mapping[str, Any]) -> str:
@@ -548,97 +685,173 @@ def read_spec(*folders: Path) -> Mapping[str, Any]:
 
     floe-core drops `schedule` and `metadata.owner` at compile time, so they are read here.
     """
-    for folder in dict.fromkeys((folders[0], *folders[0].parents[:1], *folders[1:])):
-        if (folder / "floe.yaml").is_file():
-            content = read_yaml(folder / "floe.yaml", "Correct it and compile again.")
-            return {key: content[key] for key in ("schedule", "metadata") if key in content}
+    path = next((f / SPEC for f in _around(folders) if (f / SPEC).is_file()), None)
+    return {} if path is None else _spec_at(path)
+
+
+def own_spec(
+    compiled: CompiledProduct, project_dir: Path, *folders: Path, named: bool = False
+) -> Mapping[str, Any]:
+    """Return what is needed of a product's own floe.yaml; see `read_spec`.
+
+    A dbt project may have several products, each with a spec of its own (`floe*.yaml`), and the
+    spec of a product may lie elsewhere. So the product's spec is the one of its name. Where there
+    are only other products' specs, their schedule and owner are left aside; and the project is not
+    this product's, unless it is `named` for it (in the configuration, the environment or by the
+    caller), or bears its name, or has a profile of its name.
+
+    Raises:
+        ProductError: the project is another product's; says whose.
+    """
+    others: dict[Path, str] = {}
+    for path in _specs_around((*folders, project_dir)):
+        try:
+            spec = _spec_at(path)
+        except ProductError:
+            if path.name == SPEC:
+                raise
+            # It need not be a spec, but for its name.
+            continue
+        metadata = spec.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if name == compiled.name or (name is None and path.name == SPEC):
+            return spec
+        if isinstance(name, str):
+            others[path] = name
+    if not others:
+        return {}
+    path, other = next(iter(others.items()))
+    if not (named or _is_named(compiled) or _bears_name(project_dir, compiled.name)):
+        raise ProductError(
+            f"Cannot load product '{compiled.name}' on the dbt project in {project_dir}: that is "
+            f"of product '{other}' ({path}). Compile '{compiled.name}' again with its own "
+            f"floe.yaml; if it shares this project, set {PROJECT_ENV} (or project_dir in "
+            "plugins.orchestrator.config) to it, or keep its spec there as floe-"
+            f"{compiled.name}.yaml."
+        )
+    logger.warning(
+        "%s is of product '%s': its schedule and owner are not used for '%s'. Keep the spec of "
+        "'%s' beside it, as floe-%s.yaml, to use its own.",
+        path,
+        other,
+        *[compiled.name] * 3,
+    )
     return {}
 
 
-def _fingerprint(project_dir: Path, dbt_project: Mapping[str, Any], profiles_dir: Path) -> str:
-    """Return a digest that changes with any file that dbt would parse, or with the profile."""
-    digest = hashlib.sha256(profiles_dir.name.encode())
-    roots = [project_dir / name for name in PROJECT_FILES]
-    for setting, default in PROJECT_PATHS.items():
-        roots += [project_dir / str(name) for name in dbt_project.get(setting) or default]
-    packages = dbt_project.get("packages-install-path") or "dbt_packages"
-    for path in (*files_below(roots), str(project_dir / str(packages))):
-        with suppress(FileNotFoundError):
-            found = os.stat(path)  # noqa: PTH116  a Path for each of 10,000 files takes longer
-            digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+def _is_named(compiled: CompiledProduct) -> bool:
+    return bool(compiled.config.project_dir or os.environ.get(PROJECT_ENV))
 
 
-def files_below(roots: Iterable[Path]) -> Iterator[str]:
-    """Yield the files that `roots` are or hold, in order of name."""
-    for root in roots:
-        if root.is_file():
-            yield str(root)
-        for folder, folders, files in os.walk(root):
-            folders.sort()
-            yield from (f"{folder}{os.sep}{name}" for name in sorted(files))
+def _bears_name(project_dir: Path, name: str) -> bool:
+    project = read_project(project_dir)
+    return name.replace("-", "_") in {
+        str(found).replace("-", "_") for found in (project.name, project.settings.get("profile"))
+    }
+
+
+def _around(folders: Sequence[Path]) -> Iterable[Path]:
+    """Return where a spec may be: beside the artifacts, above them, beside the project."""
+    return dict.fromkeys((folders[0], *folders[0].parents[:1], *folders[1:]))
+
+
+def _specs_around(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in _around(folders):
+        if (folder / SPEC).is_file():
+            yield folder / SPEC
+    for folder in _around(folders):
+        yield from (path for path in sorted(folder.glob("floe*.y*ml")) if path.name != SPEC)
+
+
+def _spec_at(path: Path) -> Mapping[str, Any]:
+    content = read_yaml(path, "Correct it and compile again.")
+    return {key: content[key] for key in ("schedule", "metadata") if key in content}
 
 
 def _is_prepared() -> bool:
     return os.environ.get(PREPARED_ENV, "").lower() in {"1", "true", "yes"}
 
 
-def _ensure_manifest(
-    product: Product,
-    folder: Path,
-    fingerprint: str,
-    progress: Callable[[str], None],
-    *,
-    force_parse: bool,
-) -> Path:
-    """Return the manifest in a target's `folder`, parsing the project if it is missing or stale."""
-    target = folder.name
-    manifest, stamp = folder / "manifest.json", folder / "parsed.txt"
+def _is_fresh(manifest: Path, inputs: str) -> bool:
+    stamp = read_stamp(manifest.parent) if manifest.is_file() else None
+    return stamp is not None and stamp.inputs == inputs and not stamp.changed(os.environ)
 
-    def fresh() -> bool:
-        if not manifest.is_file():
-            return False
-        return _is_prepared() or (stamp.is_file() and stamp.read_text() == fingerprint)
 
-    if fresh() and not force_parse:
-        return manifest
-    if _is_prepared() and not force_parse:
-        raise ProductError(
-            f"Cannot find {manifest}: {PREPARED_ENV} is set, so it should have been built with the "
-            f"image. Run `{PREPARE}` in the product's directory at build time."
-        )
-    with locked(folder.with_name(f"{target}.lock")):
-        if fresh() and not force_parse:
+@dataclass
+class _Parsing:
+    """Parses a project, once for each of its targets, where what was parsed is missing or stale."""
+
+    product: Product
+    project: DbtProject
+    profile: Profile
+    progress: Callable[[str], None]
+    prepared: bool
+    force: bool
+    _inputs: dict[tuple[str, str | None], str] = field(default_factory=dict)
+
+    def manifest(self, folder: Path) -> Path:
+        """Return the manifest in a target's `folder`."""
+        target, manifest = folder.name, folder / "manifest.json"
+        if self.prepared:
+            if manifest.is_file():
+                return manifest
+            raise ProductError(
+                f"Cannot find {manifest}: {PREPARED_ENV} is set, so it should have been built with "
+                f"the image. Run `{PREPARE}` in the product's directory at build time."
+            )
+        inputs = self.inputs(target)
+        if not self.force and _is_fresh(manifest, inputs):
             return manifest
-        progress(f"Parsing the dbt project of '{product.plan.name}' for target '{target}' ...")
+        with locked(folder.with_name(f"{target}.lock")):
+            if self.force or not _is_fresh(manifest, inputs):
+                self._parse(folder, inputs)
+        return manifest
+
+    def inputs(self, target: str) -> str:
+        """Return the fingerprint of what a target's manifest is parsed from."""
+        project, executable = self._on(target), self.product.executable(target)
+        key = (target if project.depends_on_target else "", executable)
+        if key not in self._inputs:
+            self._inputs[key] = fingerprint(project, self.profile, executable)
+        return self._inputs[key]
+
+    def _on(self, target: str) -> DbtProject:
+        if not self.project.depends_on_target:
+            return self.project
+        return self.project.on(self.profile.target(target))
+
+    def _parse(self, folder: Path, inputs: str) -> None:
+        target = folder.name
+        name = self.product.plan.name
+        self.progress(f"Parsing the dbt project of '{name}' for target '{target}' ...")
         folder.mkdir(parents=True, exist_ok=True)
-        stamp.unlink(missing_ok=True)
-        _run_quietly(product.command("parse", target, folder))
-        write_atomically(stamp, fingerprint)
-    return manifest
+        environment = dict(os.environ)
+        stamp = read_stamp(folder)
+        if stamp is not None and stamp.unwatched & stamp.changed(environment):
+            # dbt would take what has not changed itself from its memory.
+            (folder / PARTIAL_PARSE).unlink(missing_ok=True)
+        (folder / STAMP).unlink(missing_ok=True)
+        _run_quietly(self.product.command("parse", target, folder))
+        write_stamp(
+            folder,
+            inputs,
+            self._on(target),
+            self.profile,
+            environment,
+            other_dbt=self.product.executable(target) is not None,
+        )
 
 
-def _install_packages(
-    product: Product,
-    dbt_project: Mapping[str, Any],
-    target: str,
-    progress: Callable[[str], None],
-) -> None:
+def install_packages(outline: Outline, progress: Callable[[str], None]) -> None:
     """Run `dbt deps` when the project asks for packages and has none installed."""
-    project_dir, target_dir = product.project_dir, product.target_dir
-    if project_dir is None or target_dir is None or _is_prepared():
+    product, project = outline.product, outline.project
+    if not project.wants_packages or project.packages_path.is_dir():
         return
-    installed = project_dir / str(dbt_project.get("packages-install-path") or "dbt_packages")
-    wanted = any(
-        read_yaml(project_dir / name, "Correct it.").get("packages")
-        for name in ("packages.yml", "dependencies.yml")
-        if (project_dir / name).is_file() and (project_dir / name).stat().st_size
-    )
-    if wanted and not installed.is_dir():
-        with locked(target_dir / "deps.lock"):
-            if not installed.is_dir():
-                progress(f"Installing the dbt packages of '{product.plan.name}' ...")
-                _run_quietly(product.command("deps", target, target_dir / target))
+    target = product.plan.computes[product.plan.default_compute].target
+    with locked(outline.target_dir / "deps.lock"):
+        if not project.packages_path.is_dir():
+            progress(f"Installing the dbt packages of '{product.plan.name}' ...")
+            _run_quietly(product.command("deps", target, outline.target_dir / target))
 
 
 def _run_quietly(command: DbtCommand) -> None:

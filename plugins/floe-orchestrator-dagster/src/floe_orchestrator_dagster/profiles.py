@@ -3,71 +3,156 @@
 from __future__ import annotations
 
 import logging
-import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from floe_orchestrator_dagster.errors import ProductError
+from floe_orchestrator_dagster.dbt_environment import value_of
+from floe_orchestrator_dagster.errors import ProductError, did_you_mean, known
 from floe_orchestrator_dagster.files import private_dir, read_yaml, write_atomically
+from floe_orchestrator_dagster.jinja import render
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from floe_orchestrator_dagster.dbt_project import DbtProject
     from floe_orchestrator_dagster.plan import CompiledProduct
 
 logger = logging.getLogger(__name__)
 
+PROFILES = "profiles.yml"
+# Names of settings that hold a secret; a setting is one if its name ends so.
+SECRETS = ("password", "pass", "token", "secret", "private_key", "api_key", "access_key", "dsn")
 
-def merged_outputs(
-    compiled: CompiledProduct,
-    project_dir: Path,
-    dbt_project: Mapping[str, Any],
-    target_dir: Path,
-) -> tuple[str, dict[str, dict[str, Any]], str]:
-    """Return profile name, its outputs and the default one.
 
-    Compiled outputs win over the project's own profiles.yml; the plugin's config adds further.
+@dataclass(frozen=True)
+class Profile:
+    """A profile's outputs by name, unrendered.
+
+    `preferred` are the outputs that stand for the profile as a whole, best first: dbt builds on
+    the first one where nothing else is said. `flags` is what an older project has as `config`.
     """
-    name = str(dbt_project.get("profile") or compiled.name)
-    outputs: dict[str, dict[str, Any]] = {}
-    default = ""
-    for folder in (os.environ.get("DBT_PROFILES_DIR"), project_dir):
-        path = Path(folder) / "profiles.yml" if folder else None
-        if path is None or not path.is_file():
-            continue
-        profiles = read_yaml(path, "Correct it.")
-        own = profiles.get(name) or profiles.get(compiled.name) or {}
-        outputs |= _outputs_of(own, path, name)
-        default = str(own.get("target") or default)
+
+    name: str
+    outputs: Mapping[str, Mapping[str, Any]]
+    preferred: Sequence[str] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def default(self) -> str:
+        """The output that dbt builds on where nothing else is said."""
+        return next(iter(self.preferred), next(iter(self.outputs)))
+
+    def target(self, name: str) -> dict[str, Any]:
+        """Return what dbt calls `target` where it builds on that output."""
+        return {**self.outputs[name], "name": name, "target_name": name, "profile_name": self.name}
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """The adapter type of each output."""
+        return {name: str(output.get("type", "")) for name, output in self.outputs.items()}
+
+
+def profiles_file(project: DbtProject) -> Path | None:
+    """Return the profiles.yml that dbt would read, in dbt's order; None if there is none.
+
+    DBT_PROFILES_DIR, else the project's own directory, where dbt is run, else ``~/.dbt``.
+    """
+    named = value_of("DBT_PROFILES_DIR", project.environment)
+    if named:
+        path = project.root / Path(named).expanduser() / PROFILES
+        if not path.parent.is_dir():
+            raise ProductError(
+                f"Cannot read {path}: DBT_PROFILES_DIR is {named}, where there is no directory. "
+                "Correct it, or unset it."
+            )
+        return path if path.is_file() else None
+    home = project.environment.get("HOME")
+    folders = [project.root, *([Path(home) / ".dbt"] if home else [])]
+    return next((path for f in folders if (path := f / PROFILES).is_file()), None)
+
+
+def merged_profile(compiled: CompiledProduct, project: DbtProject) -> Profile:
+    """Return the profile that a product is built with.
+
+    Compiled outputs win over those of profiles.yml; the plugin's config adds further. A compiled
+    DuckDB in memory gives way to a database of that name in profiles.yml: nobody chose it.
+
+    Raises:
+        ProductError: there is no output, or DBT_TARGET names none.
+    """
+    name = project.profile or compiled.name
+    path = profiles_file(project)
+    own, flags = _own_profile(path, name, compiled.name) if path else ({}, {})
+    outputs = _outputs_of(own, path or Path(PROFILES), name)
     for compute, setting in compiled.config.computes.items():
         if setting.output is not None:
             outputs[setting.target or compute] = setting.output
     profile: Mapping[str, Any] = compiled.profiles.get(compiled.name) or next(
         iter(compiled.profiles.values()), {}
     )
-    outputs |= _outputs_of(
-        profile, Path("compiled_artifacts.json"), f"dbt_profiles.{compiled.name}"
-    )
-    default = str(profile.get("target") or default)
+    artifacts = Path("compiled_artifacts.json")
+    for key, output in _outputs_of(profile, artifacts, f"dbt_profiles.{compiled.name}").items():
+        if not (_in_memory(output) and outputs.get(key, {}).get("type") == "duckdb"):
+            outputs[key] = output
     if not outputs:
         raise ProductError(
             f"Cannot load product '{compiled.name}': no dbt output is known. Configure a compute "
             f"plugin in manifest.yaml and compile again, or add profile '{name}' to "
-            f"{project_dir / 'profiles.yml'}."
+            f"{project.root / PROFILES}."
         )
+    wanted = value_of("DBT_TARGET", project.environment)
+    if wanted and wanted not in outputs:
+        raise ProductError(
+            f"Cannot load product '{compiled.name}': DBT_TARGET is '{wanted}', and profile "
+            f"'{name}' has no such output.{did_you_mean(wanted, outputs)} Outputs: "
+            f"{known(outputs)}. Correct it, or unset it."
+        )
+    targets = [
+        wanted,
+        render(
+            own.get("target"),
+            f"target of profile '{name}' in {path}",
+            project.variables,
+            project.environment,
+        ),
+        profile.get("target"),
+    ]
+    preferred = dict.fromkeys(str(target) for target in targets if target in outputs)
+    return Profile(name, outputs, tuple(preferred), flags)
+
+
+def on_disk(profile: Profile, database: Path) -> Profile:
+    """Return a profile whose DuckDBs in memory are kept in `database` instead."""
+    outputs = dict(profile.outputs)
     for key, output in outputs.items():
-        if output.get("type") == "duckdb" and output.get("path", ":memory:") == ":memory:":
-            file = target_dir.parent / f"{compiled.name}.duckdb"
+        if _in_memory(output):
             logger.warning(
                 "Output '%s' keeps DuckDB in memory, where every dbt run starts empty: using %s. "
                 "Set `path` in the compute's config to choose the file.",
                 key,
-                file,
+                database,
             )
-            outputs[key] = {**output, "path": str(file)}
-    return name, outputs, default if default in outputs else next(iter(outputs))
+            outputs[key] = {**output, "path": str(database)}
+    return Profile(profile.name, outputs, profile.preferred, profile.flags)
+
+
+def _in_memory(output: Mapping[str, Any]) -> bool:
+    return output.get("type") == "duckdb" and output.get("path", ":memory:") == ":memory:"
+
+
+def _own_profile(
+    path: Path, name: str, product: str
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the profile of a profiles.yml, and the flags that an older project has there."""
+    profiles = read_yaml(path, "Correct it.")
+    flags = profiles.get("config")
+    return (
+        profiles.get(name) or profiles.get(product) or {},
+        flags if isinstance(flags, dict) else {},
+    )
 
 
 def _outputs_of(profile: Any, path: Path, name: str) -> dict[str, dict[str, Any]]:
@@ -82,16 +167,16 @@ def _outputs_of(profile: Any, path: Path, name: str) -> dict[str, dict[str, Any]
     return dict(outputs or {})
 
 
-def write_profiles(
-    project_dir: Path, profile: str, target: str, outputs: Mapping[str, Mapping[str, Any]]
-) -> Path:
+def write_profiles(project_dir: Path, profile: Profile, target: str) -> Path:
     """Write profiles.yml to a private directory, never into the project; return the directory."""
-    content = yaml.safe_dump(
-        {profile: {"target": target, "outputs": {k: dict(v) for k, v in outputs.items()}}}
-    )
+    outputs = {name: dict(output) for name, output in profile.outputs.items()}
+    document: dict[str, Any] = {profile.name: {"target": target, "outputs": outputs}}
+    if profile.flags:
+        document["config"] = dict(profile.flags)
+    content = yaml.safe_dump(document)
     # Content-addressed: a worker that holds an older profile keeps it through a new compile.
     folder = private_dir("profiles", f"{project_dir}\n{content}")
-    path = folder / "profiles.yml"
+    path = folder / PROFILES
     if not path.is_file() or path.read_text() != content:
         write_atomically(path, content, mode=0o600)
     return folder

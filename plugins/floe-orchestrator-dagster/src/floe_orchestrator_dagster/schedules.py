@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zoneinfo import available_timezones
 
-from floe_orchestrator_dagster.errors import ScheduleError, did_you_mean
+from floe_orchestrator_dagster.errors import PlanError, Problem, ScheduleError, did_you_mean
 from floe_orchestrator_dagster.plan import dagster_name
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Values of each cron field: minute, hour, day of month, month, day of week.
 _FIELD_SIZES = (60, 24, 31, 12, 7)
+_NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
+_NO_ZONE_FOLDERS = ("posix/", "right/")
 _RANDOM = re.compile(r"(^|[\s,/])R(\(|[\s,/]|$)")
 
 
@@ -58,10 +61,28 @@ def product_schedule(
     return checked(schedule)
 
 
+@contextmanager
+def schedule_checked_too(
+    product_name: str, spec: Mapping[str, Any], config: PluginConfig
+) -> Iterator[None]:
+    """Add what is wrong with the product's schedule to a `PlanError` that is raised inside."""
+    try:
+        yield
+    except PlanError as error:
+        try:
+            product_schedule(product_name, spec, config)
+        except ScheduleError as wrong:
+            where, _, said = str(wrong).removeprefix("Cannot use ").partition(": ")
+            found, _, fix = said.rpartition(". ")
+            problem = Problem(where, f"{found}.", fix)
+            raise PlanError(error.doing, [*error.problems, problem]) from error
+        raise
+
+
 def _schedule_of_spec(product_name: str, asked: Any, config: PluginConfig) -> Schedule | None:
     if not isinstance(asked, Mapping):
         raise ScheduleError(
-            f"Cannot use `schedule` of floe.yaml: {asked!r} is no mapping. "
+            f"Cannot use `schedule` of floe.yaml: {asked!r} is not a mapping. "
             "Write {cron: '0 6 * * *', timezone: UTC, enabled: true}."
         )
     unknown = [str(key) for key in asked if key not in {"cron", "timezone", "enabled"}]
@@ -88,22 +109,60 @@ def checked(schedule: Schedule) -> Schedule:
     """Return the schedule if Dagster can run it.
 
     Raises:
-        ScheduleError: says what is wrong with cron or time zone, with near matches.
+        ScheduleError: says everything that is wrong with the job's name, the cron and the time
+            zone, with near matches.
     """
-    if schedule.timezone not in available_timezones() or schedule.timezone == "localtime":
-        near = did_you_mean(schedule.timezone, available_timezones())
-        raise ScheduleError(
-            f"Cannot use {schedule.origin}: '{schedule.timezone}' is no IANA time zone.{near} "
+    problems = [*_problems(schedule)]
+    if problems:
+        raise ScheduleError(f"Cannot use {schedule.origin}: {' '.join(problems)}")
+    return schedule
+
+
+def _problems(schedule: Schedule) -> Iterator[str]:
+    """Yield what is wrong with a schedule, each with what to write instead."""
+    if not _is_text(schedule.job_name):
+        yield (
+            f"{schedule.job_name!r} is not the name of a job. Write the product's name as in "
+            "floe.yaml."
+        )
+    zones = time_zones()
+    # Only a text can be looked up: a list, say, cannot even be hashed.
+    zone = schedule.timezone if isinstance(schedule.timezone, str) else None
+    if zone not in zones:
+        near = did_you_mean(zone, zones) if zone else ""
+        yield (
+            f"{schedule.timezone!r} is not an IANA time zone.{near} "
             "Write one such as 'Europe/Vienna' or 'UTC'."
         )
-    reason = _refusal(schedule.cron, schedule.timezone)
+    if _is_text(schedule.cron):
+        # Whether it ever comes is the same in each zone.
+        reason = _refusal(schedule.cron, zone if zone in zones and zone else "UTC")
+    else:
+        reason = "is not a text of five fields"
     if reason:
-        raise ScheduleError(
-            f"Cannot use {schedule.origin}: cron '{schedule.cron}' {reason}. Write five fields "
+        yield (
+            f"cron {schedule.cron!r} {reason}. Write five fields "
             "(minute hour day month weekday) such as '0 6 * * MON-FRI', or @hourly, @daily, "
             "@weekly, @monthly, @yearly."
         )
-    return schedule
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def time_zones() -> frozenset[str]:
+    """Return the IANA time zones that name a place or an offset from UTC.
+
+    Files of the system's database that `zoneinfo` lists with them mean something else: `Factory`
+    is a machine that nobody has set up, `localtime` whatever this machine is set to, and `right/`
+    counts leap seconds. A schedule would mean another time on another machine.
+    """
+    return frozenset(
+        name
+        for name in available_timezones()
+        if name not in _NO_ZONES and not name.startswith(_NO_ZONE_FOLDERS)
+    )
 
 
 def _refusal(cron: str, zone: str) -> str | None:

@@ -5,18 +5,20 @@ Ours differ in what is listed here, and `tests/integration/test_specs.py` holds 
 - kinds, storage kind and table name are those of the model's own compute;
 - the group is the product where dbt names none; tags that Dagster refuses are kept in metadata,
   and ``key:value`` tags become Dagster tags of that key; owners that Dagster refuses are left out;
+- the code version is a digest of all that decides the result (`plan/versions.py`), not of the
+  node's own code alone;
 - metadata `floe/*` and code references are added; the whole manifest is not hung on each spec.
 """
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
 import re
 import textwrap
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetCheckSpec,
@@ -34,10 +36,24 @@ from dagster import (
     TimeWindowPartitionsDefinition,
     WeeklyPartitionsDefinition,
 )
-from pydantic import BaseModel, ConfigDict, ValidationError
+from msgspec.structs import replace
 
 from floe_orchestrator_dagster.errors import PlanError, Problem
-from floe_orchestrator_dagster.plan import Node, ProductPlan, QualityCheck, dagster_name
+from floe_orchestrator_dagster.plan import (
+    PARTITIONS_EXPECTED,
+    Node,
+    PartitionSettings,
+    ProductPlan,
+    QualityCheck,
+    asset_path,
+    check_name,
+    checks_apart,
+    dagster_name,
+    is_asked,
+    is_owner,
+    keys_apart,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,40 +61,31 @@ if TYPE_CHECKING:
 
     from dagster_dbt import DagsterDbtTranslator
 
+logger = logging.getLogger(__name__)
+
 UNIQUE_ID = "dagster_dbt/unique_id"
 _TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
-_OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]{2,}")
 _GROUP = re.compile(r"[A-Za-z0-9_]+")
 
 
-class PartitionSettings(BaseModel):
-    """`meta.dagster.partitions` of an incremental model: a time window a partition."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["hourly", "daily", "weekly", "monthly"]
-    start: str
-    end: str | None = None
-    timezone: str = "UTC"
-
-    def definition(self) -> TimeWindowPartitionsDefinition:
-        """Return Dagster's definition of these partitions."""
-        kinds: dict[str, type[TimeWindowPartitionsDefinition]] = {
-            "hourly": HourlyPartitionsDefinition,
-            "daily": DailyPartitionsDefinition,
-            "weekly": WeeklyPartitionsDefinition,
-            "monthly": MonthlyPartitionsDefinition,
-        }
-        start = self.start
-        if self.type == "hourly" and "-" not in start[10:]:
-            start += "-00:00"
-        # The four share these arguments, which their common base does not declare.
-        make: Any = kinds[self.type]
-        definition: TimeWindowPartitionsDefinition = make(
-            start_date=start, end_date=self.end, timezone=self.timezone
-        )
-        return definition
+def partitions_definition(settings: PartitionSettings) -> TimeWindowPartitionsDefinition:
+    """Return Dagster's definition of the partitions that a model's meta asks for."""
+    kinds: dict[str, type[TimeWindowPartitionsDefinition]] = {
+        "hourly": HourlyPartitionsDefinition,
+        "daily": DailyPartitionsDefinition,
+        "weekly": WeeklyPartitionsDefinition,
+        "monthly": MonthlyPartitionsDefinition,
+    }
+    start = settings.start
+    if settings.type == "hourly" and "-" not in start[10:]:
+        start += "-00:00"
+    # The four share these arguments, which their common base does not declare.
+    make: Any = kinds[settings.type]
+    definition: TimeWindowPartitionsDefinition = make(
+        start_date=start, end_date=settings.end, timezone=settings.timezone
+    )
+    return definition
 
 
 class Specs:
@@ -96,6 +103,8 @@ class Specs:
         self._root = str(project_dir or "")
         self._translator = translator
         self._manifests = manifests or {}
+        if translator is not None:
+            _use_checked_meta(self._manifests, plan)
         self._partitions: dict[str, TimeWindowPartitionsDefinition | None] = {}
         self._dep_of: dict[AssetKey, AssetDep] = {}
         self._check_partitions()
@@ -103,10 +112,25 @@ class Specs:
     @cached_property
     def keys(self) -> Mapping[str, AssetKey]:
         """Asset keys by unique id, of assets and sources."""
-        nodes = {**self.plan.sources, **self.plan.assets}
+        return {
+            uid: AssetKey(list(self._nodes[uid].key))
+            for uid in (*self.plan.sources, *self.plan.assets)
+        }
+
+    @cached_property
+    def _nodes(self) -> Mapping[str, Node]:
+        """The nodes of the plan, by the names that the translator gives them."""
         if self._translator is None:
-            return {uid: AssetKey(list(node.key)) for uid, node in nodes.items()}
-        return {uid: self._translated(uid).key for uid in nodes}
+            return self.plan.nodes
+        nodes = dict(self.plan.nodes)
+        for uid in (*self.plan.sources, *self.plan.assets):
+            nodes[uid] = replace(nodes[uid], key=tuple(self._translated(uid).key.path))
+        for uid, key in keys_apart(nodes.values(), self.plan.project_name, _is_chosen).items():
+            nodes[uid] = replace(nodes[uid], key=key)
+        renamed, told = checks_apart(nodes, self.plan.project_name)
+        for warning in told:
+            logger.warning("%s", warning)
+        return nodes | renamed
 
     @cached_property
     def unique_ids(self) -> Mapping[AssetKey, str]:
@@ -125,27 +149,37 @@ class Specs:
         Dagster takes one definition of an asset. Who sets `meta.dagster.asset_key` on a source, or
         has a translator give it another key, means an asset that is defined elsewhere.
         """
-        built = set(self.unique_ids)
+        keys, root = self.keys, self.plan.project_name
+        elsewhere = {*self.unique_ids}
+        found: dict[AssetKey, str] = {}
+        for uid, node in self.plan.sources.items():
+            if is_asked(node) or self._is_chosen_by_translator(uid, node):
+                elsewhere.add(keys[uid])
+            # Where two packages declare one table, the project's own word on it comes first.
+            elif keys[uid] not in found or (node.dbt and node.dbt.package_name == root):
+                found[keys[uid]] = uid
         return [
-            self._source(uid, node)
-            for uid, node in self.plan.sources.items()
-            if self.keys[uid] not in built and not self._is_defined_elsewhere(uid, node)
+            self._source(uid, self.plan.nodes[uid])
+            for key, uid in found.items()
+            if key not in elsewhere
         ]
 
-    def _is_defined_elsewhere(self, uid: str, node: Node) -> bool:
-        asked = node.dbt is not None and bool(node.dbt.dagster_meta.get("asset_key"))
-        return asked or self.keys[uid] != AssetKey(list(node.key))
+    def _is_chosen_by_translator(self, uid: str, node: Node) -> bool:
+        if self._translator is None or node.dbt is None:
+            return False
+        return tuple(self._translated(uid).key.path) != asset_path(node.dbt)
 
     @cached_property
     def checks(self) -> Mapping[str, AssetCheckSpec]:
         """Specs of dbt's tests by unique id, and of quality checks by `<unique id>#<name>`."""
         checks = {uid: self._check(uid, node) for uid, node in self.plan.checks.items()}
         for uid, node in self.plan.assets.items():
+            named = self._nodes[uid].quality_checks
             # Dagster 1.10 looks names of its own up where the first check is made, `check` among
             # them: no variable may be called so here.
-            for asked in node.quality_checks:
+            for asked, shown in zip(node.quality_checks, named, strict=True):
                 checks[quality_check_id(uid, asked)] = AssetCheckSpec(
-                    name=dagster_name(asked.name),
+                    name=check_name(shown.name),
                     asset=self.keys[uid],
                     description=f"floe quality check {asked.type} ({asked.dimension})",
                     # It runs when its model is built already: too late to stop what is below in
@@ -172,15 +206,11 @@ class Specs:
         problems = []
         for uid, node in self.plan.assets.items():
             asked = node.dbt.dagster_meta.get("partitions") if node.dbt else None
-            if asked is None:
+            if not asked:
                 continue
             try:
                 settings = PartitionSettings.model_validate(asked)
-                self._partitions[uid] = settings.definition()
-            except ValidationError as error:
-                for item in error.errors():
-                    path = ".".join(map(str, item["loc"]))
-                    problems.append(self._partition_problem(node, path, str(item["msg"])))
+                self._partitions[uid] = partitions_definition(settings)
             except Exception as error:  # noqa: BLE001  Dagster raises many kinds for a bad date
                 problems.append(self._partition_problem(node, "start", str(error)))
         if problems:
@@ -191,12 +221,20 @@ class Specs:
         return Problem(
             f"dbt model '{node.name}' meta.dagster.partitions.{path}".rstrip("."),
             f"{found}.",
-            "Expected {type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}.",
+            PARTITIONS_EXPECTED,
         )
 
     def _manifest(self, uid: str) -> Mapping[str, Any]:
         target = self.plan.target_of(uid) if self.plan.nodes[uid].compute else ""
         return self._manifests.get(target) or next(iter(self._manifests.values()))
+
+    def code_version(self, uid: str, variables: Mapping[str, Any] | None = None) -> str | None:
+        """Return the code version of an asset that is built with these vars of a launch.
+
+        A translator's own code versions are left as they are.
+        """
+        node, shown = self.plan.nodes[uid], self.assets[uid].code_version
+        return code_version(node, variables) if shown == code_version(node) else shown
 
     def _translated(self, uid: str) -> AssetSpec:
         if self._translator is None:
@@ -204,9 +242,27 @@ class Specs:
         # No project: dagster-dbt wants one only for code references, which are ours to add.
         return self._translator.get_asset_spec(self._manifest(uid), uid, None)
 
+    def _named(self, uid: str) -> AssetSpec:
+        """Return the translator's spec of a node, with keys that are told apart."""
+        spec = self._translated(uid)
+        keys = self.keys
+        read: dict[AssetKey, list[AssetKey]] = {spec.key: [keys[uid]]}
+        for parent in self.plan.folded_parents[uid]:
+            read.setdefault(self._translated(parent).key, []).append(keys[parent])
+        if all(key == own for key, found in read.items() for own in found):
+            return spec
+        deps = [
+            AssetDep(asset=key, partition_mapping=dep.partition_mapping)
+            for dep in spec.deps
+            for key in dict.fromkeys(read.get(dep.asset_key, [dep.asset_key]))
+        ]
+        return spec.replace_attributes(key=keys[uid], deps=deps)
+
     def _asset(self, uid: str, node: Node) -> AssetSpec:
         if self._translator is not None:
-            spec = self._translated(uid)
+            spec = self._named(uid)
+            if spec.code_version == _stock_code_version(self._manifest(uid)["nodes"][uid]):
+                spec = spec.replace_attributes(code_version=code_version(node))
             return spec.merge_attributes(
                 metadata=self._floe_metadata(node), kinds=_kinds(self, node)
             )
@@ -232,7 +288,7 @@ class Specs:
 
     def _source(self, uid: str, node: Node) -> AssetSpec:
         if self._translator is not None:
-            return self._translated(uid)
+            return self._named(uid)
         return AssetSpec(
             key=self.keys[uid],
             description=node.dbt.description or None if node.dbt else None,
@@ -304,7 +360,7 @@ class Specs:
         return metadata
 
     def _group(self, node: Node) -> str:
-        asked = None
+        asked: str | None = None
         if node.dbt is not None:
             asked = node.dbt.dagster_meta.get("group") or node.dbt.config.group
         return asked if asked and _GROUP.fullmatch(asked) else dagster_name(asked or self.plan.name)
@@ -318,7 +374,7 @@ class Specs:
         if not asked and self.plan.owner:
             owner = self.plan.owner
             asked = [owner if "@" in owner or owner.startswith("team:") else f"team:{owner}"]
-        return [owner for owner in asked if _is_owner(str(owner))]
+        return [owner for owner in asked if is_owner(owner)]
 
     def _check(self, uid: str, node: Node) -> AssetCheckSpec:
         dbt = node.dbt
@@ -327,14 +383,36 @@ class Specs:
         # Most tests read nothing else.
         others = () if reads == (node.on,) else {self.keys[read] for read in reads} - {on}
         meta = (dbt.config.meta or dbt.meta) if dbt else {}
+        described = meta.get("description")
+        if not isinstance(described, str) or not described:
+            described = dbt.description if dbt else None
         return AssetCheckSpec(
-            name=node.name,
+            name=self._nodes[uid].name,
             asset=on,
-            description=meta.get("description") or (dbt.description or None if dbt else None),
+            description=described or None,
             additional_deps=sorted(others) or None,
             blocking=node.blocking,
             metadata={UNIQUE_ID: uid},
         )
+
+
+def _is_chosen(node: Node) -> bool:
+    """Tell whether somebody chose the key of a node: its meta does, or a translator did."""
+    return is_asked(node) or (node.dbt is not None and node.key != asset_path(node.dbt))
+
+
+def _use_checked_meta(manifests: Mapping[str, Mapping[str, Any]], plan: ProductPlan) -> None:
+    """Leave out of raw manifests what a plan left out of `meta.dagster`.
+
+    dagster-dbt, which reads them for a translator, ends at a value that it does not expect.
+    """
+    for manifest in manifests.values():
+        for part in ("nodes", "sources", "unit_tests"):
+            for uid, raw in (manifest.get(part) or {}).items():
+                node = plan.nodes.get(uid)
+                for meta in (raw.get("meta"), (raw.get("config") or {}).get("meta")):
+                    if meta and "dagster" in meta and node is not None and node.dbt is not None:
+                        meta["dagster"] = node.dbt.dagster_meta
 
 
 def quality_check_id(uid: str, check: QualityCheck) -> str:
@@ -342,15 +420,15 @@ def quality_check_id(uid: str, check: QualityCheck) -> str:
     return f"{uid}#{check.name}"
 
 
-def code_version(node: Node) -> str | None:
-    """Return dagster-dbt's code version: SHA-1 of the code, else dbt's checksum of the file."""
-    dbt = node.dbt
-    if dbt is None:
-        return None
-    if dbt.raw_code:
-        return hashlib.sha1(dbt.raw_code.encode()).hexdigest()  # noqa: S324  not for security
-    checksum = dbt.checksum
-    return checksum if checksum is None or isinstance(checksum, str) else checksum.checksum
+def code_version(node: Node, variables: Mapping[str, Any] | None = None) -> str | None:
+    """Return the digest of all that decides what a node builds; see `plan.version_of`."""
+    return version_of(node, os.environ, variables)
+
+
+def _stock_code_version(dbt_resource_props: Mapping[str, Any]) -> str | None:
+    from dagster_dbt import DagsterDbtTranslator
+
+    return DagsterDbtTranslator().get_code_version(dbt_resource_props)
 
 
 def _description(node: Node) -> str | None:
@@ -389,12 +467,7 @@ def _valid_tags(tags: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield key, value
 
 
-# Thousands of assets share a few tags and owners.
+# Thousands of assets share a few tags.
 @lru_cache(maxsize=1024)
 def _is_tag(tag: str) -> bool:
     return _TAG_KEY.fullmatch(tag) is not None
-
-
-@lru_cache(maxsize=1024)
-def _is_owner(owner: str) -> bool:
-    return _OWNER.fullmatch(owner) is not None

@@ -15,7 +15,7 @@ import pytest
 
 from floe_orchestrator_dagster.cli import selection
 from floe_orchestrator_dagster.product import open_product
-from support import BIN, TinyProject
+from support import BIN, TinyProject, tables
 
 COMMAND = str(BIN / "floe-dagster")
 TABLE = "{{ config(materialized='table') }} "
@@ -125,10 +125,9 @@ def test_dbt_and_dagster_syntax_select_and_exclude(tiny: TinyProject) -> None:
     ("selection", "said"),
     [
         ("nothing_has_this_name", "'nothing_has_this_name' selects no model, seed, snapshot or"),
-        ("e", "Only model.tiny.e and the like match, which Dagster does not build."),
         ("method:x", "dbt cannot read 'method:x': Runtime Error 'method' is not a valid method"),
         ("dagster:key:(", "Dagster cannot read 'key:('"),
-        ("--full-refresh", "'--full-refresh' is no selection."),
+        ("--full-refresh", "'--full-refresh' is not a selection."),
     ],
 )
 def test_a_bad_selection_says_so_and_exits_with_2(
@@ -138,6 +137,15 @@ def test_a_bad_selection_says_so_and_exits_with_2(
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_variables_reach_dbt_whatever_they_are_written_with(tiny: TinyProject) -> None:
+    """Also what JSON writes as two halves of a character, which YAML does not read."""
+    directory = build(tiny, {"a": TABLE + "select '{{ var(\"word\") }}' as word"})
+    for words in ('{"word": "\N{GRINNING FACE} 氏名"}', "word: \N{GRINNING FACE} 氏名"):
+        done = floe_dagster("run", directory, "--vars", words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert tables(tiny.database)["main.a"] == [("\N{GRINNING FACE} 氏名",)]
 
 
 def test_vars_full_refresh_and_empty_reach_dbt(tiny: TinyProject) -> None:

@@ -11,6 +11,7 @@ from dagster import AssetExecutionContext
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
 from floe_orchestrator_dagster.definitions import build_definitions, job_named
+from floe_orchestrator_dagster.specs import code_version
 from support import BIN, TinyProject
 
 FILES = {
@@ -96,6 +97,10 @@ def sides(tiny: TinyProject) -> tuple[Side, Side]:
     class Theirs(DagsterDbtTranslator):
         def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
             return super().get_asset_key(dbt_resource_props).with_prefix("theirs")
+
+        def get_code_version(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+            """Return ours: what Dagster makes of it is the same on both sides."""
+            return code_version(product.plan.nodes[dbt_resource_props["unique_id"]])
 
     @dbt_assets(manifest=json.loads(manifest.read_text()), dagster_dbt_translator=Theirs())
     def models(context: AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Lineage against real servers, well and unwell: nothing is lost, nobody waits."""
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -9,20 +10,28 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 from floe_core.lineage import LineageDataset, RunState
+from floe_core.plugin_registry import PluginRegistry, _reset_registry, get_registry
+from floe_core.plugin_types import PluginType
 from floe_lineage_marquez import MarquezLineageBackendPlugin
+from lineage_server import Backend as Recorder
 
 from backends import OK, Backend, Reply, backend, event, free_port
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.cli import main
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage import emit as single
-from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+from floe_orchestrator_dagster.lineage.backend import (
+    backend_of,
+    lineage_destination,
+    transport_of,
+)
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery, replay
 from floe_orchestrator_dagster.lineage.spool import spool_status
 from floe_orchestrator_dagster.sensors import drain, lineage_drain
@@ -481,6 +490,243 @@ def test_single_events_go_the_same_way(
     assert first["producer"] == single.PRODUCER
     assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer k3y"}
     assert not list((tmp_path / "volume" / "events").iterdir())
+
+
+@pytest.fixture
+def registry() -> Iterator[PluginRegistry]:
+    """floe's registry, empty before and after."""
+    _reset_registry()
+    yield get_registry()
+    _reset_registry()
+
+
+def registered_plugin(registry: PluginRegistry, project_dir: Path) -> DagsterOrchestratorPlugin:
+    """Return the plugin as floe makes it: without arguments, configured with a project."""
+    plugin = registry.get(PluginType.ORCHESTRATOR, "dagster")
+    registry.configure(PluginType.ORCHESTRATOR, "dagster", {"project_dir": str(project_dir)})
+    assert isinstance(plugin, DagsterOrchestratorPlugin)
+    return plugin
+
+
+def tell_both_ways(plugin: DagsterOrchestratorPlugin) -> None:
+    """Send one event by each of the plugin's two methods."""
+    plugin.emit_lineage_event(RunState.COMPLETE, "single")
+    emitter = plugin.get_lineage_emitter()
+    assert emitter is not None
+    asyncio.run(emitter.emit_start("emitted"))
+    plugin.shutdown()
+
+
+def test_the_registrys_plugin_sends_to_the_backend_of_the_products_artifacts(
+    marquez: tuple[Backend, Path], registry: PluginRegistry
+) -> None:
+    server, directory = marquez
+    tell_both_ways(registered_plugin(registry, directory))
+    assert server.names == ["single", "emitted"]
+    assert {event["job"]["namespace"] for event in server.taken} == {"prod.floe"}
+    assert registry.get_config(PluginType.LINEAGE_BACKEND, "marquez") is None
+
+
+def test_the_registrys_plugin_sends_to_the_backend_that_is_configured_in_the_registry(
+    marquez: tuple[Backend, Path], registry: PluginRegistry
+) -> None:
+    server, directory = marquez
+    root = server.url.removesuffix("/api/v1/lineage").replace("127.0.0.1", "localhost")
+    without_a_backend(directory)
+    plugin = registered_plugin(registry, directory)
+    registry.get(PluginType.LINEAGE_BACKEND, "marquez")
+    assert plugin.get_lineage_emitter() is None, "a plugin that is only loaded is not configured"
+    config = {"url": root, "environment": "staging"}
+    registry.configure(PluginType.LINEAGE_BACKEND, "marquez", config)
+    tell_both_ways(plugin)
+    assert server.names == ["single", "emitted"]
+    assert {event["job"]["namespace"] for event in server.taken} == {"staging.floe"}
+    assert plugin.sensor_definition() is not None
+
+
+def test_of_several_backends_in_the_registry_none_is_guessed(
+    marquez: tuple[Backend, Path], registry: PluginRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, directory = marquez
+    without_a_backend(directory)
+    registry.configure(PluginType.LINEAGE_BACKEND, "marquez", {"url": "http://localhost:1"})
+    registry.register(PluginType.LINEAGE_BACKEND, Recorder(server.url))
+    plugin = registered_plugin(registry, directory)
+    assert plugin.get_lineage_emitter() is None
+    assert "several lineage backends that are configured (marquez, recorder)" in caplog.text
+
+
+def test_a_backend_registered_by_hand_is_used(
+    marquez: tuple[Backend, Path], registry: PluginRegistry
+) -> None:
+    server, directory = marquez
+    without_a_backend(directory)
+    registry.register(PluginType.LINEAGE_BACKEND, Recorder(server.url))
+    tell_both_ways(registered_plugin(registry, directory))
+    assert server.names == ["single", "emitted"]
+
+
+def test_events_of_a_backend_that_is_away_wait_for_it(
+    marquez: tuple[Backend, Path], registry: PluginRegistry
+) -> None:
+    server, directory = marquez
+    server.script = lambda *_: Reply(status=503)
+    tell_both_ways(registered_plugin(registry, directory))
+    assert spool_status(directory / "out" / "floe" / "lineage").waiting == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lineage": False},
+        {"lineage_transport": "noop"},
+    ],
+)
+def test_lineage_that_the_artifacts_switch_off_goes_nowhere(
+    marquez: tuple[Backend, Path], registry: PluginRegistry, change: dict[str, Any]
+) -> None:
+    server, directory = marquez
+    observe(directory, change)
+    artifacts = artifacts_of(directory)
+    given = Recorder(server.url)
+    for backend_ in (None, given):
+        assert lineage_destination(artifacts, backend_) is None
+        plugin = DagsterOrchestratorPlugin(project_dir=directory, lineage_backend=backend_)
+        plugin.emit_lineage_event(RunState.START, "job")
+        assert plugin.get_lineage_emitter() is None
+        assert plugin.sensor_definition() is None
+        plugin.shutdown()
+    registry.configure(PluginType.LINEAGE_BACKEND, "marquez", {"url": "http://localhost:1"})
+    assert registered_plugin(registry, directory).get_lineage_emitter() is None
+    assert server.requests == []
+    assert not (directory / "out" / "floe" / "lineage").exists()
+    told = floe_dagster("replay", str(directory))
+    assert told.exit_code == 3
+    assert told.stderr == (
+        "Cannot replay lineage of product 'shop': observability.lineage switches lineage off. "
+        "Enable it in manifest.yaml and compile again.\n"
+    )
+    shown = floe_dagster("status", str(directory))
+    assert shown.stdout.startswith("off       observability.lineage switches lineage off.")
+    assert json.loads(floe_dagster("status", str(directory), "--json").stdout)["enabled"] is False
+
+
+def observe(directory: Path, change: dict[str, Any]) -> None:
+    """Change what the artifacts say of observability."""
+    artifacts = artifacts_of(directory)
+    artifacts["observability"] |= change
+    (directory / "target" / "compiled_artifacts.json").write_text(json.dumps(artifacts))
+
+
+@pytest.mark.parametrize(
+    ("change", "backend_named", "namespace"),
+    [
+        # floe-core fills in the product's name, which nobody has chosen.
+        ({}, "marquez", "prod.floe"),
+        ({"lineage_namespace": "analytics"}, "marquez", "analytics"),
+        ({"lineage_endpoint": "http://lineage.example.com/api"}, None, "shop"),
+        ({"lineage_endpoint": "http://a.example.com", "lineage_namespace": "b"}, None, "b"),
+        ({"lineage_transport": "console"}, None, "shop"),
+    ],
+)
+def test_the_namespace_of_jobs_is_the_one_that_somebody_chose(
+    marquez: tuple[Backend, Path], change: dict[str, Any], backend_named: str | None, namespace: str
+) -> None:
+    _, directory = marquez
+    if backend_named is None:
+        without_a_backend(directory)
+    observe(directory, change)
+    found = lineage_destination(artifacts_of(directory))
+    assert found is not None
+    assert found.namespace == namespace
+
+
+def test_an_endpoint_in_the_artifacts_needs_no_plugin(
+    marquez: tuple[Backend, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, directory = marquez
+    monkeypatch.setenv("OPENLINEAGE_API_KEY", "k3y")
+    without_a_backend(directory)
+    observe(directory, {"lineage_endpoint": server.url, "lineage_transport": "http"})
+    plugin = DagsterOrchestratorPlugin(project_dir=directory)
+    tell_both_ways(plugin)
+    assert server.names == ["single", "emitted"]
+    assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer k3y"}
+    assert plugin.sensor_definition() is not None
+
+
+def test_the_transport_console_writes_events_to_the_log(
+    marquez: tuple[Backend, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, directory = marquez
+    observe(directory, {"lineage_transport": "console"})
+    with caplog.at_level(logging.INFO, "openlineage"):
+        tell_both_ways(DagsterOrchestratorPlugin(project_dir=directory))
+    assert [caplog.text.count(f'"name": "{name}"') for name in ("single", "emitted")] == [1, 1]
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"event_type": "COMPLETE"}, ""),
+        ({"event_type": "complete"}, ""),
+        ({"run_id": "6f0b3c1e-7f43-4d52-9a3a-0d2f5b1e9a11"}, ""),
+        ({"inputs": [{"namespace": "n", "name": "d"}], "outputs": ()}, ""),
+        ({"producer": "floe"}, ""),
+        ({"job_namespace": ""}, ""),
+        ({"event_type": "DONE"}, "event_type 'DONE' is none of START, RUNNING, COMPLETE"),
+        ({"event_type": None}, "event_type None is none of"),
+        ({"event_type": 7}, "event_type (of type int) is none of"),
+        ({"job_name": None}, "job_name None is not a name"),
+        ({"job_name": ""}, "job_name '' is not a name"),
+        ({"job_namespace": 3}, "job_namespace (of type int) is not a name"),
+        ({"run_id": "nonsense"}, "run_id 'nonsense' is not a UUID"),
+        ({"run_id": 5}, "run_id (of type int) is not a UUID"),
+        ({"inputs": "a"}, "inputs 'a' is not a list of datasets"),
+        ({"inputs": 5}, "inputs (of type int) is not a list of datasets"),
+        ({"outputs": [None]}, "outputs[0] None is not a dataset"),
+        ({"outputs": [{"name": "d"}]}, "outputs[0].namespace None is not a name"),
+        ({"run_facets": ["x"]}, "run_facets (of type list) is not a mapping"),
+        ({"job_facets": {"x": object()}}, "TypeError: a facet holds an object of type object"),
+        ({"job_facets": {"x": float("nan")}}, "ValueError: Out of range float values"),
+        (
+            {"event_type": 1, "job_name": 2, "run_id": 3},
+            "run_id (of type int) is not a UUID; event_type (of type int) is none of",
+        ),
+    ],
+)
+def test_no_argument_makes_the_plugin_raise_and_what_is_wrong_is_said(
+    marquez: tuple[Backend, Path],
+    caplog: pytest.LogCaptureFixture,
+    arguments: dict[str, Any],
+    words: str,
+) -> None:
+    server, directory = marquez
+    plugin = DagsterOrchestratorPlugin(project_dir=directory)
+    given = {"event_type": RunState.COMPLETE, "job_name": "job", **arguments}
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(plugin.emit_lineage_event(**given), UUID)
+    plugin.shutdown()
+    assert len(server.taken) == (0 if words else 1)
+    assert words in caplog.text
+    assert bool(caplog.text) == bool(words)
+
+
+def test_trouble_with_the_backend_is_said_once_and_never_raised(
+    marquez: tuple[Backend, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, directory = marquez
+    artifacts = artifacts_of(directory)
+    artifacts["plugins"]["lineage_backend"]["type"] = "atlan"
+    (directory / "target" / "compiled_artifacts.json").write_text(json.dumps(artifacts))
+    plugin = DagsterOrchestratorPlugin(project_dir=directory)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert isinstance(plugin.emit_lineage_event(RunState.START, "job"), UUID)
+    assert plugin.get_lineage_emitter() is None
+    [record] = caplog.records
+    assert "names lineage backend 'atlan', and no plugin of that name" in record.message
 
 
 def test_single_events_never_wait_and_are_kept_at_exit(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from floe_core.plugins.orchestrator import TransformConfig
+from floe_core.schemas.compiled_artifacts import CompiledArtifacts
 
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.definitions import build_definitions, job_named
@@ -55,6 +56,14 @@ def test_create_definitions_on_a_project_runs(
     assert isinstance(schedule, dg.ScheduleDefinition)
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 7 * * *", "Europe/Vienna")
     assert schedule.job_name == "tiny"
+
+
+def test_floe_cores_own_model_does_as_well_as_a_dictionary(tiny: TinyProject) -> None:
+    tiny.write(CHAIN).compile(TRANSFORMS)
+    plugin = DagsterOrchestratorPlugin(project_dir=tiny.directory)
+    model = CompiledArtifacts.model_validate(artifacts_of(tiny))
+    definitions = plugin.create_definitions(model)  # type: ignore[arg-type]
+    assert asset_edges(definitions) == {("a", "b")}
 
 
 def test_create_definitions_without_a_project_has_names_graph_tags_and_computes(

@@ -47,7 +47,8 @@ def test_specs_equal_those_of_dagster_dbt(shop: Product) -> None:
         assert ours.key == theirs.key
         assert {dep.asset_key for dep in ours.deps} == {dep.asset_key for dep in theirs.deps}
         assert ours.description == theirs.description
-        assert ours.code_version == theirs.code_version
+        # Theirs is of the node's own code alone; tests/integration/test_code_versions.py has ours.
+        assert ours.code_version
         assert ours.automation_condition == theirs.automation_condition
         assert ours.kinds == theirs.kinds
         assert ours.group_name == (theirs.group_name or "shop")

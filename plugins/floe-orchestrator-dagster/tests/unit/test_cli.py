@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from rich.console import Console
 
-from floe_orchestrator_dagster.cli import main
+from floe_orchestrator_dagster.cli import _mapping, main
 from floe_orchestrator_dagster.cli.live import Lines, LiveView, PlainView, Result, clock, time_left
 from floe_orchestrator_dagster.cli.report import Failure, Recorder, summarize
 from floe_orchestrator_dagster.cli.selection import is_dagster
@@ -29,7 +32,7 @@ def paper() -> Console:
     return Console(record=True, width=200, file=StringIO(), highlight=False)
 
 
-@pytest.mark.parametrize("command", [[], ["check"], ["prepare"], ["run"]])
+@pytest.mark.parametrize("command", [[], ["check"], ["prepare"], ["run"], ["retry"]])
 def test_every_command_has_help(command: list[str]) -> None:
     done = cli_runner().invoke(main, [*command, "--help"])
     assert done.exit_code == 0
@@ -41,7 +44,7 @@ def test_the_help_of_run_says_every_exit_code_and_the_rule_of_selections() -> No
     for line in (
         "0  everything was built and no test of error severity failed",
         "1  a node or a test failed, or was skipped",
-        "2  wrong usage, or a selection of nothing",
+        "2  wrong usage, or a selection of nothing, or no run to retry",
         "3  the product or its files are wrong",
         "4  dbt could not run at all",
         "130  interrupted; dbt was stopped",
@@ -77,7 +80,44 @@ def test_wrong_usage_exits_with_2(words: list[str]) -> None:
 
 def test_vars_that_are_no_mapping_are_named() -> None:
     said = cli_runner().invoke(main, ["run", ".", "--vars", "[1]"]).stderr
-    assert "'[1]' is no mapping. Write '{name: value}'." in said
+    assert "'[1]' is not a mapping. Write '{name: value}'." in said
+
+
+@pytest.mark.parametrize(
+    ("text", "variables"),
+    [
+        (None, {}),
+        ("", {}),
+        ("a: b", {"a": "b"}),
+        ("{a: {b: [1, 2.5, true, null]}}", {"a": {"b": [1, 2.5, True, None]}}),
+        ('{"a": "\N{GRINNING FACE} Größe 氏名"}', {"a": "\N{GRINNING FACE} Größe 氏名"}),
+        ("day: 2026-01-02", {"day": "2026-01-02"}),
+        ("at: 2026-01-02 03:04:05", {"at": "2026-01-02 03:04:05"}),
+        ("{1: x, false: y}", {"1": "x", "false": "y"}),
+    ],
+)
+def test_vars_are_read_as_dbt_reads_them(text: str | None, variables: dict[str, Any]) -> None:
+    assert _mapping(text) == variables
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "'{' is neither JSON nor YAML."),
+        ("just words", "'just words' is not a mapping."),
+        ("a: .nan", "'a: .nan' cannot be written as JSON"),
+        ("a: !!binary aGk=", "cannot be written as JSON (b'hi' is a bytes)"),
+        ("a: !!set {x}", "cannot be written as JSON"),
+        ("&a {b: *a}", "cannot be written as JSON"),
+        ('{"a": "\\ud83d"}', "cannot be written as JSON"),
+        ("[" * 3000, "is neither JSON nor YAML."),
+        ("2026-01-02: a", "cannot be written as JSON"),
+        ("!!python/object/apply:os.getcwd []", "is neither JSON nor YAML."),
+    ],
+)
+def test_vars_that_dbt_could_not_be_given_are_refused(text: str, said: str) -> None:
+    with pytest.raises(click.BadParameter, match=re.escape(said)):
+        _mapping(text)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -247,3 +287,52 @@ def test_markup_in_names_and_messages_is_printed_as_it_is(
     said = capsys.readouterr().out
     assert "error: model [bold]x[/bold]: [/nope] :smile:" in said
     assert "0 built, 1 failed, 0 skipped" in said
+
+
+def test_what_dbt_runs_beside_the_plan_counts_where_it_fails(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from floe_orchestrator_dagster.cli.screen import console
+
+    hook, function = "operation.p.p-on-run-end-0", "function.p.f"
+    recorder, planned = Recorder(), result("a")
+    recorder.begin({planned.unique_id: planned}, PlainView(console(), {"x": planned}))
+    for event in (
+        NodeFinished(planned.unique_id, "duckdb", "success"),
+        NodeFinished(hook, "duckdb", "success", "p-on-run-end-0", "operation", invocation_id="1"),
+        NodeFinished(hook, "pg", "error", "p-on-run-end-0", "operation", 0.1, "no such table"),
+        NodeFinished(hook, "duckdb", "success", "p-on-run-end-0", "operation", invocation_id="3"),
+        NodeFinished(function, "duckdb", "error", "f", "function", message="no such type"),
+        # Of a function that is tried again, the last attempt counts.
+        NodeFinished("function.p.g", "duckdb", "error", "g", "function", invocation_id="1"),
+        NodeFinished("function.p.g", "duckdb", "success", "g", "function", attempt=2),
+    ):
+        recorder(event)
+    assert recorder.anything_failed
+    summarize(console(), recorder, Failure(), 1.0, success=False)
+    said = capsys.readouterr().out
+    assert "error: hook p-on-run-end-0: no such table" in said
+    assert "error: function f: no such type" in said
+    assert "1 built, 2 failed, 0 skipped" in said
+    assert [line.split()[:3] for line in said.splitlines() if " pg " in line] == [
+        ["-", "error", "hook"]
+    ]
+    assert [(item.name, item.status) for item in recorder.all()] == [
+        ("a", "success"),
+        ("p-on-run-end-0", "error"),
+        ("f", "error"),
+    ]
+
+
+def test_what_was_skipped_says_why() -> None:
+    recorder = Recorder()
+    planned = {name: replace(result(name), unique_id=name) for name in "abc"}
+    recorder.begin(planned, PlainView(paper(), planned))
+    recorder(NodeFinished("a", "duckdb", "skipped"))
+    recorder(NodeFinished("b", "duckdb", "success"))
+    recorder.skip({"a": "model x failed", "b": "not so", "c": "dbt could not start", "z": "?"})
+    assert [(item.status, item.message) for item in recorder.all()] == [
+        ("skipped", "model x failed"),
+        ("success", ""),
+        ("skipped", "dbt could not start"),
+    ]

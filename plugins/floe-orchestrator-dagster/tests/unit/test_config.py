@@ -28,6 +28,7 @@ def test_nothing_gives_the_defaults() -> None:
     assert parse_config({}) == defaults
     assert defaults.model_dump() == {
         "project_dir": None,
+        "vars": {},
         "default_schedule": None,
         "default_timezone": "UTC",
         "computes": {},
@@ -74,7 +75,7 @@ def test_a_configuration_does_not_change() -> None:
             (
                 "zzz: unknown key (known: ca_bundle, computes, default_schedule, "
                 "default_timezone, isolation, lineage, project_dir, retries, "
-                "row_counts, url, workload_size)"
+                "row_counts, url, vars, workload_size)"
             ),
         ),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 
 import duckdb
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from column_shapes import SHAPES, TABLES
 from floe_orchestrator_dagster.lineage.columns import (
+    MAX_LINKS,
     MAX_NESTING,
     MAX_OPEN_JOINS,
     MAX_PIPES,
@@ -20,6 +22,7 @@ from floe_orchestrator_dagster.lineage.columns import (
     ColumnLineage,
     Source,
     column_lineage,
+    explained_lineage,
     identity_lineage,
     lineage_key,
     snapshot_lineage,
@@ -307,6 +310,64 @@ def test_long_sql_that_is_not_deep_is_read() -> None:
     assert lineage(f"with c0 as (select * from t){chain} select * from c399").fields["b"]
     joins = " ".join(f"left join t t{at} on t{at}.a = t.a" for at in range(200))
     assert lineage(f"select t.a from t {joins}").dataset
+
+
+def test_a_wide_union_is_read_in_a_time_that_grows_with_its_length() -> None:
+    columns = [f"a_measured_value_number_{at}" for at in range(45)]
+    known = {"t": {"kind": "int", **dict.fromkeys(columns, "int")}}
+
+    def seconds(parts: int) -> float:
+        casts = ", ".join(f'cast("{name}" as decimal(18, 2)) as "{name}"' for name in columns)
+        arms = "union all".join(
+            f"(select cast('part {part}' as text) as part_of, {casts} from t where kind = {part})"
+            for part in range(parts)
+        )
+        sql = f"with base as ({arms}) select * from base"
+        began = time.process_time()
+        found = column_lineage(sql, "duckdb", known)
+        took = time.process_time() - began
+        assert found is not None
+        assert [*found.fields] == ["part_of", *columns]
+        assert all(found.fields[name] == cast_of(name) for name in columns)
+        return took
+
+    def cast_of(name: str) -> tuple[Source, ...]:
+        return (Source("t", name, "DIRECT", "TRANSFORMATION"),)
+
+    assert seconds(240) < 30 * max(seconds(30), 0.02)
+    distinct = " union ".join(f"select {', '.join(columns)} from t{at}" for at in range(100))
+    many = {f"t{at}": dict.fromkeys(columns, "int") for at in range(100)}
+    found = column_lineage(distinct, "duckdb", many)
+    assert found is not None
+    assert all(len(found.fields[name]) == 100 for name in columns)
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("select a from t", ""),
+        ("select a from t -- " + "x" * MAX_SQL, "its SQL has 1,000,019 characters, more than"),
+        (deep("(", "a", ")", MAX_NESTING + 1), "its SQL is nested too deeply"),
+        ("select a" + "[1]" * (MAX_LINKS + 2) + " from t", "or repeats itself too often"),
+        ("select a" + ".f()" * (MAX_LINKS + 2) + " from t", "or repeats itself too often"),
+        ("select a from (", "its SQL cannot be parsed as duckdb"),
+        ("insert into t select 1", "its SQL is not a query"),
+        ("select 1; select 2", "its SQL has 2 statements"),
+        ("", "its SQL is not a query"),
+    ],
+)
+def test_sql_without_lineage_has_a_reason(sql: str, reason: str) -> None:
+    found, why = explained_lineage(sql, "duckdb", T)
+    assert (found is None) == bool(reason)
+    assert reason in why
+    assert bool(reason) == bool(why)
+
+
+def test_subscripts_of_many_values_are_no_chain() -> None:
+    terms = " + ".join(["b[1][2] + f(b)[1]"] * (MAX_LINKS + 10))
+    arms = " union all ".join(["select f(b)[1] as c from t"] * (MAX_LINKS + 10))
+    assert lineage(f"select {terms} as c from t").fields["c"]
+    assert lineage(arms).fields["c"]
 
 
 def test_a_snapshot_has_the_columns_of_its_query_and_those_of_dbt() -> None:

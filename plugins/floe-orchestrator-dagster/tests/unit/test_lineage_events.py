@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from floe_orchestrator_dagster.dbt.events import EventReader, NodeFinished
+from floe_orchestrator_dagster.dbt.events import EventReader, NodeFinished, QualityResult
 from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
-from floe_orchestrator_dagster.plan import ProductPlan
+from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck
 from openlineage_checks import Event, problems
 from plans import plan, uid
 
@@ -35,6 +37,7 @@ def finished(name: str, status: str = "success", **more: Any) -> NodeFinished:
                 "unique_id": uid(name, kind),
                 "node_started_at": AT.format(2).rstrip("Z"),
                 "node_finished_at": AT.format(3).rstrip("Z"),
+                **more.pop("node", {}),
             },
             "run_result": {"status": status, "execution_time": 1.0, **more.pop("result", {})},
         },
@@ -130,6 +133,242 @@ def test_nodes_that_dbt_never_saw_are_told_once() -> None:
     assert list(lineage.skipped([uid("b")], AT.format(2))) == []
     events += lineage.finish(AT.format(3), "1 failed")
     assert problems(events) == []
+
+
+def invoked(lineage: StepLineage, planned: ProductPlan, compute: str, number: int) -> list[Event]:
+    """Start a dbt run on a compute; its invocation id ends with `number`."""
+    at = AT.format(number)
+    where, run = planned.computes[compute], INVOCATION[:-1] + str(number)
+    return [*lineage.invocation_started(run, at, where, wave=number, waves=2, nodes=1)]
+
+
+def test_what_was_never_reached_is_named_as_its_compute_names_it_and_hangs_below_its_dbt_run() -> (
+    None
+):
+    planned = plan("a > b > c", on={"b": "pg"})
+    lineage = StepLineage(step(), planned)
+    events = [*lineage.start(), *invoked(lineage, planned, "duck", 1)]
+    lineage.connected(OUTPUT)
+    events += lineage.node_finished(finished("a", "error", result={"message": "no"}))
+    events += lineage.invocation_ended(AT.format(4), success=False)
+    reasons = {uid("b"): "model a failed", uid("c"): ""}
+    events += lineage.skipped(reasons, AT.format(5), reasons)
+    events += lineage.finish(AT.format(6), "1 failed")
+    assert problems(events) == []
+    [b] = [e for e in events if e["job"]["name"].endswith(".b") and e["eventType"] == "ABORT"]
+    [c] = [e for e in events if e["job"]["name"].endswith(".c") and e["eventType"] == "ABORT"]
+    # No dbt run on `pg` came: nobody knows where its tables are.
+    assert (b["inputs"], b["outputs"]) == ([], [])
+    assert b["run"]["facets"]["parent"]["job"]["name"] == "shop"
+    assert b["run"]["facets"]["errorMessage"]["message"] == "Not run: model a failed."
+    [output] = c["outputs"]
+    assert (output["namespace"], output["name"]) == ("duckdb:///data/shop.duckdb", "shop.main.c")
+    assert c["run"]["facets"]["parent"]["job"]["name"] == "shop.dbt.duck"
+    said = c["run"]["facets"]["errorMessage"]["message"]
+    assert said == "Not run: a node or a test above it failed."
+
+
+def test_without_a_connection_no_dataset_is_told() -> None:
+    lineage = StepLineage(step(), plan("a > b"))
+    events = [*lineage.start(), *invoked(lineage, plan("a > b"), "duck", 1)]
+    events += lineage.node_finished(finished("b", "skipped"))
+    events += lineage.invocation_ended(AT.format(4), success=False)
+    events += lineage.finish(AT.format(5), "1 failed")
+    assert problems(events) == []
+    assert not any(event["inputs"] or event["outputs"] for event in events)
+
+
+def test_a_relation_is_called_as_dbt_calls_it_in_this_run() -> None:
+    planned = plan("a > b")
+
+    def elsewhere(name: str) -> dict[str, Any]:
+        where = {"database": "db", "schema": "live", "alias": name}
+        return {"node_relation": {**where, "relation_name": f'"db"."live"."{name}"'}}
+
+    first = finished("a", node=elsewhere("a"), columns=[["id", "INTEGER"]])
+    second = finished("b", node=elsewhere("b"), columns=[["id", "INTEGER"]])
+    events = told(planned, first, second, sql='select id from "db"."live"."a"')
+    assert problems(events) == []
+    names = {item["name"] for event in events for item in (*event["inputs"], *event["outputs"])}
+    assert names == {"shop.live.a", "shop.live.b"}
+    [done] = [e for e in events if e["job"]["name"].endswith(".b") and e["eventType"] == "COMPLETE"]
+    [read] = done["outputs"][0]["facets"]["columnLineage"]["fields"]["id"]["inputFields"]
+    assert (read["name"], read["field"]) == ("shop.live.a", "id")
+
+
+def test_an_assertion_on_what_dbt_inlines_names_no_column_of_the_table_above() -> None:
+    tests = {
+        name: {
+            "reads": name[-1],
+            "column_name": "twice",
+            "test_metadata": {"name": "not_null", "kwargs": {"column_name": "twice"}},
+        }
+        for name in ("on_a", "on_e")
+    }
+    planned = plan("a > e > b", kinds={"e": "ephemeral"}, tests=tests)
+    results = [finished(name, "pass", kind="test") for name in tests]
+    events = told(planned, *results)
+    assert problems(events) == []
+    columns = {}
+    for event in events:
+        for item in event["inputs"]:
+            for told_ in item.get("inputFacets", {}).values():
+                [assertion] = told_["assertions"]
+                columns[event["job"]["name"]] = (item["name"], assertion.get("column"))
+    assert columns == {
+        "shop.test.shop.on_a": ("shop.main.a", "twice"),
+        "shop.test.shop.on_e": ("shop.main.a", None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"relation_name": "'data/people.csv'"}, ("file", "/shop/data/people.csv")),
+        ({"relation_name": "'/data/*.csv'"}, ("file", "/data/*.csv")),
+        ({"relation_name": "read_csv('a/b.csv', header=true)"}, ("file", "/shop/a/b.csv")),
+        (
+            {"relation_name": "read_parquet(['x.parquet', 'y.parquet'])"},
+            ("file", "/shop/x.parquet"),
+        ),
+        ({"relation_name": "(select * from read_json('x.json'))"}, ("file", "/shop/x.json")),
+        ({"relation_name": "'s3://lake/raw/x.parquet'"}, ("s3://lake", "raw/x.parquet")),
+        ({"relation_name": "'gcs://lake/x.parquet'"}, ("gs://lake", "x.parquet")),
+        (
+            {"relation_name": "'https://me:pass@host.example.com:8443/x.csv?token=t'"},
+            ("https://host.example.com:8443", "x.csv"),
+        ),
+        (
+            {"relation_name": "'abfss://box@acc.dfs.core.windows.net/x.csv'"},
+            ("abfss://box@acc.dfs.core.windows.net", "x.csv"),
+        ),
+        ({"relation_name": "delta_scan('s3://lake/d')"}, ("s3://lake", "d")),
+        (
+            {"relation_name": "postgres_scan('host=h password=p dbname=d', 'public', 't')"},
+            ("postgres://h:5432", "d.public.t"),
+        ),
+        ({"relation_name": "sqlite_scan('x.db', 't')"}, ("sqlite:///shop/x.db", "t")),
+        (
+            {"config": {"plugin": "excel", "external_location": "in/{name}.xlsx"}},
+            ("file", "/shop/in/people.xlsx"),
+        ),
+        (
+            {"meta": {"plugin": "excel", "external_location": "in/{identifier}.xlsx"}},
+            ("file", "/shop/in/people.xlsx"),
+        ),
+        ({"config": {"plugin": "gsheet"}}, ("duckdb:///data/shop.duckdb", "shop.main.people")),
+        ({"relation_name": "our_macro('x')"}, None),
+        ({"relation_name": "(select * from somewhere)"}, None),
+    ],
+)
+def test_an_external_source_is_what_it_is_read_from(
+    change: dict[str, Any], expected: tuple[str, str] | None
+) -> None:
+    planned = plan("files.people > people", change={"files.people": change})
+    events = told(planned, finished("people"), facts=step(project_dir="/shop"))
+    assert problems(events) == []
+    [start] = [e for e in events if e["job"]["name"].endswith(".people")][:1]
+    assert [(item["namespace"], item["name"]) for item in start["inputs"]] == (
+        [expected] if expected else []
+    )
+    assert [item["name"] for item in start["outputs"]] == ["shop.main.people"]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"location": "out/a.csv"}, ("file", "/shop/out/a.csv")),
+        ({"location": "s3://lake/a.parquet"}, ("s3://lake", "a.parquet")),
+        ({"format": "csv"}, ("file", "/shop/lake/a.csv")),
+        ({"options": {"partition_by": "day"}}, ("file", "/shop/lake/a")),
+        ({"location": "{{ var('x') }}"}, ("duckdb:///data/shop.duckdb", "shop.main.a")),
+    ],
+)
+def test_an_external_model_is_its_file_and_the_view_is_another_name_of_it(
+    config: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    change = {"a": {"config": {"materialized": "external", **config}}}
+    output = {**OUTPUT, "external_root": "lake"}
+    planned = plan("a > b", change=change)
+    events = told(
+        planned,
+        finished("a"),
+        finished("b"),
+        facts=step(project_dir="/shop"),
+        output=output,
+    )
+    assert problems(events) == []
+    written = [item for e in events if e["job"]["name"].endswith(".a") for item in e["outputs"]]
+    read = [item for e in events if e["job"]["name"].endswith(".b") for item in e["inputs"]]
+    assert {(item["namespace"], item["name"]) for item in (*written, *read)} == {expected}
+    if expected[1] != "shop.main.a":
+        [link] = written[0]["facets"]["symlinks"]["identifiers"]
+        assert link == {
+            "namespace": "duckdb:///data/shop.duckdb",
+            "name": "shop.main.a",
+            "type": "TABLE",
+        }
+
+
+def test_columns_of_an_external_source_are_read_through_its_expression() -> None:
+    relation = "read_csv('people.csv', header=true)"
+    planned = plan("files.people > people", change={"files.people": {"relation_name": relation}})
+    built = finished("people", inputs={relation: [["id", "BIGINT"], ["name", "VARCHAR"]]})
+    sql = f"select id as person, upper(name) as name from {relation}"
+    events = told(planned, built, sql=sql, facts=step(project_dir="/shop"))
+    assert problems(events) == []
+    done = next(e for e in events if e["eventType"] == "COMPLETE" and "model" in e["job"]["name"])
+    fields = done["outputs"][0]["facets"]["columnLineage"]["fields"]
+    assert {
+        name: [(read["name"], read["field"]) for read in field["inputFields"]]
+        for name, field in fields.items()
+    } == {"person": [("/shop/people.csv", "id")], "name": [("/shop/people.csv", "name")]}
+
+
+def test_quality_checks_that_run_alone_are_told() -> None:
+    check = QualityCheck("no_negative", "expression_is_true", {"column_name": "id"})
+    planned = plan("a")
+    node = msgspec.structs.replace(planned.nodes[uid("a")], quality_checks=(check,))
+    planned = replace(planned, nodes={node.unique_id: node})
+    lineage = StepLineage(step(), planned)
+    events = [*lineage.start(), *invoked(lineage, planned, "duck", 1)]
+    lineage.connected(OUTPUT)
+    results = (QualityResult("no_negative", failures=2),)
+    events += lineage.checked(uid("a"), AT.format(2), 1, results)
+    events += lineage.invocation_ended(AT.format(4), success=False)
+    events += lineage.finish(AT.format(5), "1 failed")
+    assert problems(events) == []
+    ran = [event for event in events if event["job"]["name"] == "shop.model.shop.a.no_negative"]
+    assert [event["eventType"] for event in ran] == ["START", "FAIL"]
+    [told_] = ran[-1]["inputs"][0]["inputFacets"]["dataQualityAssertions"]["assertions"]
+    assert (told_["assertion"], told_["success"], told_["column"]) == (
+        "expression_is_true",
+        False,
+        "id",
+    )
+
+
+def test_a_function_has_runs_and_no_datasets() -> None:
+    planned = plan("f > a", kinds={"f": "function"})
+    events = told(planned, finished("f", kind="function"), finished("a"))
+    assert problems(events) == []
+    runs = [event for event in events if event["job"]["name"] == "shop.function.shop.f"]
+    assert [event["eventType"] for event in runs] == ["START", "COMPLETE"]
+    assert not any(event["inputs"] or event["outputs"] for event in runs)
+
+
+def test_a_model_without_column_lineage_is_kept_with_the_reason() -> None:
+    planned = plan("a, b, c, d")
+    lineage = StepLineage(step(), planned)
+    assert [*invoked(lineage, planned, "duck", 1)]
+    lineage.connected(OUTPUT)
+    for name, sql in (("a", "select 1 as id"), ("b", "select (("), ("c", None)):
+        assert [*lineage.node_finished(finished(name), sql)]
+    assert [*lineage.node_finished(finished("d", "reused"), None)]
+    assert lineage.without_columns == {
+        uid("b"): "its SQL cannot be parsed as duckdb",
+        uid("c"): "dbt left no compiled SQL of it",
+    }
 
 
 def test_columns_seen_in_the_warehouse_become_schema_and_lineage() -> None:

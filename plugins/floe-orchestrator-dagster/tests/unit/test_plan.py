@@ -125,15 +125,13 @@ def test_all_problems_come_at_once() -> None:
             Transform("no way", "duck", ("x",)),
         )
     assert str(error.value) == (
-        "Cannot plan product 'shop': 4 problems.\n"
+        "Cannot plan product 'shop': 3 problems.\n"
         "  1. transforms.models[3].depends_on: 'no way' depends on unknown 'x'. "
         "Correct dependsOn in floe.yaml; known: a, b, no way.\n"
         "  2. transforms.models[2].name: Duplicate name 'b' (first at models[1]). "
         "Keep one of them in floe.yaml.\n"
         "  3. transforms.models: Circular dependency: a -> b -> a. "
-        "Remove one of these dependsOn entries from floe.yaml.\n"
-        "  4. model 'no way': Dagster refuses the asset key ['no way'] of 'no way'. "
-        "Use letters, digits, '_', '-' and '.' only, or set meta.dagster.asset_key."
+        "Remove one of these dependsOn entries from floe.yaml."
     )
 
 
@@ -180,6 +178,18 @@ def test_a_compute_that_fits_two_outputs_is_refused() -> None:
     assert problem.startswith(
         "transforms.models[m0].compute: Compute 'spark' fits 2 dbt outputs (a, b). Outputs of"
     )
+
+
+def test_the_output_that_the_profile_prefers_decides_between_several() -> None:
+    made = CompiledProduct("shop", (Transform("m", "spark"), Transform("n", "pg")))
+    outputs = {"a": "spark", "b": "spark", "c": "spark", "pg": "postgres", "p": "postgres"}
+    computes, problems = resolve_computes(made, outputs, ("p", "b", "a"))
+    assert problems == []
+    # What is preferred is of another type, or has to stand behind an output of the very name.
+    assert {name: compute.target for name, compute in computes.items()} == {
+        "spark": "b",
+        "pg": "pg",
+    }
 
 
 def test_a_compute_mapped_to_a_target_that_is_not_there_is_refused() -> None:
@@ -315,7 +325,7 @@ def test_a_cycle_in_dbt_is_refused() -> None:
 
 def test_problems_of_the_artifacts_of_dbt_and_of_relations_come_together() -> None:
     found = problems_of(
-        "a > b, x!",
+        "a > b",
         transforms=[
             Transform("b", "pg", ("nothing",)),
             Transform("gone", "duck", ("gone",)),
@@ -327,7 +337,6 @@ def test_problems_of_the_artifacts_of_dbt_and_of_relations_come_together() -> No
         "manifest.json (target pg)",
         "transforms.models[0].depends_on",
         "transforms.models[1].name",
-        "model 'x!'",
         "a -> b",
     ]
 
@@ -436,58 +445,101 @@ def test_asset_keys_are_those_of_dagster_dbt(fields: dict[str, Any], key: tuple[
     assert asset_path(manifest("a", change={"a": fields}).nodes[uid("a")]) == key
 
 
-@pytest.mark.parametrize("name", ["a b", "größe", "a/b", "a$"])
-def test_a_name_that_dagster_refuses_is_refused(name: str) -> None:
-    fields = {"a": {"name": name, "original_file_path": "models/a.sql"}}
-    assert problems_of("a", change=fields) == [
+@pytest.mark.parametrize("name", ["a b", "größe", "a/b", "a$", "type", "config", "import"])
+def test_an_asset_has_dbts_name_whatever_dagster_takes_for_outputs(name: str) -> None:
+    odd = plan("a", change={"a": {"name": name}})
+    assert odd.nodes[uid("a")].key == (name,)
+    assert odd.warnings == ()
+
+
+KEY = {"meta": {"dagster": {"asset_key": ["k"]}}}
+
+
+def keys(planned: ProductPlan) -> dict[str, str]:
+    return {one: "/".join(node.key) for one, node in {**planned.sources, **planned.assets}.items()}
+
+
+def test_two_nodes_of_one_key_are_told_apart_for_good() -> None:
+    two = plan("a, b", change={"a": KEY, "b": KEY})
+    assert keys(two) == {uid("a"): "k_b4412532", uid("b"): "k_42ee307a"}
+    assert two.warnings == (
         (
-            f"models/a.sql: Dagster refuses the asset key ['{name}'] of '{name}'. Use "
-            f"letters, digits, "
-            "'_', '-' and '.' only, or set meta.dagster.asset_key."
-        )
-    ]
-
-
-@pytest.mark.parametrize("name", ["type", "config", "import", "input"])
-def test_a_word_that_dagster_reserves_is_refused_unless_it_has_a_prefix(name: str) -> None:
-    [problem] = problems_of(name)
-    assert problem.startswith(
-        f"model '{name}': Dagster refuses the asset key ['{name}'] of '{name}' (a reserved word)."
+            "2 dbt nodes have an asset key that another node has as good a right to. They are "
+            "told apart in Dagster as: k_42ee307a (model.shop.b), k_b4412532 (model.shop.a)."
+        ),
     )
-    assert plan(name, change={name: {"config": {"schema": "mart"}}}).assets
+    three = keys(plan("a, b, A", change={"a": KEY, "b": KEY, "A": KEY}))
+    assert {one: three[one] for one in keys(two)} == keys(two)
 
 
-def test_the_name_of_a_source_matters_only_if_it_is_read() -> None:
-    assert plan("raw.a, b", change={"raw.a": {"name": "a b"}}).sources
-    [problem] = problems_of("raw.a > b", change={"raw.a": {"name": "a b"}})
-    assert problem.startswith("source 'a b': Dagster refuses the asset key ['raw', 'a b'] of 'a b'")
+def in_package(package: str, **fields: Any) -> dict[str, Any]:
+    return {"package_name": package, "relation_name": f"db.{package}.t", **fields}
 
 
-def test_two_nodes_of_one_key_are_refused() -> None:
-    key = {"meta": {"dagster": {"asset_key": ["k"]}}}
-    assert problems_of("a, b", change={"a": key, "b": key}) == [
-        (
-            "model 'b': 'model.shop.b' and 'model.shop.a' both map to the Dagster asset key ['k']. "
-            "Rename one of them, or set meta.dagster.asset_key on it."
-        )
-    ]
+def test_of_two_models_of_one_name_the_products_own_keeps_the_key() -> None:
+    change = {"p": in_package("pkg", name="a"), "q": in_package("other", name="a")}
+    found = plan("a, p, q", change=change)
+    assert keys(found) == {uid("a"): "a", uid("p"): "pkg/a", uid("q"): "other/a"}
+    assert names(found, (uid("a"), uid("p"))) == ["a", "pkg.a"]
+    assert len(found.warnings) == 1
+    foreign = plan("p, q", change=change)
+    assert keys(foreign) == {uid("p"): "pkg/a", uid("q"): "other/a"}
 
 
-def test_two_keys_that_fold_to_one_output_are_refused() -> None:
-    asked = {"a": ["x-y"], "b": ["x.y"], "c": ["p__q"], "d": ["p", "q"]}
-    keys = {name: {"meta": {"dagster": {"asset_key": key}}} for name, key in asked.items()}
-    assert problems_of("a, b, c, d", change=keys) == [
-        (
-            "model 'b': 'model.shop.b' and 'model.shop.a' both map to the Dagster output "
-            "name 'x_y'. "
-            "Rename one of them, or set meta.dagster.asset_key on it."
-        ),
-        (
-            "model 'd': 'model.shop.d' and 'model.shop.c' both map to the Dagster output "
-            "name 'p__q'. "
-            "Rename one of them, or set meta.dagster.asset_key on it."
-        ),
-    ]
+def test_a_package_in_front_that_is_no_help_gets_a_mark_too() -> None:
+    change = {
+        "p": in_package("pkg", name="a"),
+        "x": {"name": "a", "config": {"schema": "pkg"}},
+    }
+    found = keys(plan("a, p, x", change=change))
+    assert (found[uid("a")], found[uid("x")]) == ("a", "pkg/a")
+    assert found[uid("p")].startswith("pkg/a_")
+
+
+def test_one_table_that_two_packages_declare_is_one_asset() -> None:
+    same = {"relation_name": '"db"."main"."t"', "name": "t", "source_name": "raw"}
+    tests = {"mine": "raw.t", "theirs": "pkg.t"}
+    found = plan(
+        "raw.t > a, pkg.t > b",
+        change={"raw.t": same, "pkg.t": {**same, "package_name": "pkg"}},
+        tests=tests,
+    )
+    assert {found.nodes[one].key for one in found.sources} == {("raw", "t")}
+    assert {found.nodes[check.on].key for check in found.checks.values()} == {("raw", "t")}
+    assert found.warnings == ()
+
+
+def test_two_tables_that_two_packages_call_alike_are_two_assets() -> None:
+    alike = {"name": "t", "source_name": "raw"}
+    found = plan(
+        "raw.t > a, pkg.t > b", change={"raw.t": alike, "pkg.t": in_package("pkg", **alike)}
+    )
+    assert keys(found) | {} == {
+        "source.shop.raw.t": "raw/t",
+        "source.shop.pkg.t": "pkg/raw/t",
+        uid("a"): "a",
+        uid("b"): "b",
+    }
+
+
+def test_sources_that_one_asset_loads_are_one_asset() -> None:
+    found = plan("raw.a raw.b > c", change={"raw.a": KEY, "raw.b": KEY}, tests={"t": "raw.b"})
+    assert [node.key for node in found.sources.values()] == [("k",), ("k",)]
+    assert found.warnings == ()
+
+
+def test_a_source_that_an_asset_of_the_product_loads_waits_for_it() -> None:
+    key = {"meta": {"dagster": {"asset_key": ["a"]}}}
+    found = plan("a, raw.s > b", change={"raw.s": key})
+    assert found.nodes[uid("b")].after == (uid("a"),)
+    assert found.warnings == ()
+
+
+def test_a_model_and_a_source_of_one_key_and_two_tables_are_two_assets() -> None:
+    found = plan("a, raw.a > b", change={"a": {"config": {"schema": "raw"}}})
+    assert keys(found)[uid("a")] == "raw/a"
+    assert keys(found)["source.shop.raw.a"].startswith("raw/a_")
+    assert found.nodes[uid("b")].after == ()
 
 
 def test_a_model_and_a_source_may_fold_to_one_name() -> None:
@@ -504,52 +556,80 @@ def test_a_source_that_is_the_table_of_a_seed_may_have_its_key() -> None:
     assert same.nodes["source.shop.raw.s"].after == ("seed.shop.s",)
     assert same.nodes[uid("a")].after == ("seed.shop.s",)
     assert names(same, same.children["seed.shop.s"]) == ["a"]
-    [problem] = problems_of("s, raw.s > a", kinds={"s": "seed"}, change={"s": key, "raw.s": key})
-    assert problem.startswith(
-        "source 's': 'source.shop.raw.s' and 'seed.shop.s' both map to the Dagster asset key ['k']."
+
+
+def checks(planned: ProductPlan) -> dict[str, str]:
+    return {one.rpartition(".")[2]: check.name for one, check in planned.checks.items()}
+
+
+def test_checks_of_one_name_are_told_apart_for_good() -> None:
+    twins = {f"t{n}": {"reads": "a", "name": "t"} for n in (1, 2)}
+    two = plan("a", tests=twins)
+    assert checks(two) == {"t1": "t_5217dfd9", "t2": "t_230cf6cc"}
+    assert two.warnings == (
+        (
+            "2 checks share a name with another check of their asset. They are told apart in "
+            "Dagster as: t_230cf6cc (test.shop.t2), t_5217dfd9 (test.shop.t1)."
+        ),
     )
+    three = plan("a", tests={"t0": {"reads": "a", "name": "t"}, **twins})
+    assert checks(three).items() > checks(two).items()
 
 
-def test_check_names_that_map_to_one_are_refused() -> None:
-    twins = {"t1": {"reads": "a", "name": "t"}, "t2": {"reads": "a", "name": "t"}}
-    assert problems_of("a", tests=twins) == [
-        (
-            "checks of 'a': 'test.shop.t2' and 'test.shop.t1' both map to the Dagster output name "
-            "'a_t'. Rename one of them."
-        )
-    ]
+@pytest.mark.parametrize(("one", "other"), [("氏名", "住所"), ("Größe", "Grüße")])
+def test_checks_whose_names_meet_in_dagsters_alphabet_are_told_apart(one: str, other: str) -> None:
+    tests = {"t1": {"reads": "a", "name": one}, "t2": {"reads": "a", "name": other}}
+    found = checks(plan("a", tests=tests))
+    assert len({*found.values()}) == 2
+    assert all(name.isascii() for name in found.values())
 
 
-def test_a_check_and_an_asset_may_not_map_to_one_output() -> None:
-    assert problems_of("orders, orders_summary", tests={"summary": "orders"}) == [
-        (
-            "checks of 'orders': 'test.shop.summary' and 'model.shop.orders_summary' both "
-            "map to the "
-            "Dagster output name 'orders_summary'. Rename one of them."
-        )
-    ]
+def test_a_check_whose_name_needs_no_mapping_keeps_it() -> None:
+    tests = {"t1": {"reads": "a", "name": "x-y"}, "t2": {"reads": "a", "name": "x_y"}}
+    found = checks(plan("a", tests=tests, unit_tests={"x.y": "a"}))
+    assert found["t2"] == "x_y"
+    assert found["t1"].startswith("x_y_")
+    assert len({*found.values()}) == 3
 
 
-def test_checks_of_two_assets_may_not_map_to_one_output() -> None:
-    assert problems_of("a, a_b", tests={"b_c": "a", "c": "a_b"}) == [
-        (
-            "checks of 'a_b': 'test.shop.c' and 'test.shop.b_c' both map to the Dagster "
-            "output name "
-            "'a_b_c'. Rename one of them."
-        )
-    ]
+def test_a_test_of_the_project_keeps_its_name_before_one_of_a_package() -> None:
+    tests = {
+        "t1": {"reads": "a", "name": "t"},
+        "t2": {"reads": "a", "name": "t", "package_name": "pkg"},
+    }
+    found = checks(plan("a", tests=tests))
+    assert found["t1"] == "t"
+    assert found["t2"].startswith("t_")
 
 
-def test_quality_checks_of_one_name_are_refused() -> None:
-    twice = QualityCheck("not-null", "x", {}), QualityCheck("not_null", "y", {})
-    transforms = [Transform("a", "duck", quality_checks=twice)]
-    assert problems_of("a", transforms=transforms, macros=["test_x", "test_y"]) == [
-        (
-            "checks of 'a': quality check 'not_null' of 'a' and quality check 'not-null' of "
-            "'a' both "
-            "map to the Dagster output name 'a_not_null'. Rename one of them."
-        )
-    ]
+def test_checks_of_one_name_on_two_assets_need_no_mark() -> None:
+    twins = {f"t{n}": {"reads": name, "name": "t"} for n, name in enumerate("ab")}
+    assert {*checks(plan("a, b", tests=twins)).values()} == {"t"}
+    assert {*checks(plan("orders, orders_summary", tests={"summary": "orders"})).values()} == {
+        "summary"
+    }
+    assert checks(plan("a, a_b", tests={"b_c": "a", "c": "a_b"})) == {"b_c": "b_c", "c": "c"}
+
+
+def test_names_that_differ_by_case_alone_need_no_mark() -> None:
+    found = plan("a, A", tests={"t": "a", "T": "a"})
+    assert checks(found) == {"t": "t", "T": "T"}
+    assert [*keys(found).values()] == ["A", "a"]
+    assert found.warnings == ()
+
+
+def quality_names(*asked: QualityCheck, **fields: Any) -> list[str]:
+    transforms = [Transform("a", "duck", quality_checks=asked)]
+    found = plan("a", transforms=transforms, macros=["test_x", "test_y"], **fields)
+    return [check.name for check in found.nodes[uid("a")].quality_checks]
+
+
+def test_quality_checks_whose_names_meet_are_told_apart() -> None:
+    mapped, plain = quality_names(QualityCheck("n-n", "x", {}), QualityCheck("n_n", "y", {}))
+    assert (plain, mapped.startswith("n_n_")) == ("n_n", True)
+    assert len({*quality_names(QualityCheck("n", "x", {}), QualityCheck("n", "y", {}))}) == 2
+    [named] = quality_names(QualityCheck("t", "x", {}), tests={"t": "a"})
+    assert named.startswith("t_")
 
 
 # --- packages and versions
@@ -655,16 +735,31 @@ def test_a_test_that_only_warns_does_not_block(severity: str | None, *, blocking
     assert tested.checks[uid("t", "test")].blocking is blocking
 
 
-def test_a_test_that_reads_nothing_is_no_check_and_that_is_said() -> None:
-    idle = plan("a", tests={"t": ""})
+def test_a_test_that_reads_nothing_is_on_the_last_asset_of_its_compute_and_stops_nothing() -> None:
+    found = plan("a > b > c", on={"c": "pg"}, tests={"t": ""})
+    check = found.checks[uid("t", "test")]
+    assert (check.on, check.compute, check.also_on) == (uid("b"), "duck", ())
+    assert (check.blocking, check.parents, found.warnings) == (False, (), ())
+
+
+def test_a_test_that_reads_nothing_may_name_its_asset() -> None:
+    ref = {"config": {"meta": {"dagster": {"ref": {"name": "a"}}}}}
+    assert plan("a > b", tests={"t": {"reads": "", **ref}}).checks[uid("t", "test")].on == uid("a")
+
+
+def test_a_test_of_what_is_inlined_is_on_the_first_asset_that_inlines_it() -> None:
+    found = plan("e > f > b > c, a", kinds={"e": "ephemeral", "f": "ephemeral"}, tests={"t": "e"})
+    check = found.checks[uid("t", "test")]
+    assert (check.on, check.blocking) == (uid("b"), True)
+
+
+def test_a_test_without_any_asset_to_be_on_is_said() -> None:
+    idle = plan("e", kinds={"e": "ephemeral"}, tests={"t": "e"})
     assert not idle.checks
     assert idle.warnings == (
-        (
-            "dbt test 't' reads no model, seed, snapshot or source: it is no check of any "
-            "asset and "
-            "does not run. Give it a ref() or source()."
-        ),
+        "dbt test 't' does not run: the product has no asset to show it on. Add a model.",
     )
+    assert plan("raw.t", tests={"t": ""}).checks[uid("t", "test")].on == "source.shop.raw.t"
 
 
 def test_a_test_across_computes_can_run_wherever_all_it_reads_is_seen() -> None:
@@ -680,13 +775,15 @@ def test_a_test_runs_only_where_it_is_enabled() -> None:
     off = {"pg": {"without": ["t"]}}
     check = plan("a > b", tests={"t": "a b"}, on={"b": "pg"}, per_target=off).checks
     assert check[uid("t", "test")].compute == "duck"
-    lost = plan("a > b", tests={"t": "b"}, on={"b": "pg"}, per_target=off)
+    there = plan("a > b", tests={"t": "b"}, on={"b": "pg"}, per_target=off).checks
+    assert there[uid("t", "test")].compute == "duck"
+    elsewhere = {**off, "duck": {"change": {"b": {"relation_name": "other.b"}}}}
+    lost = plan("a > b", tests={"t": "b"}, on={"b": "pg"}, per_target=elsewhere)
     assert not lost.checks
     assert lost.warnings == (
         (
-            "dbt test 't' is disabled on every compute that has what it reads: it is no "
-            "check and does "
-            "not run."
+            "dbt test 't' is enabled on compute duck only, which does not see what it reads: it is "
+            "not a check and does not run."
         ),
     )
 
@@ -702,23 +799,17 @@ def test_a_unit_test_is_a_check_of_its_model() -> None:
     )
 
 
-def test_a_unit_test_of_an_ephemeral_does_not_run_and_that_is_said() -> None:
-    idle = plan("e > a", kinds={"e": "ephemeral"}, unit_tests={"u": "e"})
-    assert not idle.checks
-    assert idle.warnings == (
-        (
-            "dbt unit test 'u' tests 'e', which is no asset: it does not run. Only models "
-            "that are not "
-            "ephemeral can carry checks."
-        ),
-    )
+def test_a_unit_test_of_an_ephemeral_is_on_the_first_asset_that_inlines_it() -> None:
+    found = plan("e > f > a > b", kinds={"e": "ephemeral", "f": "ephemeral"}, unit_tests={"u": "e"})
+    check = found.checks["unit_test.shop.e.u"]
+    assert (check.on, check.parents, found.warnings) == (uid("a"), (uid("e"),), ())
 
 
 def test_a_unit_test_disabled_where_its_model_is_built_does_not_run_and_that_is_said() -> None:
     off = plan("a", on={"a": "pg"}, unit_tests={"u": "a"}, per_target={"pg": {"without": ["u"]}})
     assert off.warnings == (
         (
-            "dbt unit test 'u' is disabled on compute 'pg', which builds 'a': it is no check "
+            "dbt unit test 'u' is disabled on compute 'pg', which builds 'a': it is not a check "
             "and does "
             "not run."
         ),
@@ -805,16 +896,25 @@ def test_a_node_may_read_what_a_node_below_left_and_that_is_said() -> None:
     )
 
 
-def test_feedback_under_one_asset_key_is_refused() -> None:
+def test_feedback_under_one_asset_key_costs_the_source_that_key() -> None:
     key = {"meta": {"dagster": {"asset_key": ["z"]}}}
     table = {"raw.z": {**key, "relation_name": '"db"."main"."z"'}}
-    assert problems_of("raw.z > a > z", change=table) == [
+    loop = plan("raw.z > a > z", change=table)
+    assert keys(loop)["source.shop.raw.z"] == "raw/z"
+    assert loop.warnings == (
         (
-            "dbt model 'a': It reads a source that is the table of 'z', which is built below it "
-            "(a -> z -> a), under one asset key ['z']: a cycle for Dagster. "
-            "Set meta.dagster.asset_key on the source."
-        )
-    ]
+            "dbt source 'z' has the asset key raw/z, not that of 'z', which is built below what "
+            "reads it: Dagster would see a cycle."
+        ),
+        (
+            "dbt model 'a' reads a source that is the table of 'z', which is built below it "
+            "(a -> z -> a): it gets what the run before left there."
+        ),
+    )
+    by_schema = {"z": {"config": {"schema": "raw"}}, "raw.z": {"relation_name": "db.main.z"}}
+    other = keys(plan("raw.z > a > z", change=by_schema))
+    assert other[uid("z")] == "raw/z"
+    assert other["source.shop.raw.z"].startswith("raw/z_")
 
 
 # --- what else dbt says
@@ -834,6 +934,21 @@ def test_groups_and_exposures_are_kept() -> None:
     assert found.project_name == "shop"
 
 
+def test_groups_and_exposures_of_one_name_in_two_packages_are_not_lost() -> None:
+    raw = b"""{
+      "metadata": {"dbt_schema_version": "%s", "project_name": "shop"}, "nodes": {},
+      "groups": {"group.shop.g": {"name": "g", "owner": {"email": "own@x.io"}},
+                 "group.pkg.g": {"name": "g", "owner": {"email": "pkg@x.io"}}},
+      "exposures": {"exposure.shop.d": {"unique_id": "exposure.shop.d", "name": "d",
+                    "depends_on": {"nodes": ["model.shop.a"]}},
+                    "exposure.pkg.d": {"unique_id": "exposure.pkg.d", "name": "d",
+                    "depends_on": {"nodes": ["model.pkg.b"]}}}
+    }""" % SCHEMA.encode()
+    found = plan_product(product(), DUCK, {"duck": decode_manifest(raw)})
+    assert found.owners_of_group == {"g": ("own@x.io",)}
+    assert found.exposures == {"d": ("model.shop.a", "model.pkg.b")}
+
+
 def test_a_plan_can_be_asked_for_targets_and_functions() -> None:
     called = plan("f > g > e > a", kinds={"f": "function", "g": "function", "e": "ephemeral"})
     assert called.target_of(uid("a")) == "duck"
@@ -851,3 +966,234 @@ def test_a_diamond_of_ephemerals_is_folded_once() -> None:
     kinds = dict.fromkeys(" ".join(layers).split(), "ephemeral")
     deep = plan(" > ".join(["a", *layers, "b"]), kinds=kinds, tests={"t": "l39 r39"})
     assert deep.checks[uid("t", "test")].on == uid("a")
+
+
+# --- what dbt does not run, or not on every target
+
+
+OFF = {"config": {"enabled": False}}
+
+
+def test_what_dbt_keeps_in_its_manifest_and_does_not_run_is_not_planned() -> None:
+    found = plan(
+        "a, b, s, snap, raw.t, raw.u",
+        kinds={"s": "seed", "snap": "snapshot"},
+        change=dict.fromkeys(("b", "s", "snap", "raw.u"), OFF),
+        tests={"gone": {"reads": "", **OFF}, "half": {"reads": "a", **OFF}, "t": "a"},
+    )
+    assert {*found.nodes} == {uid("a"), "source.shop.raw.t", uid("t", "test")}
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("code", ["", "  \n\t"])
+def test_a_file_without_code_is_not_run(code: str) -> None:
+    empty = {"raw_code": code}
+    found = plan(
+        "a > b, s",
+        kinds={"s": "seed"},
+        change={"a": empty, "s": empty},
+        tests={"t": {"reads": "b", **empty}},
+    )
+    assert names(found, found.nodes) == ["s", "b"]
+
+
+def test_a_transform_that_dbt_has_disabled_is_said() -> None:
+    found = plan("a, b", on={"b": "duck"}, change={"b": OFF})
+    assert names(found, found.assets) == ["a"]
+    assert found.warnings == (
+        "transforms.models[0].name: 'b' is disabled or empty in dbt: it is not built.",
+    )
+
+
+def test_a_test_is_asked_of_the_target_that_runs_it() -> None:
+    """The default target keeps it disabled, with its parents cut away."""
+    cut = {"tests": {"t": {"reads": "", "config": {"enabled": False}}}, "without": ["b"]}
+    found = plan(
+        "a > b",
+        on={"b": "pg"},
+        tests={"t": {"reads": "a b", "attached_node": "b", "config": {"severity": "warn"}}},
+        per_target={"duck": cut},
+    )
+    check = found.checks[uid("t", "test")]
+    assert (check.compute, check.on, check.also_on) == ("pg", uid("b"), ())
+    assert (check.blocking, check.parents) == (False, (uid("a"), uid("b")))
+    assert found.warnings == ()
+
+
+def test_a_test_that_reads_otherwise_by_target_runs_where_it_agrees_with_itself() -> None:
+    found = plan("a, b", on={"b": "pg"}, tests={"t": "a"}, per_target={"pg": {"tests": {"t": "b"}}})
+    assert found.checks[uid("t", "test")].compute == "duck"
+    assert found.checks[uid("t", "test")].on == uid("a")
+
+
+def test_a_test_whose_severity_differs_by_target_runs_on_one_only() -> None:
+    severe = {"t": {"reads": "a b", "config": {"severity": "error"}}}
+    mild = {"t": {"reads": "a b", "config": {"severity": "warn"}}}
+    found = plan("a > b", on={"b": "pg"}, tests=mild, per_target={"pg": {"tests": severe}})
+    check = found.checks[uid("t", "test")]
+    assert (check.compute, check.also_on, check.blocking) == ("pg", (), True)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("s", "seed"), ("s", "snapshot"), ("raw.s", "source")])
+def test_seeds_snapshots_and_sources_of_one_target_are_tested_there(name: str, kind: str) -> None:
+    found = plan(
+        f"{name} > b, a",
+        on={"b": "pg"},
+        kinds={name: kind},
+        tests={"t": name},
+        per_target={"duck": {"without": [name, "b", "t"]}},
+    )
+    node = uid(name, kind)
+    assert found.nodes[node].compute == "pg"
+    assert (found.checks[uid("t", "test")].compute, found.checks[uid("t", "test")].on) == (
+        "pg",
+        node,
+    )
+    assert found.warnings == ()
+
+
+def test_a_unit_test_is_asked_of_the_target_of_its_model() -> None:
+    found = plan(
+        "a", on={"a": "pg"}, unit_tests={"u": "a"}, per_target={"duck": {"without": ["a", "u"]}}
+    )
+    assert found.checks["unit_test.shop.a.u"].compute == "pg"
+
+
+TABLE = {"config": {"materialized": "table"}, "relation_name": '"db"."main"."e"'}
+
+
+def test_what_a_target_inlines_and_another_builds_is_built_for_who_reads_it_there() -> None:
+    found = plan(
+        "a > e > b, e > c",
+        kinds={"e": "ephemeral"},
+        on={"b": "pg"},
+        per_target={"pg": {"change": {"e": TABLE}}},
+    )
+    assert (found.nodes[uid("e")].kind, found.nodes[uid("e")].compute) == ("model", "pg")
+    assert found.folded_parents[uid("b")] == (uid("e"),)
+    # Its own target inlines it in this one.
+    assert found.folded_parents[uid("c")] == (uid("a"),)
+    assert found.nodes[uid("c")].compute == "duck"
+
+
+def test_what_is_built_on_one_target_is_inlined_on_another() -> None:
+    found = plan(
+        "a > e > f > b",
+        kinds={"f": "ephemeral"},
+        on={"b": "pg"},
+        per_target={"pg": {"kinds": {"e": "ephemeral", "f": "ephemeral"}}},
+    )
+    assert (found.nodes[uid("e")].kind, found.nodes[uid("e")].compute) == ("model", "duck")
+    assert found.folded_parents[uid("b")] == (uid("a"),)
+
+
+def test_a_test_of_an_overridden_model_is_on_the_one_in_its_place() -> None:
+    """dbt names the model of the package, which the project's own has replaced."""
+    test = {"reads": "b a", "attached_node": "model.pkg.a"}
+    assert plan("a, b", tests={"t": test}).checks[uid("t", "test")].on == uid("a")
+
+
+# --- versions
+
+
+def test_the_versions_of_a_model_are_told_apart_by_name() -> None:
+    change = {f"book{n}": {"name": "book", "version": n, "alias": f"book_v{n}"} for n in (1, 2)}
+    found = plan("book1 > a, book2 > b", change=change, on={"book": "pg"})
+    assert names(found, found.assets) == ["book.v1", "book.v2", "a", "b"]
+    assert [node.key for node in found.assets.values()][:2] == [("book_v1",), ("book_v2",)]
+    depends = plan(
+        "book1 > a", change=change, transforms=[Transform("a", "duck", depends_on=("book",))]
+    )
+    assert depends.warnings == ()
+
+
+# --- meta.dagster
+
+
+def meta(**asked: Any) -> dict[str, Any]:
+    both = {"meta": {"dagster": asked}, "config": {"meta": {"dagster": asked}}}
+    return {"a": {**both, "original_file_path": "models/a.sql"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"group": 2024}, "group is 2024 and is left out: Input should be a valid string."),
+        (
+            {"asset_key": 7},
+            "asset_key is 7 and is left out: a string or a list of strings is expected.",
+        ),
+        (
+            {"asset_key": ["a", 7]},
+            "asset_key is ['a', 7] and is left out: a string or a list of strings is expected.",
+        ),
+        (
+            {"owners": ["bob", "a@example.com"]},
+            "owners.0 is 'bob' and is left out: Dagster takes an email address or 'team:name'.",
+        ),
+        ({"owners": 5}, "owners is 5 and is left out: Input should be a valid list."),
+        (
+            {"auto_materialize_policy": {"type": "eagre"}},
+            (
+                "auto_materialize_policy.type is 'eagre' and is left out: Input should be "
+                "'eager' or 'lazy'."
+            ),
+        ),
+        (
+            {"ref": "b"},
+            "ref is 'b' and is left out: a mapping with the `name` of a model is expected.",
+        ),
+    ],
+)
+def test_a_value_of_meta_dagster_that_cannot_be_used_costs_that_value(
+    asked: dict[str, Any], said: str
+) -> None:
+    found = plan("a", change=meta(**asked, kept="as it is"))
+    assert found.warnings == (f"dbt model 'a' (models/a.sql): meta.dagster.{said}",)
+    node = found.nodes[uid("a")]
+    assert node.dbt is not None
+    left = node.dbt.dagster_meta
+    assert left.pop("owners", ["a@example.com"]) == ["a@example.com"]
+    assert left == {"kept": "as it is"}
+    assert node.key == ("a",)
+
+
+def test_meta_dagster_that_is_not_a_mapping_is_left_out() -> None:
+    [warning] = plan("a", change={"a": {"meta": {"dagster": "x"}}}).warnings
+    assert warning == ("dbt model 'a': meta.dagster is 'x' and is left out: a mapping is expected.")
+
+
+def test_one_owner_is_a_list_of_one() -> None:
+    found = plan("a", change=meta(owners="a@example.com"))
+    assert found.warnings == ()
+    node = found.nodes[uid("a")]
+    assert node.dbt is not None
+    assert node.dbt.dagster_meta == {"owners": ["a@example.com"]}
+
+
+def test_what_is_empty_in_meta_dagster_is_not_set() -> None:
+    assert plan("a", change=meta(group=None, owners=[], asset_key="")).warnings == ()
+
+
+def test_partitions_that_cannot_be_read_come_with_all_other_problems() -> None:
+    wrong = meta(partitions={"type": "dayly", "start": "soon", "begin": 1})
+    assert problems_of("a", change=wrong, on={"zzz": "duck"}) == [
+        (
+            "dbt model 'a' meta.dagster.partitions.type: Input should be 'hourly', 'daily', "
+            "'weekly' or 'monthly'. Expected {type: hourly|daily|weekly|monthly, start: "
+            "'YYYY-MM-DD', end?, timezone?}."
+        ),
+        (
+            "dbt model 'a' meta.dagster.partitions.start: String should match pattern "
+            "'^\\d{4}-\\d{2}-\\d{2}(-\\d{2}:\\d{2})?$'. Expected {type: "
+            "hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}."
+        ),
+        (
+            "dbt model 'a' meta.dagster.partitions.begin: Extra inputs are not permitted. Expected "
+            "{type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}."
+        ),
+        (
+            "transforms.models[0].name: dbt has no model, seed or snapshot 'zzz'. Correct the "
+            "name in floe.yaml, or add the model to the dbt project."
+        ),
+    ]

@@ -7,6 +7,8 @@ import sys
 import uuid
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from typing import Any
+from zoneinfo import available_timezones
 
 import dagster as dg
 import pytest
@@ -17,6 +19,7 @@ from floe_core.version_compat import FLOE_PLUGIN_API_VERSION, is_compatible
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.errors import PlanError, ProductError, ScheduleError
+from floe_orchestrator_dagster.schedules import time_zones
 
 
 @pytest.fixture
@@ -82,9 +85,9 @@ def test_helm_values_follow_the_configured_size(plugin: DagsterOrchestratorPlugi
         ("0 0 31 4 *", "UTC", "cron '0 0 31 4 *' never comes"),
         ("*/70 * * * *", "UTC", "steps by 70 in a field of 60 values"),
         ("R R * * *", "UTC", "asks for random times (R)"),
-        ("0 6 * * *", "Europe/Wien", "'Europe/Wien' is no IANA time zone."),
+        ("0 6 * * *", "Europe/Wien", "'Europe/Wien' is not an IANA time zone."),
         ("0 6 * * *", "Europe/Viena", "Did you mean 'Europe/Vienna'?"),
-        ("0 6 * * *", "", "'' is no IANA time zone."),
+        ("0 6 * * *", "", "'' is not an IANA time zone."),
     ],
 )
 def test_a_schedule_that_dagster_cannot_run_is_refused(
@@ -94,6 +97,125 @@ def test_a_schedule_that_dagster_cannot_run_is_refused(
         plugin.schedule_job("shop", cron, timezone)
     assert said in str(error.value)
     assert isinstance(error.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("zone", "near"),
+    [
+        ("Factory", None),
+        ("localtime", None),
+        ("posixrules", None),
+        ("right/UTC", "Etc/UTC"),
+        ("posix/Europe/Vienna", "Europe/Vienna"),
+        ("europe/vienna", "Europe/Vienna"),
+        ("UTC ", "UTC"),
+        ("CEST", None),
+        ("+02:00", None),
+        (" ", None),
+        (None, None),
+        (["UTC"], None),
+    ],
+)
+def test_what_is_no_zone_of_a_place_is_refused(
+    plugin: DagsterOrchestratorPlugin, zone: Any, near: str | None
+) -> None:
+    with pytest.raises(ScheduleError) as error:
+        plugin.schedule_job("shop", "@daily", zone)
+    said = str(error.value)
+    assert said.startswith(f"Cannot use schedule_job(): {zone!r} is not an IANA time zone. ")
+    assert near is None or f"Did you mean '{near}'?" in said
+
+
+def test_every_zone_that_is_taken_is_one_of_dagsters() -> None:
+    zones = time_zones()
+    assert {"UTC", "Europe/Vienna", "Etc/GMT+5", "EST5EDT", "Asia/Kathmandu"} <= zones
+    assert zones >= {zone for zone in available_timezones() if "/" in zone}
+    for zone in sorted(zones):
+        dg.ScheduleDefinition(
+            name="s", cron_schedule="@daily", job_name="j", execution_timezone=zone
+        )
+
+
+@pytest.mark.parametrize("name", [None, "", "  ", 7, ["shop"]])
+def test_a_schedule_of_no_job_is_refused(plugin: DagsterOrchestratorPlugin, name: Any) -> None:
+    with pytest.raises(ValueError, match="is not the name of a job") as error:
+        plugin.schedule_job(name, "@daily", "UTC")
+    assert str(error.value).startswith(f"Cannot use schedule_job(): {name!r} is not")
+
+
+def test_all_that_is_wrong_with_a_schedule_is_said_at_once(
+    plugin: DagsterOrchestratorPlugin,
+) -> None:
+    with pytest.raises(ScheduleError) as error:
+        plugin.schedule_job("", "99 * * * *", "Factory")
+    for said in ("'' is not the name of a job", "'Factory' is not an IANA", "cron '99 * * * *'"):
+        assert said in str(error.value)
+    with pytest.raises(ScheduleError, match="cron None is not a text of five fields"):
+        plugin.schedule_job("shop", None, "UTC")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (None, "got None."),
+        ([], "got a list of 0."),
+        ("target/compiled_artifacts.json", "got a str."),
+        (Path("target"), f"got a {type(Path()).__name__}."),
+        (5, "got 5."),
+    ],
+)
+def test_what_is_not_artifacts_is_refused_with_what_to_give(
+    plugin: DagsterOrchestratorPlugin, given: Any, found: str
+) -> None:
+    with pytest.raises(ValueError, match="Cannot create Definitions") as error:
+        plugin.create_definitions(given)
+    assert isinstance(error.value, PlanError)
+    [problem] = error.value.problems
+    assert problem.path == "artifacts"
+    assert problem.found == f"Expected a dictionary, {found}"
+    assert "load_product_definitions(name, directory)" in problem.fix
+
+
+def test_an_empty_dictionary_is_told_what_it_lacks(plugin: DagsterOrchestratorPlugin) -> None:
+    with pytest.raises(ValueError, match="metadata: Field required"):
+        plugin.create_definitions({})
+
+
+@pytest.mark.parametrize(
+    ("given", "problems"),
+    [
+        (None, ["transforms: Expected a list of transforms, got None."]),
+        ("a", ["transforms: Expected a list of transforms, got a str."]),
+        ({"a": 1}, ["transforms: Expected a list of transforms, got a dict."]),
+        (TransformConfig("a"), ["transforms: Expected a list of transforms, got a TransformConf"]),
+        (
+            [TransformConfig("a"), None, "b", TransformConfig(" "), TransformConfig("c", tags="x")],  # type: ignore[arg-type]
+            [
+                "transforms[1]: Expected a TransformConfig, got None.",
+                "transforms[2]: Expected a TransformConfig, got a str.",
+                "transforms[3].name: ' ' is not a name.",
+                "transforms[4].tags: 'x' is not a list of texts.",
+            ],
+        ),
+        ([TransformConfig("a")] * 2, ["transforms.models[1].name: Duplicate name 'a' (first at"]),
+    ],
+)
+def test_what_is_not_a_list_of_transforms_is_refused(
+    plugin: DagsterOrchestratorPlugin, given: Any, problems: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="Cannot ") as error:
+        plugin.create_assets_from_transforms(given)
+    assert isinstance(error.value, PlanError)
+    assert len(error.value.problems) == len(problems)
+    for problem, said in zip(error.value.problems, problems, strict=True):
+        assert str(problem).startswith(said)
+
+
+def test_any_iterable_of_transforms_is_taken(plugin: DagsterOrchestratorPlugin) -> None:
+    [asset] = plugin.create_assets_from_transforms(  # type: ignore[arg-type]
+        TransformConfig(name) for name in "a"
+    )
+    assert asset.key == dg.AssetKey("a")
 
 
 @pytest.mark.parametrize("cron", ["0 6 * * MON-FRI", "@daily", "0 0 29 2 *", "*/15 * * * *"])

@@ -8,9 +8,10 @@ from floe_orchestrator_dagster.plan import (
     blocked_by_check,
     downstream,
     plan_product,
+    segments,
     waves,
 )
-from plans import manifest, plan, product, uid, waves_of
+from plans import manifest, plan, product, told, uid, waves_of
 
 CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
 
@@ -163,6 +164,27 @@ def test_a_unit_test_runs_with_its_model() -> None:
     chain = plan("a > b", on={"b": "pg"}, unit_tests={"ub": "b"})
     assert waves_of(chain) == ["duck: a", "pg: b (ub)"]
     assert waves_of(chain, "a") == ["duck: a", "pg:  (ub)"]
+
+
+def test_a_unit_test_of_an_ephemeral_runs_before_what_inlines_it_and_stops_that() -> None:
+    found = plan(
+        "a > e > f > b > c, d", kinds={"e": "ephemeral", "f": "ephemeral"}, unit_tests={"u": "e"}
+    )
+    assert waves_of(found) == ["duck: a d", "duck:  (u)", "duck: b c"]
+    assert waves_of(found, "a") == ["duck: a", "duck:  (u)"]
+    assert waves_of(found, checks="") == ["duck: a d b c"]
+    assert told(found, segments(found)) == ["duck: a d", "duck: b c (u)"]
+    unused = plan("a > e", kinds={"e": "ephemeral"}, unit_tests={"u": "e"})
+    assert told(unused, segments(unused)) == ["duck: a", "duck:  (u)"]
+    stopped = blocked_by_check(found, "unit_test.shop.e.u")
+    assert stopped == {uid("b"), uid("c")}
+
+
+def test_a_test_that_names_nothing_runs_when_all_is_built() -> None:
+    found = plan("a > b > c", on={"b": "pg"}, tests={"t": ""})
+    assert waves_of(found) == ["duck: a", "pg: b", "duck: c (t)"]
+    ends_elsewhere = plan("a > b", on={"b": "pg"}, tests={"t": ""})
+    assert waves_of(ends_elsewhere) == ["duck: a", "pg: b", "duck:  (t)"]
 
 
 def test_ephemerals_are_no_part_of_a_wave() -> None:

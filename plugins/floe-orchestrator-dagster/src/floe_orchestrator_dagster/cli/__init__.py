@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +22,12 @@ from floe_orchestrator_dagster.cli.exits import (
     PROBLEMS_FOUND,
     PRODUCT_WRONG,
 )
+from floe_orchestrator_dagster.cli.output import asks_for_json, failure, one_document, respond
 from floe_orchestrator_dagster.deploy.sizes import SIZES
 from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DIRECTORY = click.argument(
     "directory",
@@ -39,11 +42,68 @@ OPTIONAL_DIRECTORY = click.argument(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
 FILE = click.Path(dir_okay=False, path_type=Path)
+STOPPED = "Interrupted: dbt was stopped."
 CHARTS = ("floe-dagster", "dagster")
+LINEAGE = click.option(
+    "--lineage", is_flag=True, help="Tell at the end what each node was built from."
+)
+VERBOSE = click.option(
+    "--verbose", "-v", is_flag=True, help="Print dbt's own log lines too, on stderr."
+)
 JSON = click.option("as_json", "--json", is_flag=True, help="Print one JSON document on stdout.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The commands, of which each that is asked for a document answers with one."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's own signature
+        **extra: Any,
+    ) -> Any:
+        """Run one command and leave with its exit code."""
+        words = [*(sys.argv[1:] if args is None else args)]
+        with _terminable():
+            if not asks_for_json(words):
+                return super().main(words, prog_name, complete_var, standalone_mode, **extra)
+            with one_document(ends_process=standalone_mode) as found:
+                try:
+                    code = super().main(
+                        words, prog_name, complete_var, standalone_mode=False, obj=found, **extra
+                    )
+                except click.ClickException as error:
+                    error.show()
+                    found.content = failure(error.format_message())
+                    code = error.exit_code
+                except (click.Abort, KeyboardInterrupt):
+                    found.content = found.content or failure("Interrupted.")
+                    code = INTERRUPTED
+                except Exception as error:
+                    found.content = failure(f"{type(error).__name__}: {error}")
+                    raise
+                sys.exit(code)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, by which a container is stopped, as the interrupt that Ctrl-C is."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="floe-orchestrator-dagster", prog_name="floe-dagster")
 def main() -> None:
     """Check, prepare and run a floe data product on Dagster and dbt.
@@ -98,7 +158,7 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
             errors.print(f"warning: {line}", style="yellow")
         made = {target: str(path) for target, path in product.manifest_paths.items()}
         if as_json:
-            click.echo(json.dumps({"product": product.plan.name, "manifests": made}, indent=2))
+            respond({"product": product.plan.name, "manifests": made})
             return
         for target, path in made.items():
             click.echo(f"target {target}: {path}")
@@ -117,6 +177,13 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
 @click.option(
     "--exclude", metavar="SEL", multiple=True, help="What to leave out, in the same words."
 )
+@click.option("--selector", metavar="NAME", help="Selector of selectors.yml to build and test.")
+@click.option(
+    "--state",
+    metavar="STATE",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Directory of the artifacts that `state:`, `result:` and `source_status:` compare with.",
+)
 @click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds.")
 @click.option("--empty", is_flag=True, help="Build schemas only, reading no rows.")
 @click.option("variables", "--vars", metavar="JSON|YAML", help="Variables for dbt: a mapping.")
@@ -124,8 +191,9 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of dbt, else the profile's.")
 @click.option("--job", metavar="NAME", help="Job to run, where the product has several.")
 @click.option("--no-checks", is_flag=True, help="Build without running any test.")
-@click.option("--lineage", is_flag=True, help="Tell at the end what each node was built from.")
-@click.option("--verbose", "-v", is_flag=True, help="Print dbt's own log lines too, on stderr.")
+@click.option("--from-failure", is_flag=True, help="Do what is left of the last run; see `retry`.")
+@LINEAGE
+@VERBOSE
 @JSON
 def run(
     directory: Path,
@@ -136,6 +204,8 @@ def run(
     **options: Any,
 ) -> None:
     """Materialize the product in DIR through Dagster, without a server.
+
+    All of it is built, or what the default selector of selectors.yml selects, where there is one.
 
     Where DAGSTER_HOME is set the results are kept in that Dagster instance; else only the tables
     stay. On a terminal the view is live; elsewhere each finished node is one line whose fields
@@ -156,6 +226,31 @@ def run(
     from floe_orchestrator_dagster.cli.run import Asked, run_product
 
     asked = Asked(variables=_mapping(variables), as_json=as_json, verbose=verbose, **options)
+    with _reporting(as_json=as_json):
+        code = run_product(directory, asked)
+    if code:
+        sys.exit(code)
+
+
+@main.command(epilog=f"\b\n{EXIT_CODES}")
+@DIRECTORY
+@LINEAGE
+@VERBOSE
+@JSON
+def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> None:
+    """Do what is left of the last run of the product in DIR.
+
+    That run is the last one in the Dagster instance of DAGSTER_HOME, whether `floe-dagster run`,
+    a schedule or Dagster's UI has started it. What it has built from the same code is left out, and
+    so are tests that passed; selection, variables, partition and run config are that run's. It is
+    Dagster's "re-execute from failure", and says first what is left.
+    """
+    from floe_orchestrator_dagster.dbt.process import start_ahead
+
+    start_ahead()
+    from floe_orchestrator_dagster.cli.run import Asked, run_product
+
+    asked = Asked(from_failure=True, as_json=as_json, verbose=verbose, lineage=lineage)
     with _reporting(as_json=as_json):
         code = run_product(directory, asked)
     if code:
@@ -291,20 +386,39 @@ def connection(directory: Path, url: str | None, *, as_json: bool) -> None:
 
 
 def _mapping(text: str | None) -> dict[str, Any]:
-    """Return the variables of --vars, as dbt reads them: YAML, of which JSON is a part."""
+    """Return the variables of --vars, as dbt reads them: YAML, of which JSON is a part.
+
+    They go to Dagster and to dbt as JSON, so a date becomes the text that dbt would print for it.
+    """
     import yaml
 
     try:
         value = yaml.safe_load(text or "{}")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise click.BadParameter(
             f"{text!r} is neither JSON nor YAML.", param_hint="--vars"
         ) from error
     if not isinstance(value, dict):
         raise click.BadParameter(
-            f"{text!r} is no mapping. Write '{{name: value}}'.", param_hint="--vars"
+            f"{text!r} is not a mapping. Write '{{name: value}}'.", param_hint="--vars"
         )
-    return {str(key): item for key, item in value.items()}
+    try:
+        written = json.dumps(value, default=_dated, allow_nan=False, ensure_ascii=False)
+        written.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise click.BadParameter(
+            f"{text!r} cannot be written as JSON ({error}). Use texts, numbers, true, false, null, "
+            "lists and mappings.",
+            param_hint="--vars",
+        ) from error
+    variables: dict[str, Any] = json.loads(written)
+    return variables
+
+
+def _dated(value: object) -> str:
+    if isinstance(value, date):
+        return str(value)
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
 
 
 @contextmanager
@@ -314,18 +428,11 @@ def _reporting(*, as_json: bool, product_wrong: int = PRODUCT_WRONG) -> Iterator
         yield
     except FloeDagsterError as error:
         if as_json:
-            problems = error.problems if isinstance(error, PlanError) else ()
-            document = {
-                "success": False,
-                "error": str(error),
-                "problems": [
-                    {"path": problem.path, "found": problem.found, "fix": problem.fix}
-                    for problem in problems
-                ],
-            }
-            click.echo(json.dumps(document, indent=2))
+            respond(failure(str(error), error.problems if isinstance(error, PlanError) else ()))
         click.echo(str(error), err=True)
         sys.exit(DBT_UNUSABLE if isinstance(error, DbtError) else product_wrong)
     except KeyboardInterrupt:
-        click.echo("Interrupted: dbt was stopped.", err=True)
+        if as_json:
+            respond(failure(STOPPED))
+        click.echo(STOPPED, err=True)
         sys.exit(INTERRUPTED)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.plan import waves
@@ -58,7 +56,7 @@ def show(product: Product, said: Sequence[str], *, as_json: bool) -> None:
     plan = product.plan
     runs = waves(plan, [*plan.assets], [*plan.checks])
     if as_json:
-        click.echo(json.dumps(_document(product, runs, said), indent=2))
+        respond(_document(product, runs, said))
         return
     out = console()
     out.print(f"Data product {plan.name} {plan.version}".rstrip())

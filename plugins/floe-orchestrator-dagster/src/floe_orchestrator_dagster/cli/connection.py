@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import console
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.health import Address, Answer, ask_webserver, webserver_address
@@ -42,7 +42,7 @@ def show(answer: Answer, *, as_json: bool) -> None:
             "problem": answer.problem,
             "warnings": [*answer.warnings],
         }
-        click.echo(json.dumps(document, indent=2))
+        respond(document)
     elif answer.version is not None:
         click.echo(f"Dagster {answer.version} at {answer.url}")
     errors = console(stderr=True)

@@ -11,6 +11,7 @@ import click
 import yaml
 
 from floe_orchestrator_dagster.cli.exits import PROBLEMS_FOUND
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.deploy.official import official_values
 from floe_orchestrator_dagster.deploy.values import Database, DeployedProduct, helm_values, image
@@ -49,14 +50,19 @@ def write_values(asked: ValuesAsked) -> int:
     values = _values(asked)
     if asked.diff is not None:
         lines = _difference(read_yaml(asked.diff, REMEDY), values, str(asked.diff))
-        click.echo(json.dumps({"equal": not lines, "diff": lines}) if asked.as_json else lines)
+        if asked.as_json:
+            respond({"equal": not lines, "diff": lines})
+        else:
+            click.echo(lines)
         return PROBLEMS_FOUND if lines else 0
     text = json.dumps(values, indent=2) + "\n" if asked.as_json else _as_yaml(values)
-    if asked.output is None:
+    if asked.output is not None:
+        write_atomically(asked.output, text)
+        click.echo(f"Wrote {asked.output}.", err=True)
+    elif not asked.as_json:
         click.echo(text, nl=False)
-        return 0
-    write_atomically(asked.output, text)
-    click.echo(f"Wrote {asked.output}.", err=True)
+    if asked.as_json:
+        respond(values if asked.output is None else {"output": str(asked.output)})
     return 0
 
 

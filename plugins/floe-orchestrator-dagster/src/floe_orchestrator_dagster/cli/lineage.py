@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
 from floe_orchestrator_dagster.lineage.spool import spool_directory, spool_status
 from floe_orchestrator_dagster.product import (
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 def status(directory: Path, *, as_json: bool) -> None:
     """Print what waits, was refused and was dropped."""
-    _, _, spool = _opened(directory)
-    found = spool_status(spool)
+    _, artifacts, spool = _opened(directory)
+    found, reason = spool_status(spool), why_off(artifacts)
     if as_json:
-        click.echo(json.dumps({"directory": str(spool), **asdict(found)}, indent=2))
+        respond({"directory": str(spool), "enabled": not reason, **asdict(found)})
         return
+    if reason:
+        click.echo(f"off       {reason}")
     age = f", the oldest for {_span(found.oldest)}" if found.oldest is not None else ""
     click.echo(f"spool     {spool}")
     click.echo(f"waiting   {found.waiting} events, {found.waiting_bytes:,} bytes{age}")
@@ -50,14 +52,15 @@ def send(directory: Path, seconds: float, *, as_json: bool) -> bool:
     name, artifacts, spool = _opened(directory)
     # floe-core's registry prints its steps on stdout, which is the document's.
     with redirect_stdout(io.StringIO()):
-        transport = transport_of(backend_of(artifacts))
-    if transport is None:
-        raise LineageError(
-            f"Cannot replay lineage of product '{name}': its platform manifest names no lineage "
-            "backend. Add plugins.lineage_backend to manifest.yaml and compile again."
-        )
-    report = replay(transport, spool, seconds)
-    click.echo(json.dumps(asdict(report), indent=2) if as_json else _sentence(report, seconds))
+        destination = lineage_destination(artifacts)
+    if destination is None:
+        reason = why_off(artifacts) or "its lineage backend has no transport."
+        raise LineageError(f"Cannot replay lineage of product '{name}': {reason}")
+    report = replay(destination.transport, spool, seconds)
+    if as_json:
+        respond(asdict(report))
+    else:
+        click.echo(_sentence(report, seconds))
     return not report.waiting
 
 
@@ -66,7 +69,7 @@ def _opened(directory: Path) -> tuple[str, dict[str, Any], Path]:
     artifacts = read_artifacts(path)
     compiled = compiled_product(artifacts)
     project = find_project(compiled, path.parent)
-    target = target_directory(project) if project else None
+    target = target_directory(project, compiled.config.vars) if project else None
     return compiled.name, artifacts, spool_directory(target, compiled.name)
 
 

@@ -43,6 +43,11 @@ class Result:
     seconds: float | None = None
     message: str = ""
 
+    @property
+    def shown_kind(self) -> str:
+        """The kind in a reader's words; dbt calls its on-run hooks operations."""
+        return "hook" if self.kind == "operation" else self.kind
+
 
 class View(Protocol):
     """Follows a run."""
@@ -82,15 +87,17 @@ class Lines:
         self._name_width = min(longest, MAX_NAME_WIDTH)
         self._compute_width = max((len(result.compute) for result in planned.values()), default=0)
 
-    def line(self, number: int, result: Result) -> Text:
+    def line(self, number: int | None, result: Result) -> Text:
         """Return the line of a node that was the `number`th to finish."""
+        # Beside what was planned dbt runs hooks and functions, which are not counted.
+        count = "-" if number is None else f"{number}/{self._total}"
         rows = "-" if result.rows is None else f"{result.rows:,} rows"
         seconds = "-" if result.seconds is None else f"{result.seconds:.2f} s"
         width = len(str(self._total))
         return Text.assemble(
-            f"{number:>{width}}/{self._total}  ",
+            f"{count:>{2 * width + 1}}  ",
             (f"{result.status:<8}", STYLES.get(result.status, "")),
-            f"  {result.kind:<13}  {result.compute:<{self._compute_width}}"
+            f"  {result.shown_kind:<13}  {result.compute:<{self._compute_width}}"
             f"  {result.name:<{self._name_width}}  {rows:>14}  {seconds:>9}",
             no_wrap=True,
             overflow="ignore",
@@ -102,6 +109,7 @@ class PlainView:
 
     def __init__(self, console: Console, planned: Mapping[str, Result]) -> None:
         self._console = console
+        self._planned = planned
         self._lines = Lines(planned)
         self._done: set[str] = set()
 
@@ -110,8 +118,9 @@ class PlainView:
 
     def finished(self, result: Result) -> None:
         """Print the node's line."""
-        self._done.add(result.unique_id)
-        line = self._lines.line(len(self._done), result)
+        if planned := result.unique_id in self._planned:
+            self._done.add(result.unique_id)
+        line = self._lines.line(len(self._done) if planned else None, result)
         self._console.print(line, soft_wrap=True)
 
     def close(self) -> None:
@@ -153,8 +162,9 @@ class LiveView:
     def finished(self, result: Result) -> None:
         """Print the node's line and count it."""
         self._running.pop(result.unique_id, None)
-        self._done[result.unique_id] = result.status
-        line = self._lines.line(len(self._done), result)
+        if planned := result.unique_id in self._planned:
+            self._done[result.unique_id] = result.status
+        line = self._lines.line(len(self._done) if planned else None, result)
         self._live.console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
     def close(self) -> None:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from floe_orchestrator_dagster.cli.live import Result
 from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
-from floe_orchestrator_dagster.dbt.status import BUILT
+from floe_orchestrator_dagster.dbt.status import BUILT, PASSED
+from floe_orchestrator_dagster.plan import ASSET_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from dagster import ExecuteInProcessResult
     from rich.console import Console
 
-    from floe_orchestrator_dagster.cli.live import Result, View
+    from floe_orchestrator_dagster.cli.live import View
     from floe_orchestrator_dagster.plan import ProductPlan
     from floe_orchestrator_dagster.product import Product
     from floe_orchestrator_dagster.run.step import Progress
 
-PASSED = frozenset({"pass", "success"})
 CHECKS = frozenset({"test", "unit_test", "quality_check"})
 
 
 class Recorder:
-    """Keeps the last result of every planned node and passes each on to the view."""
+    """Keeps the last result of every planned node and passes each on to the view.
+
+    dbt runs more than Dagster plans: functions for the nodes that call them, hooks with each dbt
+    run. `others` are those that did not go well, each as often as that happened.
+    """
 
     def __init__(self) -> None:
         self.planned: Mapping[str, Result] = {}
         self.view: View | None = None
         self.results: dict[str, Result] = {}
+        self.others: dict[tuple[str, str], Result] = {}
         self.invocations: set[str] = set()
 
     def begin(self, planned: Mapping[str, Result], view: View) -> None:
@@ -37,10 +42,11 @@ class Recorder:
         self.planned, self.view = planned, view
 
     def __call__(self, progress: Progress) -> None:
-        """Take what dbt told."""
+        """Take what dbt reports."""
         planned = self.planned.get(progress.unique_id)
         if planned is None:
-            # dbt builds functions for the nodes that call them; Dagster knows nothing of those.
+            if isinstance(progress, NodeFinished):
+                self._take_other(progress)
             return
         if isinstance(progress, NodeStarted):
             if self.view is not None:
@@ -49,21 +55,48 @@ class Recorder:
             self.invocations.add(progress.invocation_id)
             self.finish(_result(planned, progress))
 
+    def _take_other(self, finished: NodeFinished) -> None:
+        uid = finished.unique_id
+        if finished.attempt > 1:
+            # Of the attempts at one dbt run only the last one counts.
+            earlier = [key for key in self.others if key[0] == uid]
+            for key in earlier[-1:]:
+                del self.others[key]
+        if finished.status in BUILT:
+            return
+        kind = finished.kind or uid.partition(".")[0]
+        name = finished.name or uid.rpartition(".")[2]
+        result = _result(Result(uid, name, kind, finished.compute, ""), finished)
+        self.others[uid, finished.invocation_id] = result
+        if self.view is not None:
+            self.view.finished(result)
+
     def finish(self, result: Result) -> None:
         """Note and show one result."""
         self.results[result.unique_id] = result
         if self.view is not None:
             self.view.finished(result)
 
-    def skip(self, unique_ids: Iterable[str]) -> None:
-        """Note nodes that no dbt run was given, because what feeds them had failed."""
-        for uid in unique_ids:
-            if uid in self.planned and uid not in self.results:
-                self.finish(replace(self.planned[uid], status="skipped"))
+    def skip(self, reasons: Mapping[str, str]) -> None:
+        """Note nodes that dbt did not run, by unique id, each with the reason."""
+        for uid, reason in reasons.items():
+            if uid not in self.planned:
+                continue
+            seen = self.results.get(uid)
+            if seen is None:
+                self.finish(replace(self.planned[uid], status="skipped", message=reason))
+            elif seen.status == "skipped" and not seen.message:
+                self.results[uid] = replace(seen, message=reason)
 
     def all(self) -> list[Result]:
-        """Return a result for every planned node."""
-        return [self.results.get(uid, planned) for uid, planned in self.planned.items()]
+        """Return a result for every planned node, and those of others that did not go well."""
+        planned = [self.results.get(uid, planned) for uid, planned in self.planned.items()]
+        return [*planned, *self.others.values()]
+
+    @property
+    def anything_failed(self) -> bool:
+        """Whether dbt or a quality check reported a failure."""
+        return any(_failed(result) for result in self.all())
 
 
 def _result(planned: Result, finished: NodeFinished) -> Result:
@@ -79,9 +112,12 @@ def _result(planned: Result, finished: NodeFinished) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why steps failed: what they skipped, how dbt crashed, errors that are no node's."""
+    """Why steps failed: what they skipped, how dbt crashed, errors that are no node's.
 
-    skipped: tuple[str, ...] = ()
+    `skipped` are reasons by unique id.
+    """
+
+    skipped: Mapping[str, str] = field(default_factory=dict)
     crashes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
@@ -94,7 +130,7 @@ class Failure:
 
 def failure_of(result: ExecuteInProcessResult) -> Failure:
     """Return why a run failed; empty if it did not."""
-    skipped: dict[str, None] = {}
+    skipped: dict[str, str] = {}
     crashes: list[str] = []
     others: list[str] = []
     kinds: set[str] = set()
@@ -106,7 +142,7 @@ def failure_of(result: ExecuteInProcessResult) -> Failure:
         data = event.step_failure_data
         if data.user_failure_data is not None:
             metadata = data.user_failure_data.metadata
-            skipped.update(dict.fromkeys(_listed(metadata, "skipped")))
+            skipped.update(_skipped(metadata))
             crashes += _listed(metadata, "crashes")
             kinds.add("Failure")
             continue
@@ -115,7 +151,14 @@ def failure_of(result: ExecuteInProcessResult) -> Failure:
             error = error.cause
         kinds.add((error.cls_name if error else None) or "")
         others.append(error.message.strip() if error else data.error_display_string)
-    return Failure(tuple(skipped), tuple(crashes), tuple(others), frozenset(kinds))
+    return Failure(skipped, tuple(crashes), tuple(others), frozenset(kinds))
+
+
+def _skipped(metadata: Mapping[str, Any]) -> dict[str, str]:
+    value = getattr(metadata.get("skipped"), "value", None)
+    if isinstance(value, Mapping):
+        return {str(uid): str(reason) for uid, reason in value.items()}
+    return dict.fromkeys(_listed(metadata, "skipped"), "")
 
 
 def _listed(metadata: Mapping[str, Any], key: str) -> list[str]:
@@ -150,7 +193,7 @@ def _counts(recorder: Recorder) -> dict[str, int]:
 def show_lineage(out: Console, recorder: Recorder, plan: ProductPlan) -> None:
     """Print what each built node was built from."""
     for result in recorder.all():
-        if result.kind in CHECKS or result.status not in BUILT:
+        if result.kind not in ASSET_KINDS or result.status not in BUILT:
             continue
         parents = plan.folded_parents.get(result.unique_id, ())
         names = (".".join(plan.nodes[parent].key) for parent in parents)
@@ -165,9 +208,8 @@ def summarize(
     for result in recorder.all():
         if _failed(result) or (result.status == "warn" and result.message):
             style = "red" if _failed(result) else "yellow"
-            out.print(
-                f"{result.status}: {result.kind} {result.name}: {result.message}", style=style
-            )
+            what = f"{result.shown_kind} {result.name}"
+            out.print(f"{result.status}: {what}: {result.message}", style=style)
     for line in (*failure.crashes, *failure.errors):
         out.print(line, style="red")
     out.print(
@@ -185,11 +227,13 @@ def document(
     failure: Failure,
     seconds: float,
     result: ExecuteInProcessResult | None = None,
+    *,
+    success: bool,
 ) -> dict[str, Any]:
     """Return the run as one JSON document."""
     return {
         "product": product.plan.name,
-        "success": result is None or result.success,
+        "success": success,
         "run_id": result.run_id if result else None,
         "seconds": round(seconds, 3),
         "dbt_runs": len(recorder.invocations),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from dagster import (
 
 from floe_orchestrator_dagster.cli.exits import DBT_UNUSABLE, FAILED, INTERRUPTED, PRODUCT_WRONG
 from floe_orchestrator_dagster.cli.live import LiveView, PlainView, Result, View
+from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.report import (
     Failure,
     Recorder,
@@ -34,8 +34,9 @@ from floe_orchestrator_dagster.cli.report import (
     summarize,
     times,
 )
+from floe_orchestrator_dagster.cli.retry import find_retry
 from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
-from floe_orchestrator_dagster.cli.selection import select_nodes
+from floe_orchestrator_dagster.cli.selection import Selection, has_default_selector, select_nodes
 from floe_orchestrator_dagster.definitions import build_definitions, job_named
 from floe_orchestrator_dagster.errors import did_you_mean, known
 from floe_orchestrator_dagster.plan import dagster_name, waves
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from floe_orchestrator_dagster.plan import ProductPlan
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -55,6 +58,8 @@ class Asked:
 
     select: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    selector: str | None = None
+    state: Path | None = None
     full_refresh: bool = False
     empty: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -62,6 +67,7 @@ class Asked:
     threads: int | None = None
     job: str | None = None
     no_checks: bool = False
+    from_failure: bool = False
     verbose: bool = False
     lineage: bool = False
     as_json: bool = False
@@ -75,18 +81,53 @@ class Asked:
         }
         return config if self.threads is None else config | {"threads": self.threads}
 
+    @property
+    def of_a_first_run(self) -> Sequence[str]:
+        """The options given that say what to run, which a retry takes from the run it retries."""
+        given = {
+            "--select": self.select,
+            "--exclude": self.exclude,
+            "--selector": self.selector is not None,
+            "--state": self.state is not None,
+            "--full-refresh": self.full_refresh,
+            "--empty": self.empty,
+            "--vars": self.variables,
+            "--partition": self.partition is not None,
+            "--threads": self.threads is not None,
+            "--job": self.job is not None,
+            "--no-checks": self.no_checks,
+        }
+        return [option for option, value in given.items() if value]
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """What a run is to do: a job, what of it will be run, and how. Checks include floe.yaml's."""
+
+    job: JobDefinition
+    assets: Sequence[str]
+    checks: Sequence[str]
+    config: Mapping[str, Mapping[str, Any]]
+    partition: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
 
 def run_product(directory: Path, asked: Asked) -> int:
     """Materialize a product and print what happened; returns the exit code.
 
     Raises:
-        FloeDagsterError: the product is wrong, or dbt cannot be started.
-        click.UsageError: an option does not fit the product.
+        FloeDagsterError: the product is wrong, dbt cannot be started, or there is nothing to retry.
+        click.UsageError: an option does not fit the product, or others.
     """
+    if asked.from_failure and asked.of_a_first_run:
+        raise click.UsageError(
+            "--from-failure does what is left of the last run, as that was started: leave out "
+            f"{', '.join(asked.of_a_first_run)}."
+        )
     out = console(stderr=asked.as_json)
     errors = console(stderr=True)
     with collected_warnings() as said:
-        product = open_product(directory, progress=progress_to(errors))
+        product = open_product(directory, progress=progress_to(errors), variables=asked.variables)
     for line in said:
         errors.print(f"warning: {line}", style="yellow")
 
@@ -97,101 +138,208 @@ def run_product(directory: Path, asked: Asked) -> int:
     recorder = Recorder()
     definitions = build_definitions(product, listener=recorder, echo=echo)
     specs = Specs(product.plan, project_dir=product.project_dir)
-    assets, checks = _chosen(product, specs, definitions, asked, errors)
-    if not assets and not checks:
-        out.print(f"Data product {product.plan.name} has nothing to build.")
-        _print_document(asked, document(product, recorder, Failure(), 0.0))
-        return 0
-    job = _job(product, specs, definitions, asked, assets, checks)
-    assets, checks = _of_job(specs, definitions, job, assets, checks)
-    planned = _planned(product, specs, assets, checks, with_quality=not asked.no_checks)
-    runs = waves(product.plan, assets, checks)
-    with _instance(out) as instance:
+    if not asked.from_failure:
+        chosen = _chosen(product, specs, definitions, asked, errors)
+        if not any(chosen):
+            out.print(f"Data product {product.plan.name} has nothing to build.")
+            _respond(asked, document(product, recorder, Failure(), 0.0, success=True))
+            return 0
+        todo = _todo(product, specs, definitions, asked, *chosen)
+    with _instance(out, told=not asked.from_failure) as instance:
+        if asked.from_failure:
+            todo = _rest(product, specs, definitions, instance, out)
         _apply_pool_limits(product, instance, errors)
-        out.print(
-            f"{product.plan.name}: {times(len(planned), 'node')} planned ({len(assets)} to build, "
-            f"{len(planned) - len(assets)} to test) in {times(len(runs), 'dbt run')}"
+        return _run(product, specs, todo, instance, recorder, asked, out, errors)
+
+
+def _run(
+    product: Product,
+    specs: Specs,
+    todo: Todo,
+    instance: DagsterInstance,
+    recorder: Recorder,
+    asked: Asked,
+    out: Console,
+    errors: Console,
+) -> int:
+    planned = _planned(product.plan, specs, todo)
+    tests = [uid for uid in todo.checks if "#" not in uid]
+    runs = waves(product.plan, todo.assets, tests)
+    out.print(
+        f"{product.plan.name}: {times(len(planned), 'node')} planned ({len(todo.assets)} to build, "
+        f"{len(todo.checks)} to test) in {times(len(runs), 'dbt run')}"
+    )
+    view: View = LiveView(out, planned) if out.is_terminal else PlainView(out, planned)
+    recorder.begin(planned, view)
+    began = time.monotonic()
+    failure = Failure()
+    try:
+        result = todo.job.execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            run_config={
+                "ops": dict(todo.config),
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+            partition_key=todo.partition,
+            tags=dict(todo.tags),
         )
-        view: View = LiveView(out, planned) if out.is_terminal else PlainView(out, planned)
-        recorder.begin(planned, view)
-        began = time.monotonic()
-        try:
-            result = job.execute_in_process(
-                instance=instance,
-                raise_on_error=False,
-                run_config={
-                    "ops": {node.name: {"config": asked.op_config()} for node in job.nodes},
-                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                },
-                partition_key=asked.partition,
-            )
-            failure = failure_of(result)
-            # Dagster takes an interrupt during a step for the step's failure, and returns.
-            if failure.interrupted:
-                raise KeyboardInterrupt  # noqa: TRY301  it is handled as any other one
-            _add_quality_checks(recorder, specs, result)
-            recorder.skip(failure.skipped)
-        except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-            view.close()
-            done = times(len(planned), "node")
-            errors.print(f"Interrupted: dbt was stopped; {len(recorder.results)} of {done} done.")
-            return INTERRUPTED
-        finally:
-            view.close()
+        failure = failure_of(result)
+        # Dagster takes an interrupt during a step for the step's failure, and returns.
+        if failure.interrupted:
+            raise KeyboardInterrupt  # noqa: TRY301  it is handled as any other one
+        _add_quality_checks(recorder, specs, result)
+        recorder.skip(failure.skipped)
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        view.close()
+        message = (
+            f"Interrupted: dbt was stopped; {len(recorder.results)} of "
+            f"{times(len(planned), 'node')} done."
+        )
+        errors.print(message)
+        stopped = replace(failure, skipped={}, crashes=(), errors=(message,))
         seconds = time.monotonic() - began
+        _respond(asked, document(product, recorder, stopped, seconds, success=False))
+        return INTERRUPTED
+    finally:
+        view.close()
+    seconds = time.monotonic() - began
+    code = _exit_code(result, recorder, failure)
     if asked.lineage:
         show_lineage(out, recorder, product.plan)
-    summarize(out, recorder, failure, seconds, success=result.success)
-    _print_document(asked, document(product, recorder, failure, seconds, result))
-    return _exit_code(result, recorder, failure)
+    summarize(out, recorder, failure, seconds, success=not code)
+    _respond(asked, document(product, recorder, failure, seconds, result, success=not code))
+    return code
 
 
-def _print_document(asked: Asked, content: Mapping[str, Any]) -> None:
+def _respond(asked: Asked, content: Mapping[str, Any]) -> None:
     if asked.as_json:
-        click.echo(json.dumps(content, indent=2))
+        respond(content)
 
 
 def _chosen(
     product: Product, specs: Specs, definitions: Definitions, asked: Asked, errors: Console
-) -> tuple[list[str], list[str]]:
-    if not asked.select and not asked.exclude:
-        assets, checks = [*specs.plan.assets], [*specs.plan.checks]
-    else:
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the assets and dbt tests that are selected, by unique id."""
 
-        def warn(line: str) -> None:
-            errors.print(f"warning: {line}", style="yellow")
+    def warn(line: str) -> None:
+        errors.print(f"warning: {line}", style="yellow")
 
-        assets, checks = select_nodes(
-            product, specs, definitions, asked.select, asked.exclude, warn
-        )
+    selection = Selection(asked.select, asked.exclude, asked.selector, asked.state, asked.variables)
+    if selection.is_default and has_default_selector(product):
+        errors.print("dbt is asked for the default selector of selectors.yml.", style="dim")
+    assets, checks = select_nodes(product, specs, definitions, selection, warn)
     return assets, [] if asked.no_checks else checks
 
 
-def _planned(
+def _todo(
     product: Product,
     specs: Specs,
+    definitions: Definitions,
+    asked: Asked,
     assets: Sequence[str],
     checks: Sequence[str],
-    *,
-    with_quality: bool,
-) -> dict[str, Result]:
-    plan = product.plan
-    planned = {
-        uid: Result(uid, plan.nodes[uid].name, plan.nodes[uid].kind, plan.nodes[uid].compute, "")
-        for uid in (*assets, *checks)
-    }
-    for uid in assets if with_quality else ():
-        node = plan.nodes[uid]
-        for check in node.quality_checks:
-            name = quality_check_id(uid, check)
-            shown = specs.checks[name].name
-            planned[name] = Result(name, shown, "quality_check", node.compute, "")
-    return {uid: replace(result, status="not run") for uid, result in planned.items()}
+) -> Todo:
+    """Return what a first run does: a job of the product, narrowed to what was chosen."""
+    name = asked.job or dagster_name(product.plan.name)
+    names = [job.name for job in definitions.jobs or ()]
+    if name not in names:
+        raise click.BadParameter(
+            f"There is no job '{name}'.{did_you_mean(name, names)} Jobs: {known(names)}.",
+            param_hint="--job",
+        )
+    quality = [
+        quality_check_id(uid, check)
+        for uid in assets
+        for check in product.plan.nodes[uid].quality_checks
+        if not asked.no_checks
+    ]
+    everything = len(assets) == len(specs.assets) and len(checks) + len(quality) == len(
+        specs.checks
+    )
+    # To resolve a job takes a while: the whole one only where it is what will run.
+    if everything:
+        job = job_named(definitions, name)
+    else:
+        job = _narrowed(specs, definitions, name, assets, [*checks, *quality])
+    _check_partition(job, asked.partition)
+    assets, checks = _of_job(specs, definitions, job, assets, checks)
+    chosen = set(assets)
+    return Todo(
+        job=job,
+        assets=assets,
+        checks=[*checks, *(uid for uid in quality if uid.partition("#")[0] in chosen)],
+        config={node.name: {"config": asked.op_config()} for node in job.nodes},
+        partition=asked.partition,
+    )
 
 
-def _instance(out: Console) -> DagsterInstance:
+def _rest(
+    product: Product,
+    specs: Specs,
+    definitions: Definitions,
+    instance: DagsterInstance,
+    out: Console,
+) -> Todo:
+    """Return what a retry does: the job of the run that it retries, as that was started."""
+    retry = find_retry(product, specs, definitions, instance)
+    name = retry.parent.job_name
+    if name not in [job.name for job in definitions.jobs or ()]:
+        # Dagster's own job for assets that were picked by hand.
+        name = dagster_name(product.plan.name)
+    job = _narrowed(specs, definitions, name, retry.assets, retry.checks)
+    left = retry.left(specs, definitions, job, instance)
+    out.print(retry.describe(left))
+    retry.adopt(instance)
+    return Todo(
+        job=job,
+        assets=[uid for uid in retry.assets if uid in left],
+        checks=[uid for uid in retry.checks if uid in left],
+        config={node.name: retry.config_of(node.name) for node in job.nodes},
+        partition=retry.partition,
+        tags=retry.tags,
+    )
+
+
+def _narrowed(
+    specs: Specs,
+    definitions: Definitions,
+    name: str,
+    assets: Sequence[str],
+    checks: Sequence[str],
+) -> JobDefinition:
+    """Return a job of that name with these assets and checks alone."""
+    selection = AssetSelection.assets(*(specs.keys[uid] for uid in assets)).without_checks()
+    selection |= AssetSelection.checks(*(specs.checks[uid].key for uid in checks))
+    tags = {"floe/product": dagster_name(specs.plan.name)}
+    try:
+        return job_named(
+            Definitions(
+                assets=definitions.assets,
+                jobs=[define_asset_job(name, selection=selection, tags=tags)],
+            ),
+            name,
+        )
+    except DagsterError as error:
+        raise click.UsageError(f"Dagster cannot run this selection in one job: {error}") from error
+
+
+def _planned(plan: ProductPlan, specs: Specs, todo: Todo) -> dict[str, Result]:
+    planned = {}
+    for uid in (*todo.assets, *todo.checks):
+        model = uid.partition("#")[0]
+        node = plan.nodes[model]
+        quality = uid != model
+        name = specs.checks[uid].name if quality else node.name
+        kind = "quality_check" if quality else node.kind
+        planned[uid] = Result(uid, name, kind, node.compute, "not run")
+    return planned
+
+
+def _instance(out: Console, *, told: bool) -> DagsterInstance:
     if not os.environ.get("DAGSTER_HOME"):
-        out.print("DAGSTER_HOME is not set: Dagster keeps no record of this run.", style="dim")
+        if told:
+            out.print("DAGSTER_HOME is not set: Dagster keeps no record of this run.", style="dim")
         return DagsterInstance.ephemeral()
     try:
         return DagsterInstance.get()
@@ -217,53 +365,6 @@ def _apply_pool_limits(product: Product, instance: DagsterInstance, errors: Cons
                 f"warning: pool '{compute.pool}' keeps its limit: {' '.join(reason)}",
                 style="yellow",
             )
-
-
-def _job(
-    product: Product,
-    specs: Specs,
-    definitions: Definitions,
-    asked: Asked,
-    assets: Sequence[str],
-    checks: Sequence[str],
-) -> JobDefinition:
-    """Return the product's job, narrowed to what was chosen."""
-    names = [job.name for job in definitions.jobs or ()]
-    own = dagster_name(product.plan.name)
-    name = asked.job or own
-    if name not in names:
-        raise click.BadParameter(
-            f"There is no job '{name}'.{did_you_mean(name, names)} Jobs: {known(names)}.",
-            param_hint="--job",
-        )
-    try:
-        # To resolve a job takes a while: the whole one only where it is what will run.
-        if asked.select or asked.exclude or asked.no_checks:
-            keys = [specs.checks[uid].key for uid in checks]
-            if not asked.no_checks:
-                keys += [
-                    specs.checks[quality_check_id(uid, check)].key
-                    for uid in assets
-                    for check in product.plan.nodes[uid].quality_checks
-                ]
-            selection = AssetSelection.assets(*(specs.keys[uid] for uid in assets))
-            narrowed = Definitions(
-                assets=definitions.assets,
-                jobs=[
-                    define_asset_job(
-                        name,
-                        selection=selection.without_checks() | AssetSelection.checks(*keys),
-                        tags={"floe/product": own},
-                    )
-                ],
-            )
-            job = job_named(narrowed, name)
-        else:
-            job = job_named(definitions, name)
-    except DagsterError as error:
-        raise click.UsageError(f"Dagster cannot run this selection in one job: {error}") from error
-    _check_partition(job, asked.partition)
-    return job
 
 
 def _of_job(
@@ -325,7 +426,9 @@ def _check_status(evaluation: AssetCheckEvaluation) -> str:
 
 def _exit_code(result: ExecuteInProcessResult, recorder: Recorder, failure: Failure) -> int:
     if result.success:
-        return 0
+        # What dbt reports decides, whatever became of it on its way through Dagster.
+        unsettled = any(item.status == "not run" for item in recorder.all())
+        return FAILED if recorder.anything_failed or unsettled else 0
     if failure.kinds & {"ProductError", "PlanError", "ConfigError", "ScheduleError"}:
         return PRODUCT_WRONG
     ran = any(item.status not in {"skipped", "not run"} for item in recorder.all())

@@ -1,4 +1,4 @@
-"""`--select` and `--exclude`: from dbt's or Dagster's selection syntax to nodes of the plan."""
+"""What a run selects: from dbt's or Dagster's selection syntax to nodes of the plan."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import json
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from floe_orchestrator_dagster.dbt.events import Line
 from floe_orchestrator_dagster.dbt.process import run_dbt
-from floe_orchestrator_dagster.errors import DbtError
+from floe_orchestrator_dagster.dbt_project import DBT_PROJECT
+from floe_orchestrator_dagster.errors import DbtError, known
 from floe_orchestrator_dagster.files import read_yaml
-from floe_orchestrator_dagster.product import DBT_PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from dagster import Definitions
 
+    from floe_orchestrator_dagster.plan import ProductPlan
     from floe_orchestrator_dagster.product import Product
     from floe_orchestrator_dagster.specs import Specs
 
+SELECTORS = "selectors.yml"
 DAGSTER, DBT = "dagster:", "dbt:"
 # What Dagster's syntax has and dbt's has not. `tag:` and `group:` are in both, so they are dbt's.
 _DAGSTER_MARKS = re.compile(
@@ -41,57 +45,127 @@ def is_dagster(selection: str) -> bool:
     return not selection.startswith(DBT) and _DAGSTER_MARKS.search(selection) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a user selects by, and what dbt needs to know to understand it."""
+
+    select: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    selector: str | None = None
+    state: Path | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether a user has selected nothing in particular."""
+        return not self.select and not self.exclude and self.selector is None
+
+    def __str__(self) -> str:
+        """Return it in words, for messages."""
+        words = [*self.select, *(f"--exclude {word}" for word in self.exclude)]
+        if self.selector is not None:
+            words.append(f"--selector {self.selector}")
+        return " ".join(words) or f"the default selector of {SELECTORS}"
+
+
 def select_nodes(
     product: Product,
     specs: Specs,
     definitions: Definitions,
-    select: Sequence[str],
-    exclude: Sequence[str],
+    asked: Selection,
     warn: Callable[[str], None],
 ) -> tuple[list[str], list[str]]:
     """Return the assets and the checks that are selected, by unique id, in the plan's order.
 
+    Without any selection it is everything, or what the default selector of selectors.yml says.
+    Both are empty where all that is selected is nothing that is built, such as an exposure.
+
     Raises:
         click.BadParameter: nothing is selected, or a selection cannot be read.
+        click.UsageError: there is a selector beside another selection.
     """
-    for option, words in (("--select", select), ("--exclude", exclude)):
-        for word in words:
-            _refuse_flags(option, word)
+    _refuse_what_is_no_selection(asked)
+    if asked.select or asked.exclude:
+        chosen = _by_words(product, specs, definitions, asked, warn)
+    elif asked.selector is not None or has_default_selector(product):
+        chosen = _by_dbt(product, (), (), warn, asked)
+    else:
+        return [*specs.plan.assets], [*specs.plan.checks]
+    assets = [uid for uid in specs.plan.assets if uid in chosen]
+    checks = [uid for uid in specs.plan.checks if uid in chosen]
+    if not assets and not checks:
+        _explain_nothing(asked, chosen, warn)
+    return assets, checks
+
+
+def _by_words(
+    product: Product,
+    specs: Specs,
+    definitions: Definitions,
+    asked: Selection,
+    warn: Callable[[str], None],
+) -> set[str]:
+    """Return what --select and --exclude mean, of dbt's syntax and of Dagster's."""
+    select, exclude = asked.select, asked.exclude
     of_dagster = [word.removeprefix(DAGSTER) for word in select if is_dagster(word)]
     of_dbt = [word.removeprefix(DBT) for word in select if not is_dagster(word)]
     without = [word.removeprefix(DBT) for word in exclude if not is_dagster(word)]
     chosen: set[str] = set()
     if of_dbt or (without and not of_dagster):
-        named = None if without else _by_name(product, of_dbt)
-        chosen |= _by_dbt(product, of_dbt, without, warn) if named is None else named
+        named = None if without or asked.variables else _by_name(product, of_dbt)
+        chosen |= _by_dbt(product, of_dbt, without, warn, asked) if named is None else named
     elif not select:
         chosen |= {*specs.plan.assets, *specs.plan.checks}
     for word in of_dagster:
         chosen |= _by_dagster(specs, definitions, word, "--select")
     if of_dagster and without:
-        chosen -= _by_dbt(product, without, (), warn)
+        chosen -= _by_dbt(product, without, (), warn, asked)
     for word in exclude:
         if is_dagster(word):
             chosen -= _by_dagster(specs, definitions, word.removeprefix(DAGSTER), "--exclude")
-    assets = [uid for uid in specs.plan.assets if uid in chosen]
-    checks = [uid for uid in specs.plan.checks if uid in chosen]
-    if not assets and not checks:
-        raise click.BadParameter(_nothing(select, exclude, chosen), param_hint="--select")
-    return assets, checks
+    return chosen
 
 
-def _refuse_flags(option: str, word: str) -> None:
-    if not word.strip() or word.lstrip().startswith("-"):
-        raise click.BadParameter(f"{word!r} is no selection.", param_hint=option)
+def has_default_selector(product: Product) -> bool:
+    """Tell whether dbt may know a selector for commands without a selection.
+
+    Whether it does is dbt's to say: what makes a selector the default may be a template.
+    """
+    path = (product.project_dir or Path()) / SELECTORS
+    if product.project_dir is None or not path.is_file() or not path.stat().st_size:
+        return False
+    selectors = read_yaml(path, "Correct it.").get("selectors")
+    return isinstance(selectors, list) and any(
+        isinstance(item, dict) and item.get("default") for item in selectors
+    )
 
 
-def _nothing(select: Sequence[str], exclude: Sequence[str], chosen: Iterable[str]) -> str:
-    asked = " ".join([*select, *(f"--exclude {word}" for word in exclude)])
-    others = sorted(chosen)
-    found = f" Only {others[0]} and the like match, which Dagster does not build." if others else ""
-    return (
-        f"'{asked}' selects no model, seed, snapshot or test of this product.{found} "
-        "`floe-dagster check` shows what there is."
+def _refuse_what_is_no_selection(asked: Selection) -> None:
+    if asked.selector is not None and (asked.select or asked.exclude):
+        raise click.UsageError("--selector stands alone: leave out --select and --exclude.")
+    given = {
+        "--select": asked.select,
+        "--exclude": asked.exclude,
+        "--selector": () if asked.selector is None else (asked.selector,),
+    }
+    for option, words in given.items():
+        for word in words:
+            # dbt would take it for an option of its own.
+            if not word.strip() or word.lstrip().startswith("-"):
+                raise click.BadParameter(f"{word!r} is not a selection.", param_hint=option)
+
+
+def _explain_nothing(
+    asked: Selection, chosen: Collection[str], warn: Callable[[str], None]
+) -> None:
+    """Say why there is nothing to build; that nothing matches is a mistake, as of a name."""
+    message = f"'{asked}' selects no model, seed, snapshot or test of this product."
+    if chosen:
+        warn(f"{message} Only {known(chosen)} match, and there is nothing to build of these.")
+        return
+    raise click.BadParameter(
+        f"{message} `floe-dagster check` shows what there is.",
+        param_hint="--select" if asked.selector is None else "--selector",
     )
 
 
@@ -137,19 +211,61 @@ def _by_dbt(
     select: Sequence[str],
     exclude: Sequence[str],
     warn: Callable[[str], None],
+    asked: Selection | None = None,
 ) -> set[str]:
-    """Ask dbt which nodes a selection means; returns unique ids of every resource type."""
-    target = product.plan.computes[product.plan.default_compute].target
+    """Ask dbt which nodes a selection means; returns unique ids of every resource type.
+
+    What exists may differ by target, so each target is asked, and decides on its own nodes.
+    """
+    asked = asked or Selection(select, exclude)
     flags = [
         *("--output", "json", "--output-keys", "unique_id"),
         *(["--select", *select] if select else []),
         *(["--exclude", *exclude] if exclude else []),
+        *(["--selector", asked.selector] if asked.selector is not None else []),
+        *(["--state", str(asked.state)] if asked.state is not None else []),
     ]
+    plan, found = product.plan, set[str]()
+    unmatched: list[set[str]] = []
+    targets = _targets_to_ask(plan)
+    for target in targets:
+        listed, lines = _listed(product, target, flags, asked)
+        found |= {
+            uid
+            for uid in listed
+            if uid not in plan.nodes
+            or not plan.nodes[uid].compute
+            or plan.target_of(uid) == target
+            or (target == targets[0] and plan.target_of(uid) not in targets)
+        }
+        unmatched.append(lines)
+    # What matches nothing on one target may do so on another.
+    for line in sorted(set.intersection(*unmatched)):
+        warn(line)
+    return found
+
+
+def _targets_to_ask(plan: ProductPlan) -> Sequence[str]:
+    """Return the targets that dbt-core builds on, the default one first."""
+    default = plan.computes[plan.default_compute].target
+    others = {plan.target_of(uid) for uid in (*plan.assets, *plan.checks)}
+    foreign = {place.target for place in plan.computes.values() if place.dbt_executable}
+    return [default, *sorted(others - foreign - {default})]
+
+
+def _listed(
+    product: Product, target: str, flags: Sequence[str], asked: Selection
+) -> tuple[set[str], set[str]]:
+    """Return what `dbt ls` lists on a target, and what it says of words that match nothing."""
     run_dir = product.new_run_dir(f"select-{os.getpid()}", target)
     found: set[str] = set()
+    unmatched: set[str] = set()
     said: list[str] = []
     try:
-        with run_dbt(product.command("ls", target, run_dir, flags=tuple(flags))) as run:
+        command = product.command(
+            "ls", target, run_dir, flags=tuple(flags), variables=asked.variables
+        )
+        with run_dbt(command) as run:
             for event in run:
                 if not isinstance(event, Line):
                     continue
@@ -159,16 +275,15 @@ def _by_dbt(
                 elif event.level == "error":
                     said.append(event.text)
                 elif event.name == "NoNodesForSelectionCriteria":
-                    warn(event.text)
+                    unmatched.add(event.text)
     finally:
         shutil.rmtree(run_dir, ignore_errors=True)
     if run.success:
-        return found
+        return found, unmatched
     if said:
         reason = " ".join(said[0].removeprefix("Encountered an error:").split())
-        words = " ".join([*select, *exclude])
         raise click.BadParameter(
-            f"dbt cannot read '{words}': {reason}.", param_hint="--select / --exclude"
+            f"dbt cannot read '{asked}': {reason}.", param_hint="--select / --exclude / --selector"
         )
     raise DbtError(f"Cannot select nodes: {run.exception or 'dbt gave no reason'}")
 

@@ -83,6 +83,7 @@ class NodeStarted(msgspec.Struct, frozen=True):
     kind: str = ""
     at: str = ""
     attempt: int = 1
+    relation: Relation | None = None
 
 
 class NodeFinished(msgspec.Struct, frozen=True):
@@ -320,6 +321,7 @@ class EventReader:
             node.resource_type,
             zoned(node.node_started_at) or zoned(info.ts),
             self._attempt,
+            _relation(node),
         )
 
     def _finished(
@@ -341,7 +343,6 @@ class EventReader:
     def _result(
         self, node: _Node, info: _Info, result: _RunResult, observed: Observed = NOTHING_OBSERVED
     ) -> NodeFinished:
-        relation = node.node_relation
         return NodeFinished(
             unique_id=node.unique_id,
             compute=self._compute,
@@ -356,14 +357,7 @@ class EventReader:
             finished_at=zoned(node.node_finished_at) or zoned(info.ts),
             attempt=self._attempt,
             invocation_id=info.invocation_id,
-            relation=Relation(
-                relation.relation_name,
-                relation.database or None,
-                relation.schema or None,
-                relation.alias or None,
-            )
-            if relation is not None and relation.relation_name
-            else None,
+            relation=_relation(node),
             materialized=node.materialized or "",
             adapter_response=result.adapter_response or {},
             observed=observed,
@@ -376,6 +370,15 @@ _WORKER = "Exception on worker thread. "
 def _says_why(result: NodeFinished) -> bool:
     """Tell whether a message is more than the status once more, as that of a microbatch model."""
     return result.status != PARTIAL and result.message.upper() not in {"", "ERROR"}
+
+
+def _relation(node: _Node) -> Relation | None:
+    found = node.node_relation
+    if found is None or not found.relation_name:
+        return None
+    return Relation(
+        found.relation_name, found.database or None, found.schema or None, found.alias or None
+    )
 
 
 def _invocation(info: _Info, data: msgspec.Raw) -> Started:

@@ -1,19 +1,107 @@
-"""Finds the lineage backend that compiled artifacts name, and the way to it."""
+"""Decides whether lineage is sent, where to, and under which namespace of jobs.
+
+Everything that sends lineage, waits for it or tells of it asks here: runs, the drain sensor, the
+command line and the plugin's own methods. What decides, first to last:
+
+1. `observability` of the compiled artifacts: `lineage: false` or `lineage_transport: noop` switch
+   lineage off, whoever names a backend.
+2. `lineage_transport: console` writes events to the log instead of sending them.
+3. A backend that was given in code, else `plugins.lineage_backend` of the artifacts.
+4. `observability.lineage_endpoint`, which needs no plugin.
+5. For the plugin's own methods, the backend that is configured in floe's registry.
+"""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.errors import LineageError, known
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from floe_core.plugins.lineage import LineageBackendPlugin
 
+logger = logging.getLogger(__name__)
+
 # floe-core removes secrets from compiled artifacts; this is openlineage-python's own variable.
 API_KEY_ENV = "OPENLINEAGE_API_KEY"
+DEFAULT_NAMESPACE = "floe"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where lineage goes: a transport config, never printed, and the namespace of jobs."""
+
+    transport: Mapping[str, Any]
+    namespace: str
+
+    def __repr__(self) -> str:
+        """Return the kind alone: a transport config may hold a key."""
+        return f"Destination({self.transport.get('type')!r}, {self.namespace!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What `observability` of the artifacts says of lineage; each may be missing."""
+
+    is_off: bool = False
+    transport: str = ""
+    endpoint: str = ""
+    namespace: str = ""
+
+
+def why_off(artifacts: Mapping[str, Any], backend: LineageBackendPlugin | None = None) -> str:
+    """Return why a product sends no lineage and what would change that; "" if it sends some.
+
+    No plugin is loaded for the answer. `backend` is one that was given in code.
+    """
+    settings = _settings(artifacts)
+    if settings.is_off:
+        return (
+            "observability.lineage switches lineage off. Enable it in manifest.yaml and compile "
+            "again."
+        )
+    if (
+        backend is not None
+        or _named(artifacts)
+        or settings.transport == "console"
+        or settings.endpoint
+    ):
+        return ""
+    return (
+        "its platform manifest names no lineage backend. Add plugins.lineage_backend to "
+        "manifest.yaml and compile again."
+    )
+
+
+def lineage_destination(
+    artifacts: Mapping[str, Any], backend: LineageBackendPlugin | None = None
+) -> Destination | None:
+    """Return where a product's lineage goes; None if it goes nowhere.
+
+    `backend` is one that was given in code; it wins over the one that the artifacts name.
+
+    Raises:
+        LineageError: the backend is named, but not installed or not usable.
+    """
+    if why_off(artifacts, backend):
+        return None
+    settings = _settings(artifacts)
+    if settings.transport == "console":
+        return Destination({"type": "console"}, _namespace(artifacts, settings, backend))
+    backend = backend or backend_of(artifacts)
+    transport = transport_of(backend) if backend else _with_key(_endpoint(settings))
+    if transport is None or transport.get("type") in {None, "noop"}:
+        return None
+    return Destination(transport, _namespace(artifacts, settings, backend))
 
 
 def backend_of(artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
@@ -22,39 +110,46 @@ def backend_of(artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
     Raises:
         LineageError: the plugin is not installed, does not fit, or refuses its config.
     """
-    named = (artifacts.get("plugins") or {}).get("lineage_backend")
+    named = _named(artifacts)
     if not named:
         return None
     # floe-core takes a second to import; only products with a backend pay for it.
     from floe_core.plugin_errors import PluginConfigurationError, PluginError, PluginNotFoundError
-    from floe_core.plugin_registry import get_registry
+    from floe_core.plugin_registry import PluginRegistry, get_registry
     from floe_core.plugin_types import PluginType
     from floe_core.plugins.lineage import LineageBackendPlugin
 
-    kind, registry = named["type"], get_registry()
-    try:
-        plugin = registry.get(PluginType.LINEAGE_BACKEND, kind)
-        registry.configure(PluginType.LINEAGE_BACKEND, kind, dict(named.get("config") or {}))
-    except PluginNotFoundError as error:
+    kind = named["type"]
+    with _quiet():
+        # Of our own: in the registry that all share, one product would configure another's backend.
+        registry = PluginRegistry()
+        registry.discover_all()
         installed = registry.list_all().get(PluginType.LINEAGE_BACKEND, [])
-        raise LineageError(
-            f"Cannot send lineage: the platform manifest names lineage backend '{kind}', and no "
-            f"plugin of that name is installed (installed: {known(installed)}). Install it, as a "
-            f"rule `pip install floe-lineage-{kind}`, or remove plugins.lineage_backend from "
-            "manifest.yaml and compile again."
-        ) from error
-    except PluginConfigurationError as error:
-        # Its texts name fields and rules; a value could be a secret.
-        fields = known({str(item.get("field", "?")) for item in error.errors})
-        raise LineageError(
-            f"Cannot send lineage: lineage backend '{kind}' refuses its config (wrong: {fields}). "
-            "Correct plugins.lineage_backend.config in manifest.yaml and compile again."
-        ) from None
-    except PluginError as error:
-        raise LineageError(
-            f"Cannot send lineage: lineage backend '{kind}' cannot be loaded "
-            f"({type(error).__name__}). Install a version that fits this floe-core."
-        ) from error
+        if kind not in installed:
+            registry = get_registry()  # may know one that was registered by hand
+        try:
+            plugin = registry.get(PluginType.LINEAGE_BACKEND, kind)
+            registry.configure(PluginType.LINEAGE_BACKEND, kind, dict(named.get("config") or {}))
+        except PluginNotFoundError as error:
+            raise LineageError(
+                f"Cannot send lineage: the platform manifest names lineage backend '{kind}', and "
+                f"no plugin of that name is installed (installed: {known(installed)}). Install it, "
+                f"as a rule `pip install floe-lineage-{kind}`, or remove plugins.lineage_backend "
+                "from manifest.yaml and compile again."
+            ) from error
+        except PluginConfigurationError as error:
+            # Its texts name fields and rules; a value could be a secret.
+            fields = known({str(item.get("field", "?")) for item in error.errors})
+            raise LineageError(
+                f"Cannot send lineage: lineage backend '{kind}' refuses its config (wrong: "
+                f"{fields}). Correct plugins.lineage_backend.config in manifest.yaml and compile "
+                "again."
+            ) from None
+        except PluginError as error:
+            raise LineageError(
+                f"Cannot send lineage: lineage backend '{kind}' cannot be loaded "
+                f"({type(error).__name__}). Install a version that fits this floe-core."
+            ) from error
     if not isinstance(plugin, LineageBackendPlugin):
         raise LineageError(
             f"Cannot send lineage: what is installed as lineage backend '{kind}' is no "
@@ -63,12 +158,108 @@ def backend_of(artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
     return plugin
 
 
+def registered_backend() -> LineageBackendPlugin | None:
+    """Return the lineage backend that is configured in floe's registry; None if none is.
+
+    A plugin that is only installed, or that floe has loaded for a look, is not configured. Of
+    several nobody can tell which is meant: none is taken, and the log says so.
+    """
+    # A registry that nobody has asked for, nobody has configured; making one takes 0.2 s.
+    registry = getattr(sys.modules.get("floe_core.plugin_registry"), "_registry", None)
+    if registry is None:
+        return None
+    from floe_core.plugin_types import PluginType
+    from floe_core.plugins.lineage import LineageBackendPlugin
+
+    kind = PluginType.LINEAGE_BACKEND
+    with _quiet():
+        installed = registry.list_all().get(kind, [])
+        found = {
+            name: plugin
+            for (type_, name), plugin in registry._loaded.items()  # noqa: SLF001  no other way
+            if type_ is kind
+            and isinstance(plugin, LineageBackendPlugin)
+            # One that no entry point names was made and registered by hand.
+            and (registry.get_config(kind, name) is not None or name not in installed)
+        }
+    if len(found) > 1:
+        logger.warning(
+            "No lineage is sent: floe's registry has several lineage backends that are configured "
+            "(%s). Name one as plugins.lineage_backend in manifest.yaml, or hand it to "
+            "DagsterOrchestratorPlugin(lineage_backend=...).",
+            known(found),
+        )
+        return None
+    return next(iter(found.values()), None)
+
+
 def transport_of(backend: LineageBackendPlugin | None) -> dict[str, Any] | None:
     """Return a backend's transport config, with the key of `API_KEY_ENV` if it has none itself."""
-    if backend is None:
-        return None
-    transport = dict(backend.get_transport_config())
+    return None if backend is None else _with_key(dict(backend.get_transport_config()))
+
+
+def _with_key(transport: dict[str, Any]) -> dict[str, Any]:
     key = os.environ.get(API_KEY_ENV)
     if key and transport.get("type") == "http" and not transport.keys() & {"auth"}:
         transport["api_key"] = transport.get("api_key") or key
     return transport
+
+
+def _endpoint(settings: _Settings) -> dict[str, Any]:
+    return {"type": "http", "url": settings.endpoint}
+
+
+def _settings(artifacts: Mapping[str, Any]) -> _Settings:
+    """Return what the artifacts say of lineage, in the words of floe-core's schema."""
+    told = artifacts.get("observability")
+    if not isinstance(told, Mapping):
+        return _Settings()
+    transport, endpoint, namespace = (
+        str(told.get(f"lineage_{name}") or "") for name in ("transport", "endpoint", "namespace")
+    )
+    is_off = told.get("lineage") is False or transport == "noop"
+    return _Settings(is_off, transport, endpoint, namespace)
+
+
+def _named(artifacts: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return (artifacts.get("plugins") or {}).get("lineage_backend") or None
+
+
+def _namespace(
+    artifacts: Mapping[str, Any], settings: _Settings, backend: LineageBackendPlugin | None
+) -> str:
+    """Return the namespace of jobs.
+
+    floe-core fills in the product's name where nobody has chosen a namespace; a backend's strategy,
+    which tells environments apart, then says more.
+    """
+    product = (artifacts.get("metadata") or {}).get("product_name")
+    if settings.namespace and settings.namespace != product:
+        return settings.namespace
+    found = namespace_of(backend) if backend is not None else ""
+    return found or settings.namespace or DEFAULT_NAMESPACE
+
+
+def namespace_of(backend: LineageBackendPlugin) -> str:
+    """Return the namespace of jobs by the backend's own strategy; "" where it has none."""
+    from floe_core.lineage import NamespaceResolver
+
+    try:
+        strategy = NamespaceResolver(**backend.get_namespace_strategy())
+        return strategy.resolve_job_namespace()
+    except (TypeError, ValueError) as error:
+        logger.warning(
+            "Lineage backend '%s' names jobs by a strategy that floe-core does not know (%s): "
+            "its strategy is not used.",
+            backend.name,
+            error,
+        )
+        return ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep floe-core's registry from printing its steps on stdout, which may be a document."""
+    with redirect_stdout(io.StringIO()) as said:
+        yield
+    logger.debug("%s", said.getvalue())

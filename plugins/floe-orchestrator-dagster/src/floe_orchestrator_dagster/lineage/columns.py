@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.lineage.query import Output, Uses
 
-MAX_SQL = 100_000
-"""Characters of SQL above which there is no lineage: the parser's C stack and time are bounded."""
+MAX_SQL = 1_000_000
+"""Characters of SQL above which there is no lineage; time and memory grow with it (1 to 5 s)."""
 
 MAX_NESTING = 150
 """Brackets, CASEs or repeated words within each other above which there is no lineage."""
@@ -36,6 +36,9 @@ MAX_OPEN_JOINS = 8
 
 MAX_PIPES = 50
 """Steps of pipe syntax; sqlglot's time grows with their square."""
+
+MAX_LINKS = 50
+"""Subscripts or method calls in a row, `a[1][2]`; sqlglot's time grows with their cube."""
 
 VERSION = "1"
 """Part of every key: raise it when the same SQL begins to give another lineage."""
@@ -94,32 +97,59 @@ def column_lineage(
     Nothing is raised or logged. A column whose name only the database knows (an unnamed
     expression) and one that needs an unknown schema are left out.
     """
+    return explained_lineage(sql, dialect, relation_columns, describe=describe)[0]
+
+
+def explained_lineage(
+    sql: str,
+    dialect: str,
+    relation_columns: Mapping[str, Mapping[str, str]],
+    *,
+    describe: bool = False,
+) -> tuple[ColumnLineage | None, str]:
+    """Return the column lineage of one query, or None and why there is none; see above."""
+    from sqlglot.errors import SqlglotError
+
+    from floe_orchestrator_dagster.lineage.query import MAX_WORK, TooMuchError
+
     if len(sql) > MAX_SQL:
-        return None
+        return None, f"its SQL has {len(sql):,} characters, more than {MAX_SQL:,}"
     language = _dialect(dialect)
     try:
         output = _read(sql, language, relation_columns)
-        return None if output is None else _lineage(output, language, describe=describe)
-    except Exception:  # noqa: BLE001  text no parser reads, or a tree of an unforeseen shape
-        return None
+        return _lineage(output, language, describe=describe), ""
+    except _UnreadError as error:
+        return None, str(error)
+    except TooMuchError:
+        return None, f"its columns have more than {MAX_WORK:,} sources on the way"
+    except SqlglotError:
+        return None, f"its SQL cannot be parsed as {language or 'plain SQL'}"
+    except Exception as error:  # noqa: BLE001  a tree of an unforeseen shape
+        return None, f"its SQL has an unforeseen form ({type(error).__name__})"
 
 
-def _read(
-    sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]
-) -> Output | None:
+class _UnreadError(Exception):
+    """This text is not read; says why."""
+
+
+def _read(sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]) -> Output:
     from sqlglot.dialects.dialect import Dialect
 
     from floe_orchestrator_dagster.lineage.query import Walker
 
     language = Dialect.get_or_raise(dialect)
     tokens = language.tokenize(sql)
-    if not _is_query(tokens) or _is_hostile(tokens):
-        return None
+    if not _is_query(tokens):
+        raise _UnreadError("its SQL is not a query")
+    if _is_hostile(tokens):
+        raise _UnreadError("its SQL is nested too deeply, or repeats itself too often")
     statements = [item for item in language.parser().parse(tokens, sql) if item is not None]
     if len(statements) != 1:
-        return None
+        raise _UnreadError(f"its SQL has {len(statements)} statements")
     output = Walker(language, _tables(relation_columns, dialect)).query(statements[0], None, {})
-    return output if output.columns or output.open else None
+    if not (output.columns or output.open):
+        raise _UnreadError("its query has no columns that are known")
+    return output
 
 
 def identity_lineage(relation: str, columns: Iterable[str]) -> ColumnLineage:
@@ -219,22 +249,47 @@ def _is_query(tokens: list[Any]) -> bool:
 
 def _is_hostile(tokens: list[Any]) -> bool:
     """Tell whether the parser would need its whole C stack, or time without bound."""
+    return _is_deep(tokens) or _is_repetitive(tokens)
+
+
+def _is_deep(tokens: list[Any]) -> bool:
+    """Look for brackets within brackets, and for subscripts or calls of calls in a row."""
     from sqlglot import TokenType as Type
 
     opening = {Type.L_PAREN, Type.L_BRACKET, Type.L_BRACE, Type.CASE}
     closing = {Type.R_PAREN, Type.R_BRACKET, Type.R_BRACE, Type.END}
+    linking = {Type.L_BRACKET, Type.DOT}
+    between = opening | closing | linking
+    links = [0]  # in a row, for each bracket that is open
+    before = None
+    for token in tokens:
+        kind = token.token_type
+        if kind in between:
+            links[-1] += kind in linking and before in closing
+            if links[-1] > MAX_LINKS or len(links) > MAX_NESTING + 1:
+                return True
+            if kind in opening:
+                links.append(0)
+            elif kind in closing and len(links) > 1:
+                links.pop()
+        elif before != Type.DOT:
+            links[-1] = 0
+        before = kind
+    return len(links) > MAX_NESTING + 1
+
+
+def _is_repetitive(tokens: list[Any]) -> bool:
+    """Look for repeated words, joins without conditions, pipes, and types within types."""
+    from sqlglot import TokenType as Type
+
     nested_types = {Type.STRUCT, Type.ARRAY, Type.MAP, Type.NESTED}
     free_joins = {Type.CROSS, Type.NATURAL}
-    depth = types = pipes = open_joins = run = 0
+    types = pipes = open_joins = run = 0
     before = None
     for token in tokens:
         kind = token.token_type
         run = run + 1 if kind == before else 0
-        if kind in opening:
-            depth += 1
-        elif kind in closing:
-            depth -= 1
-        elif kind == Type.JOIN:
+        if kind == Type.JOIN:
             open_joins += before not in free_joins
         elif kind in {Type.ON, Type.USING}:
             open_joins = max(0, open_joins - 1)
@@ -242,13 +297,7 @@ def _is_hostile(tokens: list[Any]) -> bool:
             pipes += 1
         elif kind == Type.LT and before in nested_types:
             types += 1
-        if (
-            depth > MAX_NESTING
-            or run > MAX_NESTING
-            or open_joins > MAX_OPEN_JOINS
-            or pipes > MAX_PIPES
-            or types > MAX_NESTING
-        ):
+        if max(run, types) > MAX_NESTING or open_joins > MAX_OPEN_JOINS or pipes > MAX_PIPES:
             return True
         before = kind
     return False
@@ -283,7 +332,10 @@ def _tables(
 
 @lru_cache(maxsize=4096)
 def _parts(relation: str, dialect: str) -> tuple[str, ...]:
-    """Return the parts of a relation name as the database keeps them."""
+    """Return the parts of a relation name as the database keeps them.
+
+    What dbt writes in place of a name, such as `read_csv('a.csv')`, is one part: its SQL.
+    """
     from sqlglot import exp
     from sqlglot.dialects.dialect import Dialect
     from sqlglot.errors import SqlglotError
@@ -294,6 +346,8 @@ def _parts(relation: str, dialect: str) -> tuple[str, ...]:
         table = exp.to_table(relation, dialect=dialect)
     except SqlglotError:
         return (relation,)
+    if not isinstance(table.this, exp.Identifier):
+        return (table.this.sql(dialect),)
     walker = Walker(Dialect.get_or_raise(dialect), {})
     return tuple(walker.name(part) for part in table.parts)
 

@@ -6,19 +6,20 @@ import atexit
 import json
 import logging
 import threading
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from floe_orchestrator_dagster.lineage.delivery import open_delivery
-from floe_orchestrator_dagster.lineage.facets import PRODUCER
+from floe_orchestrator_dagster.lineage.facets import PRODUCER, RUN_EVENT_SCHEMA
 from floe_orchestrator_dagster.lineage.spool import spool_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from floe_core.lineage import LineageDataset, LineageEvent
+    from floe_core.lineage import LineageEvent
 
     from floe_orchestrator_dagster.lineage.delivery import Delivery
 
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 # What the end of the process may wait for single events.
 EXIT_SECONDS = 3.0
+# The event types of the specification.
+STATES = ("START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER")
+MAX_SHOWN = 100
+MAX_REASON = 200
 
 # One per backend and spool, open while the process lives: a START and its COMPLETE stay in order.
 _deliveries: dict[tuple[str, Path], Delivery] = {}
@@ -36,56 +41,152 @@ def emit(
     transport: Mapping[str, Any] | None,
     target_dir: Path | None = None,
     *,
-    state: str,
-    job_name: str,
-    job_namespace: str,
-    run_id: UUID | None = None,
-    inputs: Sequence[LineageDataset] = (),
-    outputs: Sequence[LineageDataset] = (),
-    run_facets: Mapping[str, Any] | None = None,
-    job_facets: Mapping[str, Any] | None = None,
-    producer: str | None = None,
+    state: object,
+    job_name: object,
+    job_namespace: object,
+    run_id: object = None,
+    inputs: object = None,
+    outputs: object = None,
+    run_facets: object = None,
+    job_facets: object = None,
+    producer: object = None,
     event_time: datetime | None = None,
 ) -> UUID:
     """Put one event on the spool of `target_dir`, None the user's own; return its run id at once.
 
-    Without a transport it does nothing. Trouble is logged, never raised.
+    Arguments are what a caller gives, whatever that is: `state` a `RunState` or its name, `run_id`
+    a UUID or its text, datasets `LineageDataset`s or mappings of the same fields, facets mappings.
+    An event of which one is something else is not sent; the log says what is wrong. Without a
+    transport nothing is done. Nothing is raised.
     """
-    run_id = run_id or uuid4()
+    problems: list[str] = []
+    run = _run_id(run_id, problems)
     if transport is None or transport.get("type") is None:
-        return run_id
+        return run
     try:
-        from openlineage.client.event_v2 import (
-            InputDataset,
-            Job,
-            OutputDataset,
-            Run,
-            RunEvent,
-            RunState,
-        )
-        from openlineage.client.serde import Serde
-
-        event = RunEvent(
-            eventTime=(event_time or datetime.now(timezone.utc)).isoformat(),
-            eventType=RunState[state.upper()],
-            run=Run(runId=str(run_id), facets=dict(run_facets or {})),
-            job=Job(namespace=job_namespace, name=job_name, facets=dict(job_facets or {})),
-            inputs=[
-                InputDataset(item.namespace, item.name, facets=dict(item.facets)) for item in inputs
-            ],
-            outputs=[
-                OutputDataset(item.namespace, item.name, facets=dict(item.facets))
-                for item in outputs
-            ],
-            producer=producer or PRODUCER,
-        )
-        directory = spool_directory(target_dir, "events")
-        _delivery(transport, directory).send(Serde.to_json(event).encode())
+        event = {
+            "eventTime": _zoned(event_time).isoformat(),
+            "eventType": _state(state, problems),
+            "run": {"runId": str(run), "facets": _facets("run_facets", run_facets, problems)},
+            "job": {
+                "namespace": _word("job_namespace", job_namespace, problems),
+                "name": _word("job_name", job_name, problems),
+                "facets": _facets("job_facets", job_facets, problems),
+            },
+            "inputs": _datasets("inputs", inputs, problems),
+            "outputs": _datasets("outputs", outputs, problems),
+            # "floe", floe-core's default, is no URI.
+            "producer": producer if isinstance(producer, str) and "://" in producer else PRODUCER,
+            "schemaURL": RUN_EVENT_SCHEMA,
+        }
+        if not problems:
+            line = _json(event)
+            _delivery(transport, spool_directory(target_dir, "events")).send(line)
     except Exception as error:  # noqa: BLE001  lineage never harms the job
+        # Its text may quote a facet; what it is about is in most cases its first words.
+        problems.append(f"{type(error).__name__}: {error}"[:MAX_REASON])
+    if problems:
         logger.warning(
-            "Lineage event %s of job '%s' was not sent: %s", state, job_name, type(error).__name__
+            "Lineage event %s of job %s was not sent: %s.",
+            _shown(state),
+            _shown(job_name),
+            "; ".join(problems),
         )
-    return run_id
+    return run
+
+
+def _run_id(given: object, problems: list[str]) -> UUID:
+    if given is None:
+        return uuid4()
+    if isinstance(given, UUID):
+        return given
+    try:
+        return UUID(str(given))
+    except (ValueError, TypeError):
+        problems.append(f"run_id {_shown(given)} is not a UUID")
+        return uuid4()
+
+
+def _state(given: object, problems: list[str]) -> str:
+    """Return OpenLineage's word for a run state, given as floe-core's enum or as its name."""
+    name = str(getattr(given, "value", given)).upper()
+    if name not in STATES:
+        problems.append(f"event_type {_shown(given)} is none of {', '.join(STATES)}")
+    return name
+
+
+def _word(name: str, given: object, problems: list[str]) -> str:
+    if not isinstance(given, str) or not given.strip():
+        problems.append(f"{name} {_shown(given)} is not a name")
+        return ""
+    return given
+
+
+def _facets(name: str, given: object, problems: list[str]) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        problems.append(f"{name} {_shown(given)} is not a mapping")
+        return {}
+    return {str(key): value for key, value in given.items()}
+
+
+def _datasets(name: str, given: object, problems: list[str]) -> list[dict[str, Any]]:
+    if given is None:
+        return []
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        problems.append(f"{name} {_shown(given)} is not a list of datasets")
+        return []
+    found = []
+    for number, item in enumerate(given):
+        where = f"{name}[{number}]"
+        fields = item if isinstance(item, Mapping) else vars(item) if _is_dataset(item) else None
+        if fields is None:
+            problems.append(f"{where} {_shown(item)} is not a dataset")
+            continue
+        found.append(
+            {
+                "namespace": _word(f"{where}.namespace", fields.get("namespace"), problems),
+                "name": _word(f"{where}.name", fields.get("name"), problems),
+                "facets": _facets(f"{where}.facets", fields.get("facets"), problems),
+            }
+        )
+    return found
+
+
+def _is_dataset(item: object) -> bool:
+    return hasattr(item, "__dict__") and {"namespace", "name"} <= vars(item).keys()
+
+
+def _zoned(time: datetime | None) -> datetime:
+    """Return a time with its zone; one without is meant in UTC."""
+    if time is None:
+        return datetime.now(timezone.utc)
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+
+
+def _json(event: Mapping[str, Any]) -> bytes:
+    """Return an event as JSON, without nulls; facets may be openlineage-python's own objects."""
+    from openlineage.client.serde import Serde
+
+    plain = Serde.to_dict(dict(event))
+    return json.dumps(plain, allow_nan=False, default=_facet_object).encode()
+
+
+def _facet_object(value: object) -> dict[Any, Any]:
+    from openlineage.client.serde import Serde
+
+    if hasattr(value, "__attrs_attrs__"):
+        return Serde.to_dict(value)
+    raise TypeError(f"a facet holds an object of type {type(value).__name__}")
+
+
+def _shown(value: object) -> str:
+    """Return a value for the log: a short text as it is, of others only the type."""
+    if isinstance(value, Enum):
+        value = value.value
+    short = isinstance(value, str) and len(value) <= MAX_SHOWN
+    return repr(value) if short or value is None else f"(of type {type(value).__name__})"
 
 
 class SpoolTransport:
@@ -101,7 +202,7 @@ class SpoolTransport:
         emit(
             self._transport,
             self._target_dir,
-            state=event.event_type.value,
+            state=event.event_type,
             job_name=event.job.name,
             job_namespace=event.job.namespace,
             run_id=event.run.run_id,
@@ -109,8 +210,7 @@ class SpoolTransport:
             outputs=event.outputs,
             run_facets=event.run.facets,
             job_facets=event.job.facets,
-            # "floe" is floe-core's default, and no URI.
-            producer=event.producer if "://" in event.producer else None,
+            producer=event.producer,
             event_time=event.event_time,
         )
 

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from floe_orchestrator_dagster.lineage import facets
 from floe_orchestrator_dagster.lineage.columns import (
     ColumnLineage,
-    column_lineage,
+    explained_lineage,
     snapshot_lineage,
 )
 from floe_orchestrator_dagster.lineage.facets import (
@@ -26,11 +26,12 @@ from floe_orchestrator_dagster.lineage.facets import (
     floe_run,
 )
 from floe_orchestrator_dagster.lineage.naming import dataset_name
+from floe_orchestrator_dagster.lineage.outside import reads_outside, source_name, with_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult
+    from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult, Relation
     from floe_orchestrator_dagster.lineage.naming import DatasetName
     from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
     from floe_orchestrator_dagster.plan.manifest import DbtConfig
@@ -47,6 +48,7 @@ ENDINGS = {
     "reused": "COMPLETE",
     "skipped": "ABORT",
 }
+NOT_REACHED = "a node or a test above it failed"
 _DATASET_KINDS = frozenset({"model", "seed", "snapshot", "source"})
 _RUN_IDS = UUID("5b0f3a0e-5a0d-4c63-9f6c-0f6a2b7f1d3e")
 
@@ -102,15 +104,24 @@ def run_id_of(*parts: object) -> str:
 
 
 class StepLineage:
-    """The runs of one step: takes what happens, returns the events that tell it."""
+    """The runs of one step: takes what happens, returns the events that tell it.
+
+    `without_columns` says of which models there is no column lineage, by unique id, and why.
+    """
 
     def __init__(self, step: StepRun, plan: ProductPlan) -> None:
         self._step = step
         self._plan = plan
+        # Columns by the name of the relation, relations by unique id: as this run has met them.
         self._seen: dict[str, Columns] = {}
+        self._relations: dict[str, Relation] = {}
         self._open: dict[str, Event] = {}
         self._ended: set[str] = set()
         self._wave: _Invocation | None = None
+        # The last dbt invocation on each compute, and the dbt output that its adapter resolved.
+        self._invocations: dict[str, _Invocation] = {}
+        self._outputs: dict[str, Mapping[str, Any]] = {}
+        self.without_columns: dict[str, str] = {}
         self._common: dict[str, Facet] = {}
         if step.nominal_time:
             self._common["nominalTime"] = facet(
@@ -220,12 +231,13 @@ class StepLineage:
         self._wave.parent = facets.parent(
             invocation_id, self._step.namespace, self._wave.job, self._root
         )
+        self._invocations[compute.name] = self._wave
         yield self._invocation_event("START", at)
 
     def connected(self, output: Mapping[str, Any]) -> None:
         """Take the resolved dbt output of the invocation: it tells what its tables are called."""
         if self._wave is not None:
-            self._wave.output = output
+            self._outputs[self._wave.compute.name] = output
 
     def invocation_ended(
         self, at: str, *, success: bool, message: str = "", ending: str = "FAIL"
@@ -260,11 +272,15 @@ class StepLineage:
 
     # a node
 
-    def node_started(self, uid: str, at: str, attempt: int) -> Iterator[Event]:
-        """Yield the start of a node."""
+    def node_started(
+        self, uid: str, at: str, attempt: int, relation: Relation | None = None
+    ) -> Iterator[Event]:
+        """Yield the start of a node; `relation` is what dbt calls it in this run."""
         node = self._plan.nodes.get(uid)
         if node is None:
             return
+        if relation is not None:
+            self._relations[uid] = relation
         event = self._node_event("START", at, node, attempt)
         self._open[uid] = event
         yield event
@@ -277,11 +293,13 @@ class StepLineage:
             return
         observed = result.observed
         self._seen.update({name: list(found) for name, found in observed.inputs.items()})
-        if observed.columns and node.relation:
-            self._seen[node.relation] = list(observed.columns)
         if uid not in self._open:
             # dbt says nothing of a node before it skips it.
-            yield from self.node_started(uid, result.started_at or at, result.attempt)
+            started_at = result.started_at or at
+            yield from self.node_started(uid, started_at, result.attempt, result.relation)
+        relation = self._relation(node)
+        if observed.columns and relation:
+            self._seen[relation] = list(observed.columns)
         opened = self._open.pop(uid)
         self._ended.add(uid)
         ending = ENDINGS.get(result.status, "FAIL")
@@ -310,17 +328,28 @@ class StepLineage:
         yield event
         yield from self._quality(node, at, result.attempt, observed.checks)
 
-    def skipped(self, uids: Iterable[str], at: str) -> Iterator[Event]:
-        """Yield nodes that dbt never saw, because something above them failed."""
+    def checked(
+        self, uid: str, at: str, attempt: int, found: Sequence[QualityResult]
+    ) -> Iterator[Event]:
+        """Yield the quality checks of floe.yaml that ran on a node that this dbt run left alone."""
+        node = self._plan.nodes.get(uid)
+        if node is not None:
+            yield from self._quality(node, at, attempt, found)
+
+    def skipped(
+        self, uids: Iterable[str], at: str, reasons: Mapping[str, str] | None = None
+    ) -> Iterator[Event]:
+        """Yield nodes that dbt never saw; `reasons` says by unique id why, where that is known."""
         for uid in uids:
             node = self._plan.nodes.get(uid)
             if node is None or uid in self._ended:
                 continue
+            reason = (reasons or {}).get(uid) or NOT_REACHED
             self._ended.add(uid)
             for kind in ("START", "ABORT"):
                 event = self._node_event(kind, at, node, 1)
                 if kind == "ABORT":
-                    said = "Not run: a node or a test above it failed."
+                    said = f"Not run: {reason.rstrip('.')}."
                     event["run"]["facets"]["errorMessage"] = facets.error(said)
                 yield event
 
@@ -334,8 +363,10 @@ class StepLineage:
         status: str | None = None,
         seconds: float | None = None,
     ) -> Event:
-        step, wave = self._step, self._wave
-        compute = wave.compute if wave else self._plan.computes.get(node.compute)
+        step = self._step
+        # After the last wave: what was never reached hangs below the dbt run that it belonged to.
+        wave = self._wave or self._invocations.get(node.compute)
+        compute = self._compute(node)
         run_facets = {
             **(wave.facets if wave else self._common),
             "parent": wave.parent
@@ -403,40 +434,57 @@ class StepLineage:
     # datasets
 
     def _datasets(self, node: Node) -> tuple[list[Event], list[Event]]:
+        """Return what a node reads and what it writes.
+
+        None of either where it was never known what the tables of its compute are called: a name
+        made of guesses is that of another dataset.
+        """
+        compute = self._compute(node)
+        if compute is None or compute.name not in self._outputs:
+            return [], []
         reads = list(self._plan.folded_parents.get(node.unique_id, ()))
         if node.on and node.on not in reads:
             reads.insert(0, node.on)
-        inputs = [self._dataset(self._plan.nodes[uid]) for uid in reads]
-        outputs = [self._dataset(node)] if node.kind in _DATASET_KINDS and node.relation else []
+        inputs = [self._dataset(self._plan.nodes[uid], compute) for uid in reads]
+        writes = node.kind in _DATASET_KINDS and node.relation
+        outputs = [self._dataset(node, compute)] if writes else []
         return [found for found in inputs if found], [found for found in outputs if found]
 
-    def _name(self, node: Node) -> DatasetName | None:
-        """Return what a node is called in the warehouse; None if it is nothing there."""
-        dbt = node.dbt
+    def _compute(self, node: Node) -> Compute | None:
+        """Return the compute of this wave; after the last one, that of the node."""
+        return self._wave.compute if self._wave else self._plan.computes.get(node.compute)
+
+    def _relation(self, node: Node) -> str | None:
+        """Return the relation of a node as dbt called it in this run, else as it was planned."""
+        told = self._relations.get(node.unique_id)
+        return told.name if told else node.relation
+
+    def _name(self, node: Node, compute: Compute) -> DatasetName | None:
+        """Return what a node is called as `compute` meets it; None if it is no dataset."""
+        dbt, root = node.dbt, self._step.project_dir
         if dbt is None or node.kind not in _DATASET_KINDS:
             return None
-        output = self._wave.output if self._wave else {}
-        return dataset_name(
-            self._adapter(node),
+        if reads_outside(node, compute.adapter):
+            return source_name(node, root)
+        output = self._outputs.get(compute.name, {})
+        told = self._relations.get(node.unique_id)
+        named = dataset_name(
+            compute.adapter,
             output,
-            dbt.database,
-            dbt.schema,
-            node.identifier,
-            root=self._step.project_dir,
+            told.database if told else dbt.database,
+            told.schema if told else dbt.schema,
+            (told.identifier if told else None) or node.identifier,
+            root=root,
             scope=self._plan.name,
         )
+        return with_file(named, node, compute.adapter, output, root)
 
-    def _adapter(self, node: Node) -> str:
-        """Return dbt's adapter on which a node is met in this wave."""
-        compute = self._wave.compute if self._wave else self._plan.computes.get(node.compute)
-        return compute.adapter if compute else ""
-
-    def _dataset(self, node: Node) -> Event | None:
-        name = self._name(node)
+    def _dataset(self, node: Node, compute: Compute) -> Event | None:
+        name = self._name(node, compute)
         if name is None:
             return None
         found: dict[str, Facet] = {
-            "dataSource": facet("DatasourceDatasetFacet", name=name.namespace, uri=name.namespace)
+            "dataSource": facet("DatasourceDatasetFacet", name=name.namespace, uri=name.uri)
         }
         columns = self._columns(node)
         if columns:
@@ -450,12 +498,12 @@ class StepLineage:
                 ],
             )
         if name.catalog is not None:
-            found["catalog"] = facets.catalog(name.catalog, adapter=self._adapter(node))
+            found["catalog"] = facets.catalog(name.catalog, adapter=compute.adapter)
         return {"namespace": name.namespace, "name": name.name, "facets": found}
 
     def _columns(self, node: Node) -> Sequence[tuple[str, str | None]]:
         """Return the columns that the warehouse or its query has told, else those declared."""
-        seen = self._seen.get(node.relation or "")
+        seen = self._seen.get(self._relation(node) or "")
         if seen:
             return seen
         declared = node.dbt.columns if node.dbt else {}
@@ -464,7 +512,7 @@ class StepLineage:
     def _built(self, event: Event, node: Node, result: NodeFinished, compiled: str | None) -> None:
         """Put on the output what building it has shown."""
         output, dbt = event["outputs"][0], node.dbt
-        found, adapter = output["facets"], self._current().compute.adapter
+        found, compute = output["facets"], self._current().compute
         found |= self._described(node, "Dataset")
         view = (node.materialized or "").endswith("view")
         found["datasetType"] = facet(
@@ -473,9 +521,9 @@ class StepLineage:
             subType="MATERIALIZED" if node.materialized == "materialized_view" else None,
         )
         file_format = dbt.config.file_format if dbt else None
-        if file_format or adapter == "duckdb":
+        if file_format or compute.adapter == "duckdb":
             found["storage"] = facet(
-                "StorageDatasetFacet", storageLayer=adapter, fileFormat=file_format
+                "StorageDatasetFacet", storageLayer=compute.adapter, fileFormat=file_format
             )
         exposures = [
             {"unique_id": f"exposure.{self._plan.project_name}.{name}", "name": name}
@@ -484,7 +532,9 @@ class StepLineage:
         ]
         if exposures:
             found["dbt_exposures"] = dbt_facet("dbt-exposures-dataset-facet", exposures=exposures)
-        lineage = self._column_lineage(node, compiled, adapter)
+        if not compiled and result.status == "success" and _is_sql(node):
+            self.without_columns[node.unique_id] = "dbt left no compiled SQL of it"
+        lineage = self._column_lineage(node, compiled, compute)
         if lineage is not None:
             found["columnLineage"] = lineage
             found["schema"] = facets.schema(self._columns(node), _descriptions(node))
@@ -494,29 +544,21 @@ class StepLineage:
                 "outputStatistics": facet("OutputStatisticsOutputDatasetFacet", **statistics)
             }
 
-    def _column_lineage(self, node: Node, compiled: str | None, adapter: str) -> Facet | None:
+    def _column_lineage(self, node: Node, compiled: str | None, compute: Compute) -> Facet | None:
         if not compiled:
             return None
-        known: dict[str, dict[str, str]] = {}
-        names: dict[str, tuple[str, str]] = {}
-        own = [node.unique_id] if node.materialized == "incremental" else []
-        for uid in (*self._plan.folded_parents.get(node.unique_id, ()), *own):
-            parent = self._plan.nodes[uid]
-            name = self._name(parent)
-            if parent.relation and name:
-                names[parent.relation] = (name.namespace, name.name)
-                known[parent.relation] = {
-                    column: kind or "" for column, kind in self._columns(parent)
-                }
-        found = column_lineage(compiled, adapter, known)
+        names, known = self._read_by(node, compute)
+        found, why = explained_lineage(compiled, compute.adapter, known)
         if found is None:
+            self.without_columns[node.unique_id] = why
             return None
         if node.kind == "snapshot" and node.dbt is not None:
             found = _of_snapshot(found, node.dbt.config)
-        if node.relation and node.relation not in self._seen:
+        own_relation = self._relation(node)
+        if own_relation and own_relation not in self._seen:
             # Nobody could look at the table: its query names more columns than are declared.
             declared = {name.lower(): kind for name, kind in self._columns(node)}
-            self._seen[node.relation] = [
+            self._seen[own_relation] = [
                 (name, declared.get(name.lower()) or "") for name in found.fields
             ]
 
@@ -539,6 +581,21 @@ class StepLineage:
             dataset=said(found.dataset) or None,
         )
 
+    def _read_by(
+        self, node: Node, compute: Compute
+    ) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, str]]]:
+        """Return namespace and name, and the columns, of each relation that a node's SQL reads."""
+        names: dict[str, tuple[str, str]] = {}
+        columns: dict[str, dict[str, str]] = {}
+        own = [node.unique_id] if node.materialized == "incremental" else []
+        for uid in (*self._plan.folded_parents.get(node.unique_id, ()), *own):
+            parent = self._plan.nodes[uid]
+            relation, name = self._relation(parent), self._name(parent, compute)
+            if relation and name:
+                names[relation] = (name.namespace, name.name)
+                columns[relation] = {name: kind or "" for name, kind in self._columns(parent)}
+        return names, columns
+
     # tests
 
     def _tested(self, event: Event, node: Node, result: NodeFinished) -> None:
@@ -556,7 +613,9 @@ class StepLineage:
             "actual": str(result.failures or 0) if counted else None,
         }
         outcome = {"pass": "pass", "success": "pass", "skipped": "skip"}.get(status, "fail")
-        self._put_assertion(event, kind, dbt.column_name if dbt else None, outcome, told)
+        # What dbt inlines is no dataset: the column is not one of the tables that it reads.
+        column = dbt.column_name if dbt and node.on in node.parents else None
+        self._put_assertion(event, kind, column, outcome, told)
 
     @staticmethod
     def _put_assertion(
@@ -584,7 +643,8 @@ class StepLineage:
         checks = {check.name: check for check in node.quality_checks}
         for item in found:
             check = checks.get(item.name)
-            dataset = self._dataset(node)
+            compute = self._compute(node)
+            dataset = self._dataset(node, compute) if compute else None
             if check is None or dataset is None:
                 continue
             for kind in ("START", "END"):
@@ -623,7 +683,6 @@ class _Invocation:
     invocation_id: str
     compute: Compute
     job: str = ""
-    output: Mapping[str, Any] = field(default_factory=dict)
     facets: dict[str, Facet] = field(default_factory=dict)
     told: Facet = field(default_factory=dict)
     parent: Facet = field(default_factory=dict)
@@ -671,6 +730,11 @@ def _of_snapshot(query: ColumnLineage, config: DbtConfig) -> ColumnLineage:
         str(config.updated_at) if config.updated_at else None,
         {own: str(name) for own, name in named.items() if name} if isinstance(named, dict) else {},
     )
+
+
+def _is_sql(node: Node) -> bool:
+    python = node.dbt is not None and node.dbt.original_file_path.endswith(".py")
+    return node.kind in {"model", "snapshot"} and not python
 
 
 def _transformation(source: Any) -> dict[str, Any]:

@@ -63,6 +63,11 @@ class DatasetName:
     symlinks: tuple[Symlink, ...] = ()
     catalog: Catalog | None = field(default=None, compare=False)
 
+    @property
+    def uri(self) -> str:
+        """The namespace as a URI; that of local files, and some others, is a bare word."""
+        return self.namespace if ":" in self.namespace else f"{self.namespace}:///"
+
     def as_symlink(self) -> Symlink:
         """Return this as another dataset's other name."""
         return Symlink(self.namespace, self.name)
@@ -579,6 +584,20 @@ def _location(uri: str) -> tuple[str, str]:
         return f"file://{authority}" if authority else "file", f"/{path}"
     scheme = "s3" if scheme in {"s3a", "s3n"} else scheme
     return f"{scheme}://{authority}", f"/{path}" if scheme == "hdfs" else path
+
+
+def file_name(path: str, root: str) -> DatasetName:
+    """Return the name of a file, a folder or a pattern of them; a relative one is below `root`."""
+    scheme, separator, rest = path.partition("://")
+    if not separator:
+        local = path[5:] if path.lower().startswith("file:") else path
+        return DatasetName("file", posixpath.normpath(posixpath.join(root, local)))
+    authority, slash, key = rest.partition("?")[0].partition("/")
+    # Of `user:password@host` the host is left; `container@account` has no password.
+    if ":" in authority.rpartition("@")[0]:
+        authority = authority.rpartition("@")[2]
+    scheme = "gs" if scheme.lower() == "gcs" else scheme
+    return DatasetName(*_location(f"{scheme}://{authority}{slash}{key}"))
 
 
 def _others(named: DatasetName, *symlinks: Symlink) -> tuple[Symlink, ...]:

@@ -31,7 +31,7 @@ CONDITIONAL = "CONDITIONAL"
 STRENGTH = {IDENTITY: 0, TRANSFORMATION: 1, AGGREGATION: 2}
 """The direct kinds, weakest first: a path is named after its strongest step."""
 
-MAX_WORK = 300_000
+MAX_WORK = 2_000_000
 """Sources copied while one query is walked; a query that doubles its columns stops here."""
 
 Use = tuple[str, str, str, bool]
@@ -148,6 +148,8 @@ class Walker:
         # These have no word for it, or need not say it.
         self._recursive_unsaid = type(dialect).__name__ in {"Snowflake", "TSQL", "Fabric"}
         self._work = 0
+        # A source may be a call, such as `read_csv('a.csv')`, whose columns are known.
+        self._reads_calls = any(len(parts) == 1 and "(" in parts[0] for parts in tables)
 
     # --- names and their sources ---------------------------------------------------------------
 
@@ -671,7 +673,9 @@ class Walker:
         if isinstance(node.this if lateral else node, (exp.Query, exp.Pivot)):
             # A lateral subquery sees what stands to its left, an ordinary one what is outside.
             return self.query(_unwrapped(node), scope if lateral else scope.parent, scope.ctes)
-        return self._function(node.this if isinstance(node, exp.Table) else node, scope)
+        call = node.this if isinstance(node, exp.Table) else node
+        known = self._tables.get((call.sql(self._dialect),)) if self._reads_calls else None
+        return self._function(call, scope) if known is None else known
 
     def _joins(self, node: exp.Expr, scope: Scope, effects: Uses) -> None:
         for join in node.args.get("joins") or ():

@@ -5,6 +5,7 @@ With `lineage: required` an event that cannot be made durable fails the step ins
 
 from __future__ import annotations
 
+import glob
 import logging
 import re
 import subprocess
@@ -12,9 +13,17 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from floe_orchestrator_dagster.dbt.events import Connected, NodeFinished, NodeStarted, Started
-from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage.backend import backend_of, transport_of
+import msgspec
+
+from floe_orchestrator_dagster.dbt.events import (
+    Checked,
+    Connected,
+    NodeFinished,
+    NodeStarted,
+    Started,
+)
+from floe_orchestrator_dagster.errors import LineageError, known
+from floe_orchestrator_dagster.lineage.backend import lineage_destination
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery
 from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
 
@@ -33,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GIT_TIMEOUT_SECONDS = 5.0
-DEFAULT_NAMESPACE = "floe"
 # git@github.com:org/repo.git is ssh's way to write ssh://git@github.com/org/repo.git.
 _SCP_LIKE = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/]+):(?P<path>(?!//).+)")
 
@@ -45,7 +53,7 @@ def open_lineage(
     *,
     required: bool,
 ) -> tuple[Delivery, str] | None:
-    """Return the delivery to a product's backend and its job namespace; None without a backend.
+    """Return the delivery of a product's lineage and its job namespace; None if it sends none.
 
     `backend` is one that was given in code; else the artifacts name it.
 
@@ -53,47 +61,37 @@ def open_lineage(
         LineageError: lineage is required, and the backend or the spool cannot be used.
     """
     try:
-        backend = backend or backend_of(artifacts)
-        transport = transport_of(backend)
+        destination = lineage_destination(artifacts, backend)
     except LineageError as error:
         if required:
             raise
         logger.warning("%s The run goes on without lineage.", error)
         return None
-    if backend is None or transport is None:
+    if destination is None:
         return None
-    delivery = open_delivery(transport, directory, required=required)
-    return delivery, namespace_of(backend)
-
-
-def namespace_of(backend: LineageBackendPlugin) -> str:
-    """Return the namespace of jobs by the backend's own strategy; "floe" where it has none."""
-    from floe_core.lineage import NamespaceResolver
-
-    try:
-        strategy = NamespaceResolver(**backend.get_namespace_strategy())
-        return strategy.resolve_job_namespace() or DEFAULT_NAMESPACE
-    except (TypeError, ValueError) as error:
-        logger.warning(
-            "Lineage backend '%s' names jobs by a strategy that floe-core does not know (%s): "
-            "namespace '%s' is used.",
-            backend.name,
-            error,
-            DEFAULT_NAMESPACE,
-        )
-        return DEFAULT_NAMESPACE
+    delivery = open_delivery(destination.transport, directory, required=required)
+    return delivery, destination.namespace
 
 
 class Recorder:
     """The lineage of one running step."""
 
-    def __init__(self, step: StepRun, plan: ProductPlan, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        step: StepRun,
+        plan: ProductPlan,
+        delivery: Delivery,
+        log: logging.Logger = logger,
+    ) -> None:
+        """Begin; `log` takes what people should know of this run's lineage."""
         self._lineage = StepLineage(step, plan)
         self._plan = plan
         self._delivery = delivery
+        self._log = log
         self._step = step
         self._warned = False
         self._over = False
+        self._held: list[tuple[NodeFinished, Path, Scrubber]] = []
         self._next: tuple[Compute, int, int, int] | None = None
 
     def started(self) -> None:
@@ -126,17 +124,38 @@ class Recorder:
                 self._lineage.connected(event.output)
             elif isinstance(event, NodeStarted):
                 at = event.at or now()
-                self._send(self._lineage.node_started(event.unique_id, at, event.attempt))
+                self._send(
+                    self._lineage.node_started(event.unique_id, at, event.attempt, event.relation)
+                )
+            elif isinstance(event, Checked):
+                self._send(self._lineage.checked(event.unique_id, now(), 1, event.checks))
             elif isinstance(event, NodeFinished):
-                sql = compiled_sql(run_dir, self._plan.nodes.get(event.unique_id))
+                node = self._plan.nodes.get(event.unique_id)
+                if node is not None and node.kind == "snapshot":
+                    self._held.append((event, run_dir, scrubber))
+                    return
+                sql = compiled_sql(run_dir, node)
                 sql = sql if sql is None else scrubber.text(sql)
                 self._send(self._lineage.node_finished(event, sql))
 
     def wave_ended(self, *, success: bool, message: str = "") -> None:
         """Note that dbt has ended."""
         self._next = None
+        self._release()
         with self._harmless():
             self._send(self._lineage.invocation_ended(now(), success=success, message=message))
+
+    def _release(self) -> None:
+        """Send the ends of snapshots: only the results that dbt writes last have their SQL."""
+        held, self._held = self._held, []
+        sql: dict[Path, dict[str, str]] = {}
+        for event, run_dir, scrubber in held:
+            with self._harmless():
+                if run_dir not in sql:
+                    sql[run_dir] = compiled_in_results(run_dir)
+                compiled = sql[run_dir].get(event.unique_id)
+                said = compiled if compiled is None else scrubber.text(compiled)
+                self._send(self._lineage.node_finished(event, said))
 
     def environment(self) -> dict[str, str]:
         """Return what tells a process below dbt, such as a Spark listener, whose child it is."""
@@ -144,24 +163,27 @@ class Recorder:
             "OPENLINEAGE_PARENT_ID": f"{self._step.namespace}/{self._step.job}/{self._step.run_id}"
         }
 
-    def ended(self, skipped: Iterable[str], message: str = "") -> None:
-        """Note that the step has ended, well or with `message`, and what it never came to.
+    def ended(self, skipped: Mapping[str, str], message: str = "") -> None:
+        """Note that the step has ended, well or with `message`.
 
-        Only the first ending counts.
+        `skipped` says by unique id what it never came to, and why. Only the first ending counts.
         """
         if self._over:
             return
         self._over = True
+        self._release()
         with self._harmless():
             at = now()
-            self._send(self._lineage.skipped(skipped, at))
+            self._send(self._lineage.skipped(skipped, at, skipped))
             self._send(self._lineage.finish(at, message))
+            self._tell_what_is_missing()
 
     def aborted(self, reason: str) -> None:
         """Note that the step was cancelled in the middle."""
         if self._over:
             return
         self._over = True
+        self._release()
         with self._harmless():
             self._send(self._lineage.abort(now(), reason))
 
@@ -173,6 +195,13 @@ class Recorder:
             logger.debug("lineage: %s", report)
         return report
 
+    def _tell_what_is_missing(self) -> None:
+        """Say once which models have no column lineage, which their tables do not show."""
+        missing = self._lineage.without_columns
+        if missing:
+            said = (f"{self._plan.nodes[uid].name} ({why})" for uid, why in missing.items())
+            self._log.warning("Column lineage is missing for %s.", known(said))
+
     def _send(self, events: Iterable[Event]) -> None:
         self._delivery.send_all([*events])
 
@@ -182,9 +211,9 @@ class Recorder:
             yield
         except LineageError:
             raise
-        except Exception:  # lineage never harms the job
+        except Exception:  # noqa: BLE001  lineage never harms the job
             if not self._warned:
-                logger.warning("Lineage of this run is incomplete", exc_info=True)
+                self._log.warning("Lineage of this run is incomplete", exc_info=True)
             self._warned = True
 
 
@@ -194,21 +223,39 @@ def now() -> str:
 
 
 def compiled_sql(run_dir: Path, node: Node | None) -> str | None:
-    """Return the SQL that dbt has compiled for a node; None for what is no SQL."""
+    """Return the SQL that dbt has compiled for a model, of a microbatch model its last batch's.
+
+    None for what is no SQL, and for what dbt writes no file of.
+    """
     dbt = node.dbt if node else None
-    if node is None or dbt is None or node.kind not in {"model", "snapshot"}:
+    if node is None or dbt is None or node.kind != "model":
         return None
-    if not dbt.original_file_path.endswith(".sql"):
+    path = run_dir / "compiled" / dbt.package_name / dbt.original_file_path
+    if path.suffix != ".sql":
         return None
-    folder = run_dir / "compiled" / dbt.package_name
-    # dbt puts what is defined inside a file, such as a snapshot, in a folder of that name.
-    for path in (
-        folder / dbt.original_file_path,
-        folder / dbt.original_file_path / f"{dbt.name}.sql",
-    ):
-        if path.is_file():
-            return path.read_text(errors="replace")
-    return None
+    if not path.is_file():
+        batches = path.with_suffix("").glob(f"{glob.escape(path.stem)}_*.sql")
+        path = max(batches, default=path)
+    return path.read_text(errors="replace") if path.is_file() else None
+
+
+def compiled_in_results(run_dir: Path) -> dict[str, str]:
+    """Return the SQL that dbt's run_results.json has, by unique id; {} where there is no file."""
+    try:
+        content = (run_dir / "run_results.json").read_bytes()
+    except FileNotFoundError:  # dbt was killed
+        return {}
+    found = msgspec.json.decode(content, type=_Results)
+    return {item.unique_id: item.compiled_code for item in found.results if item.compiled_code}
+
+
+class _Result(msgspec.Struct):
+    unique_id: str
+    compiled_code: str | None = None
+
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
 
 
 def source_code(project_dir: Path) -> SourceCode | None:

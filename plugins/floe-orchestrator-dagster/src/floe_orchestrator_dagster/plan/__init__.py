@@ -8,6 +8,7 @@ from floe_orchestrator_dagster.plan.compiled import (
     unknown_dependencies,
 )
 from floe_orchestrator_dagster.plan.manifest import DbtManifest, DbtNode, decode_manifest
+from floe_orchestrator_dagster.plan.meta import PARTITIONS_EXPECTED, PartitionSettings, is_owner
 from floe_orchestrator_dagster.plan.model import (
     ASSET_KINDS,
     CHECK_KINDS,
@@ -17,31 +18,57 @@ from floe_orchestrator_dagster.plan.model import (
     ProductPlan,
     QualityCheck,
 )
-from floe_orchestrator_dagster.plan.names import asset_path, dagster_name
+from floe_orchestrator_dagster.plan.names import (
+    Ports,
+    asset_path,
+    check_name,
+    checks_apart,
+    dagster_name,
+    is_asked,
+    keys_apart,
+)
 from floe_orchestrator_dagster.plan.preflight import preflight
-from floe_orchestrator_dagster.plan.waves import Wave, blocked_by_check, downstream, waves
+from floe_orchestrator_dagster.plan.versions import Surroundings, version_of
+from floe_orchestrator_dagster.plan.waves import (
+    Wave,
+    blocked_by_check,
+    downstream,
+    segments,
+    waves,
+)
 
 __all__ = [
     "ASSET_KINDS",
     "CHECK_KINDS",
     "LAYOUT",
+    "PARTITIONS_EXPECTED",
     "CompiledProduct",
     "Compute",
     "DbtManifest",
     "DbtNode",
     "Node",
+    "PartitionSettings",
+    "Ports",
     "ProductPlan",
     "QualityCheck",
+    "Surroundings",
     "Transform",
     "Wave",
     "asset_path",
     "blocked_by_check",
+    "check_name",
+    "checks_apart",
     "dagster_name",
     "decode_manifest",
     "downstream",
+    "is_asked",
+    "is_owner",
+    "keys_apart",
     "plan_product",
     "preflight",
     "resolve_computes",
+    "segments",
     "unknown_dependencies",
+    "version_of",
     "waves",
 ]

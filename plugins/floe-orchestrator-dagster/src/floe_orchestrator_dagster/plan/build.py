@@ -8,9 +8,10 @@ from floe_orchestrator_dagster.errors import PlanError, Problem
 from floe_orchestrator_dagster.plan.compiled import transform_problems
 from floe_orchestrator_dagster.plan.manifest import SUPPORTED_SCHEMAS
 from floe_orchestrator_dagster.plan.model import Node, ProductPlan
-from floe_orchestrator_dagster.plan.names import name_problems
+from floe_orchestrator_dagster.plan.names import checks_apart
 from floe_orchestrator_dagster.plan.place import Placer
 from floe_orchestrator_dagster.plan.preflight import preflight
+from floe_orchestrator_dagster.plan.versions import Surroundings, with_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ def plan_product(
     computes: Mapping[str, Compute],
     manifests: Mapping[str, DbtManifest] | None = None,
     problems: Iterable[Problem] = (),
+    surroundings: Surroundings | None = None,
 ) -> ProductPlan:
     """Return the plan of a product.
 
@@ -33,6 +35,7 @@ def plan_product(
         computes: its computes, resolved (see `resolve_computes`).
         manifests: dbt's manifests by target. Without any, the plan is made of the transforms alone.
         problems: what was already found wrong, to be reported together with what is found here.
+        surroundings: what decides results and is in no manifest.
 
     Raises:
         PlanError: with every problem found.
@@ -47,8 +50,15 @@ def plan_product(
         nodes = placer.place()
         found += placer.problems
         warnings += placer.warnings
+        if not found:
+            nodes = with_versions(nodes, computes, manifests, surroundings or Surroundings())
     else:
         nodes = _nodes_of_transforms(product, computes, linked=not own)
+    root = next((found.metadata.project_name for found in manifests.values()), None)
+    renamed, told = checks_apart(nodes, root)
+    if renamed:
+        nodes = {**nodes, **renamed}
+    warnings += told
     plan = ProductPlan(
         name=product.name,
         nodes=nodes,
@@ -56,21 +66,11 @@ def plan_product(
         default_compute=product.default_compute,
         version=product.version,
         owner=product.owner,
-        owners_of_group={
-            group.name: emails
-            for manifest in manifests.values()
-            for group in manifest.groups.values()
-            if (emails := _emails(group.owner.email))
-        },
-        exposures={
-            exposure.name: exposure.depends_on.nodes
-            for manifest in manifests.values()
-            for exposure in manifest.exposures.values()
-        },
-        project_name=next((found.metadata.project_name for found in manifests.values()), None),
+        owners_of_group=_owners_of_group(manifests, root),
+        exposures=_exposures(manifests),
+        project_name=root,
         warnings=tuple(warnings),
     )
-    found += name_problems(plan)
     found += preflight(plan, manifests)
     if found:
         raise PlanError(f"Cannot plan product '{product.name}'", found)
@@ -120,6 +120,24 @@ def _manifest_problems(
                 f"'{target}' is of type {adapter}.",
                 "Run `floe-dagster prepare`.",
             )
+
+
+def _owners_of_group(
+    manifests: Mapping[str, DbtManifest], root: str | None
+) -> dict[str, tuple[str, ...]]:
+    """Return owners by the name of their group; a package's group gives way to the project's."""
+    groups = [item for manifest in manifests.values() for item in manifest.groups.items()]
+    groups.sort(key=lambda item: item[0].startswith(f"group.{root}."))
+    return {group.name: emails for _, group in groups if (emails := _emails(group.owner.email))}
+
+
+def _exposures(manifests: Mapping[str, DbtManifest]) -> dict[str, tuple[str, ...]]:
+    """Return what each exposure uses, by name; packages may have exposures of one name."""
+    used: dict[str, dict[str, None]] = {}
+    for manifest in manifests.values():
+        for exposure in manifest.exposures.values():
+            used.setdefault(exposure.name, {}).update(dict.fromkeys(exposure.depends_on.nodes))
+    return {name: tuple(nodes) for name, nodes in used.items()}
 
 
 def _emails(email: str | list[str] | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from floe_orchestrator_dagster.plan.cycles import cycles
 from floe_orchestrator_dagster.plan.model import Compute, QualityCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class CompiledProduct:
     profiles: Mapping[str, Any] = field(default_factory=dict)
     config: PluginConfig = field(default_factory=PluginConfig)
     artifacts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def computes_named(self) -> tuple[str, ...]:
@@ -71,19 +72,20 @@ class Names:
 
 
 def resolve_computes(
-    product: CompiledProduct, outputs: Mapping[str, str]
+    product: CompiledProduct, outputs: Mapping[str, str], preferred: Sequence[str] = ()
 ) -> tuple[dict[str, Compute], list[Problem]]:
     """Find the dbt profile output of every compute.
 
-    `outputs` maps output name to adapter type. In this order: the target that the plugin's config
-    names, an output of the compute's name, the only output of that adapter type.
+    `outputs` maps output name to adapter type; `preferred` are those that the profile itself
+    builds on, best first. In this order: the target that the plugin's config names, an output of
+    the compute's name, the only output of that adapter type, the preferred one of that type.
     """
     computes: dict[str, Compute] = {}
     problems = [*_misspelled_computes(product)]
     user = {transform.compute: transform.name for transform in reversed(product.transforms)}
     for name in product.computes_named:
         setting = product.config.computes.get(name, ComputeConfig())
-        found = _output_for(name, setting.target, outputs)
+        found = _output_for(name, setting.target, outputs, preferred)
         if isinstance(found, Problem):
             where = f"models[{user[name]}].compute" if name in user else "default_compute"
             problems.append(replace(found, path=f"transforms.{where}"))
@@ -128,7 +130,9 @@ def _misspelled_computes(product: CompiledProduct) -> Iterator[Problem]:
             )
 
 
-def _output_for(name: str, target: str | None, outputs: Mapping[str, str]) -> str | Problem:
+def _output_for(
+    name: str, target: str | None, outputs: Mapping[str, str], preferred: Sequence[str]
+) -> str | Problem:
     listed = known(f"{output} ({adapter})" for output, adapter in outputs.items())
     fix = (
         f"Outputs of the dbt profile: {listed}. Name one under "
@@ -143,8 +147,9 @@ def _output_for(name: str, target: str | None, outputs: Mapping[str, str]) -> st
     if name in outputs:
         return name
     of_type = sorted(output for output, adapter in outputs.items() if adapter == name)
-    if len(of_type) == 1:
-        return of_type[0]
+    best = next((output for output in preferred if output in of_type), None)
+    if best is not None or len(of_type) == 1:
+        return best or of_type[0]
     if of_type:
         return Problem(
             "", f"Compute '{name}' fits {len(of_type)} dbt outputs ({known(of_type)}).", fix

@@ -5,6 +5,7 @@ Field meanings: dbt's manifest schema v12 (dbt-core 1.8 to 1.11).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -24,10 +25,15 @@ class DbtMetadata(msgspec.Struct, frozen=True):
     project_id: str | None = None
 
 
+NOTHING = msgspec.Raw(b"null")
+
+
 class DbtDependsOn(msgspec.Struct, frozen=True):
-    """Unique ids of the nodes that a node refers to."""
+    """Unique ids of the nodes and the macros that a node refers to."""
 
     nodes: tuple[str, ...] = ()
+    # Left as JSON: 30,000 nodes have few different lists of macros.
+    macros: msgspec.Raw = NOTHING
 
 
 class DbtConfig(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,6 +51,13 @@ class DbtConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     snapshot_meta_column_names: Any = None
     meta: dict[str, Any] = {}
     enabled: bool = True
+    # dbt-duckdb's: where a source is read from, and where an external model is written to.
+    plugin: Any = None
+    external_location: Any = None
+    delta_table_path: Any = None
+    location: Any = None
+    format: Any = None
+    options: Any = None
 
 
 class DbtColumn(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,13 +66,37 @@ class DbtColumn(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     description: str | None = None
     data_type: str | None = None
+    quote: bool | None = None
     tags: tuple[str, ...] = ()
 
 
 class DbtChecksum(msgspec.Struct, frozen=True):
-    """Content hash of a node's file."""
+    """Content hash of a node's file; of a seed over 1 MiB its path, and `name` says so."""
 
+    name: str = ""
     checksum: str | None = None
+
+
+class DbtContract(msgspec.Struct, frozen=True):
+    """Whether a model's columns are enforced, and dbt's digest of their types and constraints."""
+
+    enforced: bool = False
+    checksum: str | None = None
+
+
+class DbtMacroDependsOn(msgspec.Struct, frozen=True):
+    """Unique ids of the macros that a macro calls."""
+
+    macros: tuple[str, ...] = ()
+
+
+class DbtMacro(msgspec.Struct, frozen=True):
+    """A macro, generic test or materialization."""
+
+    name: str = ""
+    package_name: str = ""
+    macro_sql: str = ""
+    depends_on: DbtMacroDependsOn = DbtMacroDependsOn()
 
 
 class DbtTestMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,7 +132,6 @@ class DbtFacts(msgspec.Struct, frozen=True, array_like=True):
     version: str | float | int | None = None
     columns: dict[str, DbtColumn] = {}
     raw_code: str | None = None
-    checksum: DbtChecksum | str | None = None
 
     @property
     def dagster_meta(self) -> dict[str, Any]:
@@ -105,13 +141,33 @@ class DbtFacts(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DbtNode(DbtFacts, frozen=True, array_like=False, omit_defaults=True):
-    """A model, seed, snapshot, test, source or unit test, as dbt wrote it."""
+    """A model, seed, snapshot, test, source, function or unit test, as dbt wrote it.
 
+    `config` is the part of `whole_config` that planning knows by name.
+    """
+
+    config: DbtConfig = msgspec.field(name="_config", default=DbtConfig())
+    whole_config: msgspec.Raw = msgspec.field(name="config", default=NOTHING)
+    checksum: DbtChecksum | str | None = None
+    contract: DbtContract = DbtContract()
+    # Of a source that an adapter reads from elsewhere; of a seed; of a function.
+    source_meta: dict[str, Any] = {}
+    root_path: str | None = None
+    arguments: msgspec.Raw = NOTHING
+    returns: msgspec.Raw = NOTHING
     relation_name: str | None = None
     tags: tuple[str, ...] = ()
     depends_on: DbtDependsOn = DbtDependsOn()
     attached_node: str | None = None
     model: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            config = _config(bytes(self.whole_config))
+        except msgspec.ValidationError as error:
+            # msgspec adds the path of the node to a ValueError alone.
+            raise ValueError(f"config: {error}") from error
+        msgspec.structs.force_setattr(self, "config", config)
 
     def facts(self) -> DbtFacts:
         """Return what a plan keeps of it."""
@@ -121,6 +177,15 @@ class DbtNode(DbtFacts, frozen=True, array_like=False, omit_defaults=True):
         test = self.test_metadata
         kept = [*_FACTS_OF_TEST(self), DbtTestMetadata(test.name) if test else None]
         return DbtFacts(*kept)
+
+
+# 30,000 nodes have few different configs: each is decoded once.
+_decode_config = msgspec.json.Decoder(DbtConfig | None).decode
+
+
+@lru_cache(maxsize=1024)
+def _config(written: bytes) -> DbtConfig:
+    return _decode_config(written) or DbtConfig()
 
 
 _ALL_FACTS = attrgetter(*DbtFacts.__struct_fields__)
@@ -165,7 +230,8 @@ class DbtManifest(msgspec.Struct, frozen=True):
     functions: dict[str, DbtNode] = {}
     groups: dict[str, DbtGroup] = {}
     exposures: dict[str, DbtExposure] = {}
-    macros: dict[str, msgspec.Raw] = {}
+    macros: dict[str, DbtMacro] = {}
+    disabled: dict[str, msgspec.Raw] = {}
 
 
 _decoder = msgspec.json.Decoder(DbtManifest)

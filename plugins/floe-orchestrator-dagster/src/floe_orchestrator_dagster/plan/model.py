@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 # Needed at run time too: the plan is decoded by these annotations.
-from floe_orchestrator_dagster.plan.manifest import DbtFacts
+from floe_orchestrator_dagster.plan.manifest import DbtConfig, DbtFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,6 +55,19 @@ class QualityCheck:
     dimension: str = ""
 
 
+class Reads(msgspec.Struct, frozen=True, array_like=True):
+    """What a node's code reads of its surroundings.
+
+    `variables` are the vars that are configured, each with a digest of its value; `every` says that
+    it may read any var. `environment` are names of environment variables.
+    """
+
+    variables: dict[str, str] = {}
+    unset: tuple[str, ...] = ()
+    every: bool = False
+    environment: tuple[str, ...] = ()
+
+
 class Node(msgspec.Struct, frozen=True, array_like=True):
     """One dbt node, placed.
 
@@ -62,6 +75,8 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     whose relation this one reads through a source, so they must be built by an earlier dbt run.
     `key` is the Dagster asset key of an asset or a source. Of a check, `on` is the unique id of
     the node it checks, `name` its check name, `also_on` further computes that see all it reads.
+    `code_version` is a digest of all that decides an asset's result, but for what its code `reads`
+    at run time; see `versions.version_of`.
     """
 
     unique_id: str
@@ -80,6 +95,8 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     tier: str | None = None
     quality_checks: tuple[QualityCheck, ...] = ()
     dbt: DbtFacts | None = None
+    code_version: str = ""
+    reads: Reads | None = None
 
     @property
     def is_microbatch(self) -> bool:
@@ -99,7 +116,9 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
 
 # Nodes are written by the position of their fields: with other fields, the same bytes say
 # something else.
-LAYOUT = " ".join((*Node.__struct_fields__, *DbtFacts.__struct_fields__))
+LAYOUT = " ".join(
+    field for kind in (Node, Reads, DbtFacts, DbtConfig) for field in kind.__struct_fields__
+)
 
 
 @dataclass(frozen=True)

@@ -1,48 +1,99 @@
-"""Names: how dbt nodes are called in Dagster, with what Dagster refuses."""
+"""Names: what a dbt node is called in Dagster, and how names that meet are kept apart."""
 
 from __future__ import annotations
 
 import keyword
 import re
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from dataclasses import replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
 
-from floe_orchestrator_dagster.errors import Problem
-from floe_orchestrator_dagster.plan.model import CHECK_KINDS
+from msgspec.structs import replace as with_fields
+
+from floe_orchestrator_dagster.errors import MAX_LISTED
+from floe_orchestrator_dagster.plan.model import ASSET_KINDS, CHECK_KINDS
 from floe_orchestrator_dagster.plan.preflight import same_relation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from floe_orchestrator_dagster.plan.manifest import DbtNode
-    from floe_orchestrator_dagster.plan.model import AssetPath, Node, ProductPlan
+    from floe_orchestrator_dagster.plan.manifest import DbtFacts
+    from floe_orchestrator_dagster.plan.model import AssetPath, Node, QualityCheck
 
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]")
-# What Dagster takes in an asset key that is also the name of an output or input of a step.
-_KEY = re.compile(r"[A-Za-z0-9_.-]+")
-_TO_OUTPUT = str.maketrans("-.", "__")
-# Names of outputs and inputs that Dagster keeps for itself.
+# Names of jobs, ops, outputs and inputs that Dagster keeps for itself.
 RESERVED = frozenset(keyword.kwlist) | {
     *("arg_dict", "bool", "conf", "config", "context", "dict", "float", "input"),
     *("input_arg_dict", "int", "meta", "output", "output_arg_dict", "str", "type"),
 }
 
 
-def dagster_name(name: str) -> str:
-    """Return `name` as Dagster takes it for jobs, schedules, ops and checks (``[A-Za-z0-9_]``)."""
+def check_name(name: str) -> str:
+    """Return `name` with an underscore for all but letters, digits and underscores of ASCII."""
     return _NOT_IN_NAME.sub("_", name)
 
 
-def asset_path(dbt: DbtNode) -> AssetPath:
+def dagster_name(name: str) -> str:
+    """Return `name` as Dagster takes it for jobs, schedules and ops.
+
+    As `check_name`; a word that Dagster keeps for itself gets an underscore behind it.
+    """
+    mapped = check_name(name)
+    return f"{mapped}_" if mapped in RESERVED else mapped
+
+
+def with_mark(name: str, identity: str) -> str:
+    """Return `name` with a short suffix that depends on `identity` alone, so it never changes."""
+    return f"{name}_{sha256(identity.encode()).hexdigest()[:8]}"
+
+
+class Ports:
+    """Names of a step's inputs or outputs, which no user reads: any that Dagster takes will do."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def name(self, wanted: str) -> str:
+        """Return a name like `wanted` that was not given out before."""
+        name = dagster_name(wanted)
+        while name in self._taken:
+            name = with_mark(name, wanted)
+        self._taken.add(name)
+        return name
+
+
+def shown_name(dbt: DbtFacts) -> str:
+    """Return how people call a node: the versions of a model are told apart, as in dbt's ref."""
+    if dbt.resource_type != "model" or dbt.version is None:
+        return dbt.name
+    return f"{dbt.name}.v{dbt.version}"
+
+
+def asset_path(dbt: DbtFacts) -> AssetPath:
     """Return the Dagster asset key of a dbt node, by dagster-dbt's rules.
 
     `meta.dagster.asset_key` if given; source and table name for a source; alias for a versioned
     model; else the configured schema, if any, and the name.
     """
-    configured = dbt.dagster_meta.get("asset_key")
-    if isinstance(configured, str) and configured:
-        return (configured,)
-    if isinstance(configured, list) and configured:
-        return tuple(map(str, configured))
+    return asked_path(dbt) or default_path(dbt)
+
+
+def is_asked(node: Node) -> bool:
+    """Tell whether `meta.dagster.asset_key` gives a node its key."""
+    return node.dbt is not None and bool(asked_path(node.dbt))
+
+
+def asked_path(dbt: DbtFacts) -> AssetPath:
+    """Return the asset key that `meta.dagster.asset_key` asks for; empty for none."""
+    asked = dbt.dagster_meta.get("asset_key")
+    if isinstance(asked, list):
+        return tuple(map(str, asked))
+    return (asked,) if isinstance(asked, str) and asked else ()
+
+
+def default_path(dbt: DbtFacts) -> AssetPath:
+    """Return the asset key of a node that asks for none."""
     if dbt.resource_type == "source":
         return (dbt.source_name or "", dbt.name)
     if dbt.version:
@@ -52,81 +103,171 @@ def asset_path(dbt: DbtNode) -> AssetPath:
     return (dbt.name,)
 
 
-def name_problems(plan: ProductPlan) -> Iterator[Problem]:
-    """Yield a problem for each name that Dagster refuses, and for each two that map to one."""
-    # Dagster never gets to see the name of a source that nothing reads.
-    read = set[str]().union(*(plan.folded_parents[uid] for uid in (*plan.assets, *plan.checks)))
-    sources = {uid: node for uid, node in plan.sources.items() if uid in read}
-    owner_of_key: dict[AssetPath, str] = {}
-    owner_of_output: dict[str, str] = {}
-    for uid, node in {**plan.assets, **sources}.items():
-        output = output_name(node.key)
-        if not _KEY.fullmatch("".join(node.key)) or output in RESERVED:
-            yield Problem(
-                _where(node),
-                f"Dagster refuses the asset key {list(node.key)} of '{node.name}'"
-                f"{' (a reserved word)' if output in RESERVED else ''}.",
-                "Use letters, digits, '_', '-' and '.' only, or set meta.dagster.asset_key.",
-            )
-            continue
-        other = owner_of_key.setdefault(node.key, uid)
-        if other != uid and not _is_one_table(plan.nodes[other], node):
-            yield Problem(
-                _where(node),
-                f"'{uid}' and '{other}' both map to the Dagster asset key {list(node.key)}.",
-                "Rename one of them, or set meta.dagster.asset_key on it.",
-            )
-        elif other == uid and uid not in sources:
-            other = owner_of_output.setdefault(output, uid)
-            if other != uid:
-                yield Problem(
-                    _where(node),
-                    f"'{uid}' and '{other}' both map to the Dagster output name '{output}'.",
-                    "Rename one of them, or set meta.dagster.asset_key on it.",
-                )
-    yield from _check_problems(plan, owner_of_output)
+# --- asset keys that meet
 
 
-def output_name(key: AssetPath) -> str:
-    """Return how Dagster calls the output of a step that makes this asset."""
-    return "__".join(key).translate(_TO_OUTPUT)
+def keys_apart(
+    nodes: Iterable[Node], root: str | None, asked: Callable[[Node], bool]
+) -> dict[str, AssetPath]:
+    """Return new asset keys, by unique id, for nodes whose key means something else, too.
+
+    Sources that are one table, or that were `asked` to have one key, are one asset.
+    Else a node of the product's own dbt project (`root`) keeps the key before one of a package,
+    and an asset before a source. Who does not keep it gets its package in front, and a mark if
+    that is no help. Where two have the same right to it, neither keeps it: which one did would
+    depend on what else there is.
+    """
+    meeting: defaultdict[AssetPath, list[Node]] = defaultdict(list)
+    for node in nodes:
+        if node.kind in ASSET_KINDS or node.kind == "source":
+            meeting[node.key].append(node)
+    apart: dict[str, AssetPath] = {}
+    for members in [found for found in meeting.values() if len(found) > 1]:
+        for table in _without_a_right(members, root, asked):
+            wanted = _other_key(table[0], root)
+            if wanted in meeting:
+                wanted = (*wanted[:-1], with_mark(wanted[-1], table[0].unique_id))
+            meeting[wanted] += table
+            apart |= dict.fromkeys((node.unique_id for node in table), wanted)
+    return apart
 
 
-def _where(node: Node) -> str:
-    path = node.dbt.original_file_path if node.dbt else ""
-    return path or f"{node.kind} '{node.name}'"
+def _without_a_right(
+    members: Sequence[Node], root: str | None, asked: Callable[[Node], bool]
+) -> Iterator[Sequence[Node]]:
+    """Yield the tables among nodes of one key that have to give it up, each as its nodes."""
+    tables: list[list[Node]] = []
+    table_of: dict[str, list[Node]] = {}
+    asked_for = False
+    for node in sorted(members, key=lambda node: node.kind == "source"):
+        relation = same_relation(node.relation) if node.relation else node.unique_id
+        if node.kind == "source" and asked(node):
+            asked_for = True
+        elif node.kind == "source" and relation in table_of:
+            table_of[relation].append(node)
+        else:
+            table_of[relation] = [node]
+            tables.append(table_of[relation])
+    if asked_for and not any(node.kind in ASSET_KINDS for node in members):
+        return
+
+    def right(table: Sequence[Node]) -> tuple[bool, bool]:
+        packages = {node.dbt.package_name for node in table if node.dbt is not None}
+        return table[0].kind == "source", root not in packages
+
+    best = min(map(right, tables))
+    entitled = [table for table in tables if right(table) == best]
+    for table in tables:
+        if len(entitled) > 1 or table is not entitled[0]:
+            yield table
 
 
-def _is_one_table(one: Node, other: Node) -> bool:
-    """Tell whether a source is but another name for what the other node builds."""
-    return (
-        "source" in {one.kind, other.kind}
-        and one.relation is not None
-        and other.relation is not None
-        and same_relation(one.relation) == same_relation(other.relation)
-    )
+def _other_key(node: Node, root: str | None) -> AssetPath:
+    package = node.dbt.package_name if node.dbt is not None else root
+    if not package or package == root:
+        return (*node.key[:-1], with_mark(node.key[-1], node.unique_id))
+    return (package, *node.key)
 
 
-def _check_problems(plan: ProductPlan, owner_of_output: Mapping[str, str]) -> Iterator[Problem]:
-    # Dagster calls the output of a check after its asset and itself, beside those of the assets.
-    outputs = {uid: output for output, uid in owner_of_output.items()}
-    taken = dict(owner_of_output)
-    for on, name, owner in _checks(plan):
-        output = f"{outputs.get(on) or output_name(plan.nodes[on].key)}_{name}"
-        other = taken.setdefault(output, owner)
-        if other is not owner:
-            found = " and ".join(f"'{one}'" if one in plan.nodes else one for one in (owner, other))
-            yield Problem(
-                f"checks of '{plan.nodes[on].name}'",
-                f"{found} both map to the Dagster output name '{output}'.",
-                "Rename one of them.",
-            )
+# --- checks that meet
 
 
-def _checks(plan: ProductPlan) -> Iterator[tuple[str, str, str]]:
-    """Yield of each check what it is on, its name, and its unique id or what else tells of it."""
-    for uid, node in plan.nodes.items():
-        if node.kind in CHECK_KINDS:
-            yield node.on, node.name, uid
+class _Check(NamedTuple):
+    """A check; the lower its rank (mapped, of a package, of floe.yaml), the better its right."""
+
+    identity: str
+    name: str
+    rank: tuple[bool, bool, bool]
+    quality: QualityCheck | None = None
+
+
+def checks_apart(nodes: Mapping[str, Node], root: str | None) -> tuple[dict[str, Node], list[str]]:
+    """Return the nodes whose checks need other names, with those, and a warning that says so.
+
+    On one asset, a check whose name is fine as it is keeps it before one whose name had to be
+    mapped, a test of the product's own dbt project (`root`) before one of a package, and a dbt
+    test before a quality check of floe.yaml. All others get a mark; where two have the same right
+    to a name, both do.
+    """
+    meeting = _meeting(nodes, root)
+    changed: dict[str, Node] = {}
+    told: list[str] = []
+    for (_, name), checks in meeting.items():
+        best = min(check.rank for check in checks)
+        entitled = [check for check in checks if check.rank == best]
+        for check in checks:
+            if len(entitled) == 1 and check is entitled[0]:
+                continue
+            new = with_mark(name, _identity(check))
+            node = changed.get(check.identity, nodes[check.identity])
+            if check.quality is None:
+                changed[check.identity] = with_fields(node, name=new)
+                told.append(f"{new} ({check.identity})")
+            else:
+                changed[check.identity] = _with_quality(node, check.quality, new)
+                told.append(f"{new} (quality check of '{node.name}')")
+    return changed, [*_told("checks share a name with another check of their asset", told)]
+
+
+def _meeting(
+    nodes: Mapping[str, Node], root: str | None
+) -> Mapping[tuple[AssetPath, str], Sequence[_Check]]:
+    """Return the checks whose names meet, by asset key and name: few or none of thousands."""
+    seen: set[tuple[AssetPath, str]] = set()
+    met: defaultdict[tuple[AssetPath, str], list[_Check]] = defaultdict(list)
+    for node in nodes.values():
+        for found in _names(nodes, node):
+            if found in seen:
+                met[found] = []
+            seen.add(found)
+    for uid, node in nodes.items() if met else ():
+        if node.kind in CHECK_KINDS and (nodes[node.on].key, node.name) in met:
+            dbt = node.dbt
+            rank = (dbt is not None and dbt.name != node.name, _foreign(dbt, root), False)
+            met[nodes[node.on].key, node.name].append(_Check(uid, node.name, rank))
         for check in node.quality_checks:
-            yield uid, dagster_name(check.name), f"quality check '{check.name}' of '{node.name}'"
+            name = check_name(check.name)
+            if (node.key, name) in met:
+                rank = (name != check.name, False, True)
+                met[node.key, name].append(_Check(uid, name, rank, check))
+    return met
+
+
+def _names(nodes: Mapping[str, Node], node: Node) -> Iterator[tuple[AssetPath, str]]:
+    if node.kind in CHECK_KINDS:
+        yield nodes[node.on].key, node.name
+    for check in node.quality_checks:
+        yield node.key, check_name(check.name)
+
+
+def _foreign(dbt: DbtFacts | None, root: str | None) -> bool:
+    return dbt is not None and dbt.package_name != root
+
+
+def _identity(check: _Check) -> str:
+    quality = check.quality
+    if quality is None:
+        return check.identity
+    return f"{check.identity}#{quality.name}#{quality.type}#{sorted(quality.arguments.items())!r}"
+
+
+def _with_quality(node: Node, check: QualityCheck, name: str) -> Node:
+    kept = [replace(one, name=name) if one is check else one for one in node.quality_checks]
+    return with_fields(node, quality_checks=tuple(kept))
+
+
+def keys_told(keys: Mapping[str, AssetPath]) -> Iterator[str]:
+    """Yield a warning that says which asset keys are not dagster-dbt's, if any are."""
+    listed = [f"{'/'.join(key)} ({uid})" for uid, key in sorted(keys.items())]
+    return _told("dbt nodes have an asset key that another node has as good a right to", listed)
+
+
+def _told(what: str, listed: Iterable[str]) -> Iterator[str]:
+    names = sorted(listed)
+    if not names:
+        return
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    yield (
+        f"{len(names)} {what}. They are told apart in Dagster as: "
+        f"{', '.join(names[:MAX_LISTED])}{more}."
+    )

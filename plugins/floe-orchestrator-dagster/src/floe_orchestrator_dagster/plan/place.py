@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -13,8 +13,18 @@ from msgspec.structs import replace
 from floe_orchestrator_dagster.errors import Problem, known
 from floe_orchestrator_dagster.plan.compiled import Names, unknown_dependency
 from floe_orchestrator_dagster.plan.cycles import cycles
+from floe_orchestrator_dagster.plan.meta import with_usable_meta
 from floe_orchestrator_dagster.plan.model import ASSET_KINDS, INLINED_KINDS, Node, fold
-from floe_orchestrator_dagster.plan.names import asset_path, dagster_name
+from floe_orchestrator_dagster.plan.names import (
+    asset_path,
+    check_name,
+    default_path,
+    is_asked,
+    keys_apart,
+    keys_told,
+    shown_name,
+    with_mark,
+)
 from floe_orchestrator_dagster.plan.preflight import same_relation
 
 if TYPE_CHECKING:
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.plan.compiled import CompiledProduct, Transform
     from floe_orchestrator_dagster.plan.manifest import DbtManifest, DbtNode
-    from floe_orchestrator_dagster.plan.model import Compute, Kind, QualityCheck
+    from floe_orchestrator_dagster.plan.model import AssetPath, Compute, Kind, QualityCheck
 
 _PLACED = ASSET_KINDS | {"source", "function"}
 
@@ -56,13 +66,16 @@ class Placer:
         for uid, dbt in self._every.items():
             if dbt.resource_type in _PLACED:
                 self._place_node(uid, dbt)
+        self._inline_by_target()
+        self._settle_keys()
+        self._settle_names()
         self._refuse_cycles()
         self._settle_ephemerals()
         self._mark_boundaries()
         self._cut_feedback()
         for uid, dbt in self._every.items():
             if dbt.resource_type == "test":
-                self._place_test(uid, dbt)
+                self._place_test(uid)
             elif dbt.resource_type == "unit_test":
                 self._place_unit_test(uid, dbt)
         self._settle_quality_checks()
@@ -74,13 +87,26 @@ class Placer:
     def _every(self) -> Mapping[str, DbtNode]:
         """Everything in any of the manifests; where they differ, as on the default compute."""
         every: dict[str, DbtNode] = {}
-        for manifest in (*self.manifests.values(), self._base):
-            every |= manifest.nodes
-            every |= manifest.sources
-            every |= manifest.functions
-            every |= manifest.unit_tests
+        for found in self._by_target.values():
+            every |= found
+        for target, manifest in self.manifests.items():
+            if manifest is self._base:
+                every |= self._by_target[target]
         # Whatever order dbt wrote them in, one product has one plan.
         return dict(sorted(every.items()))
+
+    @cached_property
+    def _by_target(self) -> Mapping[str, Mapping[str, DbtNode]]:
+        """What dbt runs on each target, or reads there."""
+        return {
+            target: {
+                uid: dbt
+                for nodes in (found.nodes, found.sources, found.functions, found.unit_tests)
+                for uid, dbt in nodes.items()
+                if _is_run(dbt)
+            }
+            for target, found in self.manifests.items()
+        }
 
     @cached_property
     def _position(self) -> Mapping[str, int]:
@@ -113,21 +139,14 @@ class Placer:
             and dbt.package_name == self._base.metadata.project_name
         )
 
-    def _manifest_of(self, compute: str) -> DbtManifest | None:
-        found = self.computes.get(compute)
-        return self.manifests.get(found.target) if found else None
-
     def _on_compute(self, uid: str, compute: str) -> DbtNode | None:
         """Return a node as dbt sees it on a compute's target; None if it is disabled there."""
         if len(self.manifests) == 1:
             return self._every.get(uid)
-        manifest = self._manifest_of(compute)
-        if manifest is None:
+        found = self.computes.get(compute)
+        if found is None or found.target not in self._by_target:
             return self._every[uid]
-        for nodes in (manifest.nodes, manifest.sources, manifest.functions, manifest.unit_tests):
-            if uid in nodes:
-                return nodes[uid]
-        return None
+        return self._by_target[found.target].get(uid)
 
     # --- models, seeds, snapshots, sources, functions
 
@@ -151,13 +170,14 @@ class Placer:
                 )
             )
             here = dbt
+        here = self._with_usable_meta(here)
         self.nodes[uid] = Node(
             unique_id=uid,
             kind=_kind(here),
             compute=compute,
             parents=here.depends_on.nodes,
             key=asset_path(here),
-            name=here.name,
+            name=shown_name(here),
             relation=here.relation_name,
             materialized=here.config.materialized,
             tags=tuple(dict.fromkeys((*here.tags, *(transform.tags if transform else ())))),
@@ -173,6 +193,117 @@ class Placer:
         if dbt.package_name != self._base.metadata.project_name and dbt.name in self._own_names:
             return None
         return self._transforms.get(dbt.name)
+
+    def _with_usable_meta(self, dbt: DbtNode) -> DbtNode:
+        usable, warnings, problems = with_usable_meta(dbt)
+        self.warnings += warnings
+        self.problems += problems
+        return usable
+
+    # --- what is inlined on one target and a relation on another
+
+    def _inline_by_target(self) -> None:
+        """Let each node read what dbt reads for it on its own target."""
+        if not self._two_faced:
+            return
+        left = [uid for uid, node in self.nodes.items() if node.kind in ASSET_KINDS]
+        while left:
+            uid = left.pop()
+            node = self.nodes[uid]
+            reads = self._really_read(node.parents, node.compute)
+            self.nodes[uid] = replace(node, parents=reads)
+            left += [
+                parent
+                for parent in reads
+                if parent in self._two_faced and self._is_built_on(parent, node.compute)
+            ]
+
+    def _is_built_on(self, uid: str, compute: str) -> bool:
+        """Tell whether a node that was to be inlined is built on a compute now, for who reads it.
+
+        Its own compute inlines it, so nobody else would build the relation that is read there.
+        """
+        here, node = self._on_compute(uid, compute), self.nodes[uid]
+        if node.kind != "ephemeral" or here is None or _kind(here) == "ephemeral":
+            return False
+        self.nodes[uid] = replace(
+            node,
+            kind=_kind(here),
+            compute=compute,
+            parents=here.depends_on.nodes,
+            key=asset_path(here),
+            relation=here.relation_name,
+            materialized=here.config.materialized,
+            dbt=self._with_usable_meta(here).facts(),
+        )
+        return True
+
+    @cached_property
+    def _two_faced(self) -> frozenset[str]:
+        """Models that a target inlines and another does not, or with other parents: few or none."""
+        if len(self.manifests) == 1:
+            return frozenset()
+        inlined = {
+            uid
+            for found in self._by_target.values()
+            for uid, dbt in found.items()
+            if _is_ephemeral(dbt)
+        }
+        versions = {
+            uid: [found[uid] for found in self._by_target.values() if uid in found]
+            for uid in inlined
+        }
+        faced = {
+            uid
+            for uid, found in versions.items()
+            if len({(_kind(dbt), dbt.depends_on.nodes) for dbt in found}) > 1
+        }
+        # What inlines one of them has as many faces.
+        found = True
+        while faced and found:
+            above = {
+                uid
+                for uid in inlined - faced
+                if not faced.isdisjoint(versions[uid][0].depends_on.nodes)
+            }
+            faced |= above
+            found = bool(above)
+        return frozenset(faced)
+
+    def _really_read(self, uids: Sequence[str], compute: str) -> tuple[str, ...]:
+        """Return what is read on a compute by who refers to `uids`, in order."""
+        if self._two_faced.isdisjoint(uids):
+            return tuple(uids)
+        read: dict[str, None] = {}
+        left = [*reversed(uids)]
+        seen = set()
+        while left:
+            uid = left.pop()
+            here = self._on_compute(uid, compute) if uid in self._two_faced else None
+            if here is None or not _is_ephemeral(here):
+                read[uid] = None
+            elif uid not in seen:
+                seen.add(uid)
+                left += reversed(here.depends_on.nodes)
+        return tuple(read)
+
+    # --- asset keys
+
+    def _settle_keys(self) -> None:
+        apart = keys_apart(self.nodes.values(), self._base.metadata.project_name, is_asked)
+        for uid, key in apart.items():
+            self.nodes[uid] = replace(self.nodes[uid], key=key)
+        self.warnings += keys_told(apart)
+
+    def _settle_names(self) -> None:
+        """Show a package's node with its package, as dbt selects it, where names are alike."""
+        counted = Counter(node.name for node in self.nodes.values() if node.kind in ASSET_KINDS)
+        if len(counted) == counted.total():
+            return
+        for uid, node in self.nodes.items():
+            package = node.dbt.package_name if node.dbt else ""
+            if counted[node.name] > 1 and package != self._base.metadata.project_name:
+                self.nodes[uid] = replace(node, name=f"{package}.{node.name}")
 
     def _refuse_cycles(self) -> None:
         try:
@@ -222,16 +353,21 @@ class Placer:
                     )
                 )
             compute = min(computes, default=self._compute_of_unused(uid))
-            if uid in self._named[node.name] and node.compute != compute:
+            if self._is_named(uid) and node.compute != compute:
                 self.warnings.append(
                     f"dbt model '{node.name}' is ephemeral: it is inlined on '{compute}', where "
                     f"its consumers are built, not on '{node.compute}'."
                 )
             self.nodes[uid] = replace(node, compute=compute)
 
+    def _is_named(self, uid: str) -> bool:
+        """Tell whether floe.yaml names a node."""
+        dbt = self.nodes[uid].dbt
+        return dbt is not None and uid in self._named.get(dbt.name, ())
+
     def _compute_of_unused(self, uid: str) -> str:
         """Return the compute of an ephemeral that only tests read: that of what it reads."""
-        if uid in self._named[self.nodes[uid].name]:
+        if self._is_named(uid):
             return self.nodes[uid].compute
         above = [parent for parent in self._folded[uid] if self.nodes[parent].kind in ASSET_KINDS]
         last = max(above, key=self._position.__getitem__, default=uid)
@@ -269,16 +405,29 @@ class Placer:
             uid
             for uid, node in self.nodes.items()
             if node.kind == "source"
-            and any(self._relation(uid, name) in self._builders for name in self.computes)
+            and (
+                self._loader(uid) is not None
+                or any(self._relation(uid, name) in self._builders for name in self.computes)
+            )
         )
+
+    def _loader(self, source: str) -> str | None:
+        """Return the asset of the product that a source is said to be loaded by."""
+        node = self.nodes[source]
+        return self._assets_by_key.get(node.key) if is_asked(node) else None
+
+    @cached_property
+    def _assets_by_key(self) -> Mapping[AssetPath, str]:
+        return {node.key: uid for uid, node in self.nodes.items() if node.kind in ASSET_KINDS}
 
     def _feeders(self, reads: Iterable[str], compute: str) -> set[str]:
         """Return the assets that build the tables behind the sources among `reads`."""
         found = set()
         for uid in self._built_sources.intersection(reads):
             relation = self._relation(uid, compute)
-            if relation in self._builders:
-                found.add(self._builders[relation])
+            builder = self._builders.get(relation) or self._loader(uid)
+            if builder is not None:
+                found.add(builder)
         return found
 
     def _relation(self, uid: str, compute: str) -> str:
@@ -303,59 +452,109 @@ class Placer:
         self.nodes[reader] = replace(node, after=left)
         if node.kind == "source":
             return
-        keys = {self.nodes[uid].key for uid in self._folded[reader]}
-        if built.key in keys:
-            self.problems.append(
-                Problem(
-                    f"dbt {node.kind} '{node.name}'",
-                    f"It reads a source that is the table of '{built.name}', which is built below "
-                    f"it ({path}), under one asset key {list(built.key)}: a cycle for Dagster.",
-                    "Set meta.dagster.asset_key on the source.",
-                )
-            )
-        else:
-            self.warnings.append(
-                f"dbt {node.kind} '{node.name}' reads a source that is the table of "
-                f"'{built.name}', which is built below it ({path}): it gets what the run before "
-                "left there."
-            )
+        for uid in self._folded[reader]:
+            if self.nodes[uid].key == built.key:
+                self._leave_key(uid, builder)
+        self.warnings.append(
+            f"dbt {node.kind} '{node.name}' reads a source that is the table of '{built.name}', "
+            f"which is built below it ({path}): it gets what the run before left there."
+        )
+
+    def _leave_key(self, source: str, builder: str) -> None:
+        """Give a source another key than that of its table, which is built below who reads it.
+
+        Under one key the two would be a cycle for Dagster.
+        """
+        node = self.nodes[source]
+        key = default_path(node.dbt) if node.dbt is not None else node.key
+        taken = {other.key for other in self.nodes.values() if other.kind in ASSET_KINDS}
+        if key in taken:
+            key = (*key[:-1], with_mark(key[-1], source))
+        self.nodes[source] = replace(node, key=key)
+        self.warnings.append(
+            f"dbt source '{node.name}' has the asset key {'/'.join(key)}, not that of "
+            f"'{self.nodes[builder].name}', which is built below what reads it: Dagster would see "
+            "a cycle."
+        )
 
     # --- tests
 
-    def _place_test(self, uid: str, dbt: DbtNode) -> None:
-        reads = self._reads(dbt)
-        if not reads:
-            self.warnings.append(
-                f"dbt test '{dbt.name}' reads no model, seed, snapshot or source: it is no check "
-                "of any asset and does not run. Give it a ref() or source()."
-            )
+    def _place_test(self, uid: str) -> None:
+        found = self._settled_test(uid)
+        if found is None:
             return
-        able = self._computes_for(uid, dbt, reads)
-        if not able:
-            self.warnings.append(
-                f"dbt test '{dbt.name}' is disabled on every compute that has what it reads: it "
-                "is no check and does not run."
-            )
+        dbt, able, reads = found
+        here = self._with_usable_meta(dbt)
+        on = self._asset_of_test(here, reads) if reads else self._asset_for_unread(here, able[0])
+        if on is None:
+            self._warn_of_nowhere(here)
             return
-        here = self._on_compute(uid, able[0]) or dbt
+        parents = self._really_read(here.depends_on.nodes, able[0])
+        severe = (here.config.severity or "error").lower() == "error"
         self.nodes[uid] = Node(
             unique_id=uid,
             kind="test",
             compute=able[0],
             also_on=tuple(able[1:]),
-            parents=dbt.depends_on.nodes,
+            parents=parents,
             after=tuple(sorted(self._feeders(reads, able[0]))),
-            name=dagster_name(here.name),
-            on=self._asset_of_test(here, reads),
-            blocking=(here.config.severity or "error").lower() == "error",
+            name=check_name(here.name),
+            on=on,
+            # Nothing is below a test that reads nothing, so there is nothing that it could stop.
+            blocking=severe and bool(parents),
             tags=here.tags,
             dbt=here.facts(),
         )
 
-    def _reads(self, dbt: DbtNode) -> list[str]:
-        """Return what a test reads, with what dbt inlines replaced by what that reads, in order."""
+    def _warn_of_nowhere(self, dbt: DbtNode) -> None:
+        self.warnings.append(
+            f"dbt {dbt.resource_type.replace('_', ' ')} '{dbt.name}' does not run: the product has "
+            "no asset to show it on. Add a model."
+        )
+
+    def _settled_test(self, uid: str) -> tuple[DbtNode, Sequence[str], Sequence[str]] | None:
+        """Return a test as the target has it that runs it, the computes that can, and its reads.
+
+        What a test reads may differ by target, and decides which target runs it. The first one
+        is taken that agrees with itself, the product's default before others.
+        """
+        if len(self.manifests) == 1:
+            dbt = self._every[uid]
+            reads = self._reads(dbt, self.product.default_compute)
+            return dbt, self._computes_for(uid, dbt, reads), reads
+        enabled = [
+            name
+            for name in dict.fromkeys((self.product.default_compute, *self.computes))
+            if self._on_compute(uid, name)
+        ]
+        for name in enabled:
+            dbt = self._on_compute(uid, name) or self._every[uid]
+            reads = self._reads(dbt, name)
+            able = self._computes_for(uid, dbt, reads)
+            alike = [one for one in able if self._is_alike(uid, dbt, one)]
+            if alike and able[0] == alike[0]:
+                return self._on_compute(uid, able[0]) or dbt, alike, reads
+        self.warnings.append(
+            f"dbt test '{self._every[uid].name}' is enabled on compute {known(enabled)} only, "
+            "which does not see what it reads: it is not a check and does not run."
+        )
+        return None
+
+    def _is_alike(self, uid: str, dbt: DbtNode, compute: str) -> bool:
+        """Tell whether a test reads and means the same on a compute."""
+        here = self._on_compute(uid, compute)
+        return here is dbt or (
+            here is not None
+            and here.depends_on == dbt.depends_on
+            and here.config.severity == dbt.config.severity
+            and here.name == dbt.name
+            and self._two_faced.isdisjoint(dbt.depends_on.nodes)
+        )
+
+    def _reads(self, dbt: DbtNode, compute: str) -> list[str]:
+        """Return what a test reads on a compute, seen through what dbt inlines, in order."""
         found: dict[str, None] = {}
-        for uid in dbt.depends_on.nodes:
+        for uid in self._really_read(dbt.depends_on.nodes, compute):
             node = self.nodes.get(uid)
             if node is None:
                 continue
@@ -368,27 +567,33 @@ class Placer:
     def _computes_for(self, uid: str, dbt: DbtNode, reads: Sequence[str]) -> Sequence[str]:
         """Return the computes that a test can run on, the one of what is built last first."""
         if len(self.computes) == 1:
-            return [name for name in self.computes if self._on_compute(uid, name)]
+            return [*self.computes]
         direct = [self.nodes[parent] for parent in dbt.depends_on.nodes if parent in self.nodes]
         # An ephemeral is inlined in the test, in the dialect of its own compute.
-        near = [node for node in direct if node.kind == "ephemeral"] or [
+        inlined = [node for node in direct if node.kind in INLINED_KINDS]
+        near = [node for node in inlined if node.kind == "ephemeral"] or [
             self.nodes[parent] for parent in reads if self.nodes[parent].kind in ASSET_KINDS
         ]
         near.sort(key=lambda node: self._position[node.unique_id], reverse=True)
+        default = self.product.default_compute
         computes = [node.compute for node in near] or [
             *(compute for parent in reads for compute in self._readers.get(parent, ())),
-            self.product.default_compute,
+            default,
         ]
         enabled = [name for name in dict.fromkeys(computes) if self._on_compute(uid, name)]
         able = [name for name in enabled if self._sees(name, reads, home=enabled[0])]
-        return able or enabled[:1]
+        if able or enabled:
+            return able or enabled[:1]
+        # It is disabled where what it reads is built; who else sees that can test it.
+        others = [name for name in (default, *self.computes) if self._on_compute(uid, name)]
+        return [name for name in dict.fromkeys(others) if self._sees(name, reads, home=default)]
 
     def _sees(self, compute: str, reads: Iterable[str], home: str) -> bool:
         """Tell whether a compute reads the same tables by the same names; sources as on `home`."""
         for uid in reads:
             node = self.nodes[uid]
             written_on = home if node.kind == "source" else node.compute
-            if written_on == compute or not self._manifest_of(compute):
+            if written_on == compute:
                 continue
             relation = self._relation(uid, compute)
             if not relation or relation != self._relation(uid, written_on):
@@ -398,53 +603,98 @@ class Placer:
     @cached_property
     def _by_reference(self) -> Mapping[tuple[str, str, str], str]:
         return {
-            (node.name, node.dbt.package_name, str(node.dbt.version)): uid
+            (node.dbt.name, node.dbt.package_name, str(node.dbt.version)): uid
             for uid, node in self.nodes.items()
             if node.kind in ASSET_KINDS and node.dbt is not None
         }
 
     def _asset_of_test(self, dbt: DbtNode, reads: Sequence[str]) -> str:
         """Choose the asset that shows a test, as dagster-dbt does; else the first that it reads."""
-        fallback = dbt.attached_node if dbt.attached_node in reads else None
-        fallback = fallback or reads[0]
-        ref = dbt.dagster_meta.get("ref")
-        if not isinstance(ref, dict) or not ref:
-            return fallback
-        package = ref.get("package") or self._base.metadata.project_name
-        named = (str(ref.get("name")), str(package), str(ref.get("version")))
-        found = self._by_reference.get(named)
-        if found in reads:
-            return str(found)
+        fallback = self._attached(dbt, reads) or reads[0]
+        asked = self._asset_asked_for(dbt)
+        if asked is None or asked in reads:
+            return asked or fallback
         self.warnings.append(
-            f"dbt test '{dbt.name}': meta.dagster.ref names '{ref.get('name')}', which the test "
-            f"does not read; it is shown on '{self.nodes[fallback].name}' instead."
+            f"dbt test '{dbt.name}': meta.dagster.ref names "
+            f"'{dbt.dagster_meta['ref']['name']}', which the test does not read; it is shown on "
+            f"'{self.nodes[fallback].name}' instead."
         )
         return fallback
+
+    @staticmethod
+    def _attached(dbt: DbtNode, reads: Sequence[str]) -> str | None:
+        """Return the node that a generic test was declared on, among those that it reads."""
+        attached = dbt.attached_node
+        if attached is None or attached in reads:
+            return attached
+        # dbt names the model of a package though the project has its own in the place of it.
+        same = [uid for uid in reads if uid.split(".")[2:] == attached.split(".")[2:]]
+        return same[0] if same else None
+
+    def _asset_asked_for(self, dbt: DbtNode) -> str | None:
+        """Return the asset that `meta.dagster.ref` names; "" for one that is not there."""
+        ref = dbt.dagster_meta.get("ref")
+        if not ref:
+            return None
+        package = ref.get("package") or self._base.metadata.project_name
+        named = (str(ref.get("name")), str(package), str(ref.get("version")))
+        return self._by_reference.get(named, "")
+
+    def _asset_for_unread(self, dbt: DbtNode, compute: str) -> str | None:
+        """Choose the asset that shows a test which reads no asset; see docs/decisions/0012.
+
+        The one that `meta.dagster.ref` names, else the first that inlines what the test reads,
+        else the last that is built on the compute that runs the test.
+        """
+        asked = self._asset_asked_for(dbt)
+        if asked:
+            return asked
+        inlined = {*dbt.depends_on.nodes}
+        last = anywhere = None
+        for uid in self._position:
+            node = self.nodes[uid]
+            if node.kind in INLINED_KINDS and not inlined.isdisjoint(node.parents):
+                inlined.add(uid)
+            elif node.kind in ASSET_KINDS:
+                if not inlined.isdisjoint(node.parents):
+                    return uid
+                anywhere = uid
+                last = uid if node.compute == compute else last
+        return last or anywhere or next(iter(self._sources), None)
+
+    @cached_property
+    def _sources(self) -> Sequence[str]:
+        return sorted(uid for uid, node in self.nodes.items() if node.kind == "source")
 
     def _place_unit_test(self, uid: str, dbt: DbtNode) -> None:
         # dbt takes the first, too.
         model = next(iter(dbt.depends_on.nodes), "")
         node = self.nodes.get(model)
-        if node is None or node.kind not in ASSET_KINDS:
+        if node is None:
             self.warnings.append(
-                f"dbt unit test '{dbt.name}' tests '{dbt.model}', which is no asset: it does not "
-                "run. Only models that are not ephemeral can carry checks."
+                f"dbt unit test '{dbt.name}' tests '{dbt.model}', which dbt does not run: it is "
+                "not a check and does not run."
             )
             return
         here = self._on_compute(uid, node.compute)
         if here is None:
             self.warnings.append(
                 f"dbt unit test '{dbt.name}' is disabled on compute '{node.compute}', which builds "
-                f"'{node.name}': it is no check and does not run."
+                f"'{node.name}': it is not a check and does not run."
             )
+            return
+        here = self._with_usable_meta(here)
+        on = model if node.kind in ASSET_KINDS else self._asset_for_unread(here, node.compute)
+        if on is None:
+            self._warn_of_nowhere(here)
             return
         self.nodes[uid] = Node(
             unique_id=uid,
             kind="unit_test",
             compute=node.compute,
             parents=(model,),
-            name=dagster_name(here.name),
-            on=model,
+            name=check_name(here.name),
+            on=on,
             tags=here.tags,
             dbt=here.facts(),
         )
@@ -458,9 +708,9 @@ class Placer:
             return
         meanings: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for uid, dbt in self._every.items():
-            if uid in self.nodes and dbt.test_metadata and dbt.attached_node in asked:
-                test = dbt.test_metadata
-                meanings[dbt.attached_node].append(_meaning(test.name, test.kwargs))
+            test = dbt.test_metadata
+            if test and uid in self.nodes and (on := self.nodes[uid].on) in asked:
+                meanings[on].append(_meaning(test.name, test.kwargs))
         runnable = {uid.rpartition(".")[2] for uid in self._base.macros}
         for uid in asked:
             node, kept = self.nodes[uid], []
@@ -499,11 +749,19 @@ class Placer:
     def _compare_transforms(self) -> None:
         """Compare the artifacts with dbt: problems for what cannot run, warnings for what can."""
         models = {
-            node.name for node in self.nodes.values() if node.kind in ASSET_KINDS | {"ephemeral"}
+            node.dbt.name
+            for node in self.nodes.values()
+            if node.kind in ASSET_KINDS | {"ephemeral"} and node.dbt is not None
         }
         names, feeders = Names(models), Names({*models, *self._source_names()})
         for index, transform in enumerate(self.product.transforms):
             uids = self._named[transform.name]
+            if not uids and transform.name in self._idle_names:
+                self.warnings.append(
+                    f"transforms.models[{index}].name: '{transform.name}' is disabled or empty in "
+                    "dbt: it is not built."
+                )
+                continue
             if not uids:
                 self.problems.append(
                     Problem(
@@ -522,12 +780,14 @@ class Placer:
             if not transform.depends_on:
                 continue
             above = {
-                self.nodes[parent].name
+                dbt.name
                 for uid in uids
                 for parent in self.nodes[uid].parents
-                if parent in self.nodes
+                if parent in self.nodes and (dbt := self.nodes[parent].dbt)
             }
             for parent in transform.depends_on:
+                if parent in self._idle_names and parent not in feeders:
+                    continue
                 if parent not in feeders:
                     self.problems.append(unknown_dependency(index, transform, parent, feeders))
                 elif parent not in above and parent.rpartition(".")[2] not in above:
@@ -536,6 +796,14 @@ class Placer:
                         f"depend on '{parent}' in dbt. dbt's graph is used; correct dependsOn in "
                         "floe.yaml."
                     )
+
+    @cached_property
+    def _idle_names(self) -> Collection[str]:
+        """Names of models, seeds and snapshots that dbt has and does not run on any target."""
+        uids = {uid for manifest in self.manifests.values() for uid in manifest.disabled}
+        uids |= {uid for manifest in self.manifests.values() for uid in manifest.nodes}
+        uids -= self._every.keys()
+        return {uid.split(".")[2] for uid in uids if uid.split(".")[0] in ASSET_KINDS}
 
     def _packages(self, uids: Sequence[str]) -> Collection[str]:
         """Return the dbt packages of nodes; of one node there is nothing to compare."""
@@ -550,8 +818,24 @@ class Placer:
                 yield f"{node.dbt.source_name}.{node.name}"
 
 
+def _is_run(dbt: DbtNode) -> bool:
+    """Tell whether dbt takes a node: it leaves out what is disabled, and files without any code."""
+    if not dbt.config.enabled:
+        return False
+    code = dbt.raw_code
+    return not (
+        code is not None
+        and dbt.resource_type in {"model", "snapshot", "test"}
+        and (not code or code.isspace())
+    )
+
+
+def _is_ephemeral(dbt: DbtNode) -> bool:
+    return dbt.resource_type == "model" and dbt.config.materialized == "ephemeral"
+
+
 def _kind(dbt: DbtNode) -> Kind:
-    if dbt.resource_type == "model" and dbt.config.materialized == "ephemeral":
+    if _is_ephemeral(dbt):
         return "ephemeral"
     return dbt.resource_type  # type: ignore[return-value]  # only what is in _PLACED gets here
 

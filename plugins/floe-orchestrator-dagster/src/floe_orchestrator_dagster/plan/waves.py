@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import compress
+from itertools import chain, compress
 from operator import or_
 from typing import TYPE_CHECKING
+
+from floe_orchestrator_dagster.plan.model import INLINED_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -64,11 +66,14 @@ def waves(
     in the first wave in which all its selected ancestors exist. `lanes_of` names the lane of
     assets that need a dbt command with settings of their own; the others share the lane "".
     """
-    builds, tests = _tasks(plan, frozenset(selected), checks, lanes_of or {})
+    early = {uid: model for uid in checks if (model := _tested_inlined(plan, uid))}
+    inliners = _inliners(plan, early.values())
+    later = [uid for uid in checks if uid not in early]
+    builds, tests = _tasks(plan, frozenset(selected), later, lanes_of or {}, inliners)
     tasks = [*builds.values()]
     lanes = _lanes([*tasks, *_demanding(tasks, [test for test, _ in tests])])
     functions_built: set[tuple[str, str]] = set()
-    result = []
+    result: list[Wave] = []
     done = 0
     for key in _best_order(lanes):
         target, _, lane = key.partition(_LANE)
@@ -86,7 +91,70 @@ def waves(
         compute = _compute_of(plan, target)
         result.append(Wave(compute, target, (*functions, *nodes), tuple(tested), lane))
         done = reached
-    return tuple(result)
+    return tuple(_with_early(plan, result, early, inliners) if early else result)
+
+
+def segments(plan: ProductPlan) -> tuple[Wave, ...]:
+    """Return the waves of everything, for a Dagster step each.
+
+    Unit tests of ephemeral models are of the step that they are to stop.
+    """
+    found: list[Wave] = []
+    ahead: list[Wave] = []
+    for wave in waves(plan, [*plan.assets], [*plan.checks]):
+        if not wave.nodes and all(_tested_inlined(plan, uid) for uid in wave.checks):
+            ahead.append(wave)
+        else:
+            checks = (uid for early in ahead for uid in early.checks)
+            found.append(replace(wave, checks=(*checks, *wave.checks)))
+            ahead = []
+    return (*found, *ahead)
+
+
+def _tested_inlined(plan: ProductPlan, check: str) -> str | None:
+    """Return the ephemeral model that a check is a unit test of.
+
+    dbt runs such a test before it builds what inlines the model. As no asset of a dbt command is
+    the model itself, the test is given a command of its own, ahead of them.
+    """
+    node = plan.nodes[check]
+    if node.kind != "unit_test" or node.parents[0] in plan.assets:
+        return None
+    return node.parents[0]
+
+
+def _inliners(plan: ProductPlan, inlined: Collection[str]) -> Mapping[str, frozenset[str]]:
+    """Return which of some ephemeral models each asset inlines, of those that inline any."""
+    reach = {uid: frozenset({uid}) for uid in inlined}
+    inliners = {}
+    for uid in plan.order if reach else ():
+        node = plan.nodes[uid]
+        found = frozenset[str]().union(*(reach.get(parent, ()) for parent in node.parents))
+        if found and uid in plan.assets:
+            inliners[uid] = found
+        elif found and node.kind in INLINED_KINDS:
+            reach[uid] = found | reach.get(uid, frozenset())
+    return inliners
+
+
+def _with_early(
+    plan: ProductPlan,
+    found: Sequence[Wave],
+    early: Mapping[str, str],
+    inliners: Mapping[str, frozenset[str]],
+) -> Iterator[Wave]:
+    """Yield waves, with unit tests of ephemeral models ahead of the first that inlines them."""
+    ahead: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+    for uid, model in early.items():
+        users = (any(model in inliners.get(one, ()) for one in wave.nodes) for wave in found)
+        first = next((number for number, used in enumerate(users) if used), len(found))
+        ahead[first, plan.nodes[uid].compute].append(uid)
+    for number in range(len(found) + 1):
+        for at, compute in sorted(ahead):
+            if at == number:
+                target = plan.computes[compute].target
+                yield Wave(compute, target, (), tuple(ahead[at, compute]))
+        yield from found[number : number + 1]
 
 
 def downstream(plan: ProductPlan, unique_ids: Iterable[str]) -> set[str]:
@@ -102,8 +170,8 @@ def blocked_by_check(plan: ProductPlan, check: str) -> set[str]:
     """
     node = plan.nodes[check]
     if node.kind == "unit_test":
-        # A unit test reads its model's code, so it stops the model itself too.
-        return {node.on} | plan.below_any([node.on])
+        # A unit test reads its model's code, so it stops the model itself too, if that is built.
+        return plan.below_any(node.parents) | {*node.parents} & plan.assets.keys()
     return plan.below_all(node.parents)
 
 
@@ -119,6 +187,7 @@ def _tasks(
     selected: frozenset[str],
     checks: Iterable[str],
     lanes_of: Mapping[str, str],
+    inliners: Mapping[str, frozenset[str]],
 ) -> tuple[dict[str, _Task], list[tuple[_Task, list[str]]]]:
     """Return a task for each selected asset, in dependency order, and for checks that are alike."""
     # What must be there for whoever reads a node: of a selected node, the node itself; of another
@@ -139,7 +208,9 @@ def _tasks(
     for uid, node in plan.assets.items():
         target, lane = plan.target_of(uid), lanes_of.get(uid)
         own = f"{target}{_LANE}{lane}" if lane else target
-        found = task([own], plan.folded_parents[uid], node.after)
+        # What is tested before it is inlined is to be read by then.
+        tested = (plan.folded_parents[model] for model in inliners.get(uid, ()))
+        found = task([own], plan.folded_parents[uid], (*node.after, *chain(*tested)))
         if uid in selected:
             within[uid] = 1 << len(builds)
             builds[uid] = found
@@ -147,6 +218,7 @@ def _tasks(
             within[uid], before[uid] = found.within, found.before
     # Alike is what reads alike. Tasks are bad keys: Python hashes a lone bit to one of 61 values.
     alike: defaultdict[tuple[Sequence[str], ...], list[str]] = defaultdict(list)
+    everything = tuple(builds)
     for uid in checks:
         check = plan.nodes[uid]
         able = tuple(plan.computes[name].target for name in (check.compute, *check.also_on))
@@ -154,7 +226,12 @@ def _tasks(
             # A test builds nothing, so every lane of its target will do.
             more = (f"{name}{_LANE}{lane}" for name in able for lane in {*lanes_of.values()})
             able = (*able, *sorted(more))
-        reads = (check.on,) if check.kind == "unit_test" else plan.folded_parents[uid]
+        reads: Sequence[str]
+        if check.kind == "unit_test":
+            reads = (check.on,)
+        else:
+            # Nobody knows what a test reads that names nothing: it comes when all is built.
+            reads = plan.folded_parents[uid] if check.parents else everything
         alike[able, reads, check.after].append(uid)
     return builds, [(task(*reading), uids) for reading, uids in alike.items()]
 

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from floe_orchestrator_dagster.errors import known
 from floe_orchestrator_dagster.plan import QualityCheck, downstream
-from floe_orchestrator_dagster.specs import Specs, code_version, quality_check_id
+from floe_orchestrator_dagster.specs import Specs, quality_check_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -111,8 +111,8 @@ def launch_of(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig
     wanted = [by_key[key] for key in context.selected_asset_check_keys if key in by_key]
     earlier = Earlier()
     if _resumed_from(context.run):
-        earlier = _earlier(context.instance, context.run)
-        chosen, wanted = _left(context, specs, earlier, chosen, wanted)
+        earlier = earlier_attempts(context.instance, context.run)
+        chosen, wanted = left_of(context, specs, earlier, config.variables, (chosen, wanted))
     asked = set(wanted)
     quality = {
         uid: checks
@@ -188,9 +188,9 @@ def _batches(
     for uid in chosen:
         if not specs.plan.nodes[uid].is_microbatch:
             continue
-        node = specs.plan.nodes[uid]
+        node, code = specs.plan.nodes[uid], specs.code_version(uid, config.variables)
         if uid in earlier.batches:
-            found[uid] = earlier.batches[uid].again(config, code_version(node))
+            found[uid] = earlier.batches[uid].again(config, code)
         elif window is not None and specs.partitions(uid) is not None:
             found[uid] = Batches(_as_utc(window), config.full_refresh)
         elif earlier.is_any and node.dbt is not None and node.dbt.config.begin:
@@ -286,7 +286,8 @@ class Earlier:
     batches: dict[str, PartlyBuilt] = field(default_factory=dict)
 
 
-def _earlier(instance: DagsterInstance, run: DagsterRun) -> Earlier:
+def earlier_attempts(instance: DagsterInstance, run: DagsterRun) -> Earlier:
+    """Return what the attempts before a run that re-executes them have done and left."""
     earlier = Earlier(is_any=True)
     parent = _resumed_from(run)
     last = True
@@ -330,25 +331,25 @@ def _read_failure(data: Any, earlier: Earlier) -> None:
         earlier.batches |= {uid: PartlyBuilt(**found) for uid, found in batches.items()}
 
 
-def _left(
+def left_of(
     context: AssetExecutionContext,
     specs: Specs,
     earlier: Earlier,
-    chosen: set[str],
-    wanted: list[str],
+    variables: Mapping[str, Any],
+    asked: tuple[set[str], list[str]],
 ) -> tuple[set[str], list[str]]:
     """Return what a re-execution from failure still has to do: assets, and checks of all kinds.
 
     Left out is what earlier attempts have built from the same code, and checks that passed or
     warned there; kept is what other steps of this run wait for.
     """
-    plan = specs.plan
+    plan, (chosen, wanted) = specs.plan, asked
     consumed = consumed_by_others(context).assets
     done = {
         uid
         for uid in chosen
         if specs.keys[uid] in earlier.built
-        and earlier.built[specs.keys[uid]] == code_version(plan.nodes[uid])
+        and earlier.built[specs.keys[uid]] == specs.code_version(uid, variables)
         and specs.keys[uid] not in consumed
     }
     # Below what is built again, everything is built again.

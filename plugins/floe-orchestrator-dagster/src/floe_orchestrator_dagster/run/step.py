@@ -24,6 +24,7 @@ from floe_orchestrator_dagster.dbt.events import (
 from floe_orchestrator_dagster.dbt.process import run_dbt, start_ahead, stop_ahead
 from floe_orchestrator_dagster.dbt.status import RETRIED, SKIPPED, is_failure
 from floe_orchestrator_dagster.errors import DbtError, known
+from floe_orchestrator_dagster.launch_variables import with_launch_variables
 from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
 from floe_orchestrator_dagster.lineage.recorder import (
     Recorder,
@@ -46,7 +47,7 @@ from floe_orchestrator_dagster.run.launch import (
 from floe_orchestrator_dagster.run.outcome import Attempt, Outcome
 from floe_orchestrator_dagster.run.versions import Versions
 from floe_orchestrator_dagster.run.yields import Event, Yields, is_elsewhere, quality_message
-from floe_orchestrator_dagster.specs import Specs, code_version, quality_check_id
+from floe_orchestrator_dagster.specs import Specs, quality_check_id
 from floe_orchestrator_dagster.telemetry import (
     current_trace_ids,
     flushed,
@@ -83,8 +84,10 @@ def build(
 
     Raises:
         dagster.Failure: at the end, when nodes failed or were skipped; lists them.
+        ProductError: the vars of the launch make another graph than the one that was loaded.
     """
     launch = launch_of(context, specs, config)
+    product = with_launch_variables(product, config.variables, context.log.info)
     context.log.addFilter(lambda record: _NO_OUTPUTS not in record.getMessage())
     attributes = {
         "product_name": product.plan.name,
@@ -125,7 +128,8 @@ def _recording(
         yield None
         return
     delivery, namespace = opened
-    recorder = Recorder(_step_run(context, product, launch, namespace), product.plan, delivery)
+    facts = _step_run(context, product, launch, namespace)
+    recorder = Recorder(facts, product.plan, delivery, context.log)
     try:
         recorder.started()
         yield recorder
@@ -209,7 +213,7 @@ class _Step:
         self.outcome = Outcome(product.plan)
         self.elsewhere: dict[str, str] = {}
         consumed = consumed_by_others(context)
-        versions = Versions(context.instance, specs)
+        versions = Versions(context.instance, specs, launch.config.variables)
         self.yields = Yields(specs, versions, consumed, launch.partitions)
 
     def build(self) -> Iterator[Event]:
@@ -487,12 +491,12 @@ class _Step:
             description=message,
             metadata={
                 "failed": [*outcome.failed],
-                "skipped": [*outcome.skipped],
+                "skipped": outcome.skipped,
                 "crashes": [*outcome.crashes],
                 FAILED_HOOKS: outcome.failed_hooks,
                 MISSING_BATCHES: {
                     uid: {
-                        "code": code_version(self.plan.nodes[uid]),
+                        "code": self.specs.code_version(uid, self.launch.config.variables),
                         "missing": [*result.batches_failed],
                         "every": [*result.batches_failed, *result.batches_built],
                     }

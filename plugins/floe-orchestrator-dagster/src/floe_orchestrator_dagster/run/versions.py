@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from dagster import AssetCheckEvaluation, AssetKey, DagsterInstance, EventLogRecord
 
-from floe_orchestrator_dagster.specs import Specs, code_version
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from floe_orchestrator_dagster.specs import Specs
 
 INITIAL_VERSION = "INITIAL"
 
@@ -15,8 +18,11 @@ INITIAL_VERSION = "INITIAL"
 class Versions:
     """Data versions and provenance of assets, as Dagster writes them for outputs."""
 
-    def __init__(self, instance: DagsterInstance, specs: Specs) -> None:
+    def __init__(
+        self, instance: DagsterInstance, specs: Specs, variables: Mapping[str, Any]
+    ) -> None:
         self._instance = instance
+        self._variables = variables
         self._specs = specs
         self._records: dict[AssetKey, EventLogRecord | None] = {}
 
@@ -32,7 +38,7 @@ class Versions:
 
     def of(self, uid: str) -> tuple[str, dict[str, str]]:
         """Return the data version of a node that was just built, and its provenance tags."""
-        code = code_version(self._specs.plan.nodes[uid]) or ""
+        code = self._specs.code_version(uid, self._variables) or ""
         tags = {"dagster/code_version": code}
         inputs: dict[str, str] = {}
         for parent in self._specs.plan.folded_parents[uid]:

@@ -1,0 +1,262 @@
+"""Re-execution from failure: which run of Dagster's is meant, and what of it is left to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import click
+from dagster import (
+    AssetCheckKey,
+    AssetKey,
+    AssetsDefinition,
+    DagsterEventType,
+    DagsterRun,
+    DagsterRunStatus,
+    RunsFilter,
+)
+
+from floe_orchestrator_dagster.cli.report import times
+from floe_orchestrator_dagster.errors import known
+from floe_orchestrator_dagster.plan import dagster_name
+from floe_orchestrator_dagster.run.launch import PARENT_TAG, RESUMED_TAG, earlier_attempts, left_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from dagster import DagsterEvent, DagsterInstance, Definitions, JobDefinition
+
+    from floe_orchestrator_dagster.product import Product
+    from floe_orchestrator_dagster.specs import Specs
+
+logger = logging.getLogger(__name__)
+
+RETRYABLE = frozenset({DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED})
+ROOT_TAG = "dagster/root_run_id"
+PARTITION = "dagster/partition"
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+RUNS_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A run to do the rest of, and by unique id what it was asked for in steps that did not end.
+
+    Quality checks are among the checks, by `<unique id>#<name>`.
+    """
+
+    parent: DagsterRun
+    assets: Sequence[str]
+    checks: Sequence[str]
+    began: datetime
+
+    @property
+    def partition(self) -> str | None:
+        """The partition that the run was of."""
+        return self.parent.tags.get(PARTITION)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags that make a run a re-execution from failure of this one."""
+        kept = {
+            name: value
+            for name, value in self.parent.tags.items()
+            if name in RANGE or not name.lstrip(".").startswith("dagster/")
+        }
+        root = self.parent.root_run_id or self.parent.run_id
+        return {**kept, PARENT_TAG: self.parent.run_id, ROOT_TAG: root, RESUMED_TAG: "true"}
+
+    def config_of(self, op: str) -> dict[str, Any]:
+        """Return the run config that an op had."""
+        ops = self.parent.run_config.get("ops")
+        config = ops.get(op) if isinstance(ops, Mapping) else None
+        return dict(config) if isinstance(config, Mapping) else {}
+
+    def adopt(self, instance: DagsterInstance) -> None:
+        """Have the next run that is made on an instance be this run's child.
+
+        `execute_in_process` takes no parent; what it makes the run's record with does.
+        """
+        parent = self.parent
+        make = partial(
+            instance.create_run_for_job,
+            parent_run_id=parent.run_id,
+            root_run_id=parent.root_run_id or parent.run_id,
+        )
+        setattr(instance, "create_run_for_job", make)  # noqa: B010  it is a method
+
+    def left(
+        self,
+        specs: Specs,
+        definitions: Definitions,
+        job: JobDefinition,
+        instance: DagsterInstance,
+    ) -> frozenset[str]:
+        """Return by unique id what each step of a job that is its re-execution will do.
+
+        Raises:
+            click.UsageError: it is nothing.
+        """
+        child = DagsterRun(
+            self.parent.job_name,
+            tags=self.tags,
+            parent_run_id=self.parent.run_id,
+            root_run_id=self.tags[ROOT_TAG],
+        )
+        left: set[str] = set()
+        steps = {step.op.name: step for step in _steps(definitions)}
+        for node in job.nodes:
+            step = steps[node.name]
+            chosen = {uid for uid in self.assets if specs.keys[uid] in step.keys}
+            wanted = [uid for uid in self.checks if specs.checks[uid].key in step.check_keys]
+            # The rule is the step's own; of its context it needs no more than this.
+            context: Any = SimpleNamespace(
+                op_execution_context=SimpleNamespace(op_handle=SimpleNamespace(name=node.name)),
+                job_def=job,
+                assets_def=step,
+                log=logger,
+            )
+            variables = self.config_of(node.name).get("variables") or {}
+            earlier = earlier_attempts(instance, child)
+            again, kept = left_of(context, specs, earlier, variables, (chosen, wanted))
+            left.update(again, kept)
+        if not left:
+            raise _nothing_left(self.parent)
+        return frozenset(left)
+
+    def describe(self, left: Collection[str]) -> str:
+        """Return what will be done, in one line."""
+        assets = sum(uid in left for uid in self.assets)
+        part = f", partition {self.partition}" if self.partition else ""
+        return (
+            f"Retrying run {self.parent.run_id} of job '{self.parent.job_name}' "
+            f"({self.parent.status.value}, begun {self.began:%Y-%m-%d %H:%M:%S} UTC{part}): "
+            f"{times(assets, 'asset')} of {len(self.assets)} and "
+            f"{times(len(left) - assets, 'check')} of {len(self.checks)} are left."
+        )
+
+
+def find_retry(
+    product: Product, specs: Specs, definitions: Definitions, instance: DagsterInstance
+) -> Retry:
+    """Return what is left of the last run of the product on an instance.
+
+    Raises:
+        click.UsageError: there is no run, or none that can be done the rest of.
+    """
+    if instance.is_ephemeral:
+        raise click.UsageError(
+            f"Cannot retry product '{product.plan.name}': DAGSTER_HOME is not set, so Dagster has "
+            "kept no record of its runs. Set it for `floe-dagster run` and for the retry."
+        )
+    parent = _last_run(product, specs, instance)
+    _require_retryable(product, definitions, parent)
+    planned = _planned_keys(instance, parent)
+    by_key: dict[AssetKey | AssetCheckKey, str] = dict(specs.unique_ids.items())
+    by_key |= {spec.key: uid for uid, spec in specs.checks.items()}
+    done = _keys_of_finished_steps(instance, parent, _steps(definitions))
+    asked = {by_key[key] for key in planned if key in by_key and key not in done}
+    if not asked:
+        raise _nothing_left(parent)
+    [record] = instance.get_run_records(RunsFilter(run_ids=[parent.run_id]))
+    began = record.start_time or record.create_timestamp.timestamp()
+    return Retry(
+        parent,
+        assets=[uid for uid in specs.plan.assets if uid in asked],
+        checks=[uid for uid in specs.checks if uid in asked],
+        began=datetime.fromtimestamp(began, timezone.utc),
+    )
+
+
+def _nothing_left(run: DagsterRun) -> click.UsageError:
+    return click.UsageError(
+        f"Cannot retry run {run.run_id}: all that it was asked for is built and tested, or gone "
+        "from the product. Start from the beginning with `floe-dagster run`."
+    )
+
+
+def _steps(definitions: Definitions) -> list[AssetsDefinition]:
+    return [
+        made
+        for made in definitions.assets or ()
+        if isinstance(made, AssetsDefinition) and made.is_executable
+    ]
+
+
+def _last_run(product: Product, specs: Specs, instance: DagsterInstance) -> DagsterRun:
+    own, keys = dagster_name(product.plan.name), set(specs.unique_ids)
+    cursor = None
+    while runs := [*instance.get_runs(limit=RUNS_AT_ONCE, cursor=cursor)]:
+        for run in runs:
+            # Dagster's own job for assets that were picked by hand has no tag of ours.
+            if run.tags.get("floe/product") == own or keys & {*(run.asset_selection or ())}:
+                return run
+        cursor = runs[-1].run_id
+    raise click.UsageError(
+        f"Cannot retry product '{product.plan.name}': the Dagster instance at "
+        f"{instance.root_directory} has no run of it. Start one with `floe-dagster run`."
+    )
+
+
+def _require_retryable(product: Product, definitions: Definitions, run: DagsterRun) -> None:
+    doing = f"Cannot retry run {run.run_id} of product '{product.plan.name}'"
+    if run.status is DagsterRunStatus.SUCCESS:
+        raise click.UsageError(
+            f"{doing}, its last one: it succeeded. Start another with `floe-dagster run`."
+        )
+    if run.status not in RETRYABLE:
+        raise click.UsageError(
+            f"{doing}, its last one: it has not ended ({run.status.value}). Wait for it. If its "
+            "process has gone, terminate it in Dagster's UI first."
+        )
+    jobs = [job.name for job in definitions.jobs or ()]
+    if run.job_name not in jobs and not run.job_name.startswith("__"):
+        raise click.UsageError(
+            f"{doing}: there is no job '{run.job_name}' any more. Jobs: {known(jobs)}. Start one "
+            "with `floe-dagster run`."
+        )
+
+
+def _events(
+    instance: DagsterInstance, run_id: str, *kinds: DagsterEventType
+) -> Iterator[DagsterEvent]:
+    for entry in instance.all_logs(run_id, of_type={*kinds}):
+        if entry.dagster_event is not None:
+            yield entry.dagster_event
+
+
+def _planned_keys(instance: DagsterInstance, run: DagsterRun) -> set[AssetKey | AssetCheckKey]:
+    """Return what a run was asked for, as Dagster has noted at its start."""
+    found: set[AssetKey | AssetCheckKey] = set()
+    for event in _events(
+        instance,
+        run.run_id,
+        DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+        DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+    ):
+        if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+            found.add(event.asset_check_planned_data.asset_check_key)
+        elif event.asset_key is not None:
+            found.add(event.asset_key)
+    return found
+
+
+def _keys_of_finished_steps(
+    instance: DagsterInstance, run: DagsterRun, steps: Iterable[AssetsDefinition]
+) -> set[AssetKey | AssetCheckKey]:
+    """Return what belongs to steps that ended well: Dagster does not run those again."""
+    finished = {
+        event.step_key
+        for event in _events(instance, run.run_id, DagsterEventType.STEP_SUCCESS)
+        if event.step_key
+    }
+    found: set[AssetKey | AssetCheckKey] = set()
+    for step in steps:
+        if step.op.name in finished:
+            found.update(step.keys, step.check_keys)
+    return found

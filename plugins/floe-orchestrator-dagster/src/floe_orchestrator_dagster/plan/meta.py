@@ -1,0 +1,173 @@
+"""`meta.dagster` of a dbt node: what it may say, and what of it can be used."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec.structs import force_setattr, replace
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
+
+from floe_orchestrator_dagster.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from floe_orchestrator_dagster.plan.manifest import DbtNode
+
+_OWNER = re.compile(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s]{2,}")
+PARTITIONS_EXPECTED = (
+    "Expected {type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}."
+)
+_MAX_SHOWN = 60
+# Of a value that may have several types, pydantic says something about each.
+_EXPECTED = {
+    "asset_key": "a string or a list of strings is expected",
+    "ref": "a mapping with the `name` of a model is expected",
+}
+
+
+# Thousands of assets share a few owners.
+@lru_cache(maxsize=1024)
+def is_owner(owner: str) -> bool:
+    """Tell whether Dagster takes an owner: an email address or ``team:name``."""
+    return _OWNER.fullmatch(owner) is not None
+
+
+def _owner(owner: str) -> str:
+    if not is_owner(owner):
+        raise ValueError("Dagster takes an email address or 'team:name'")
+    return owner
+
+
+# Whether there is such a day, Dagster says.
+_Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(-\d{2}:\d{2})?$")]
+
+
+class PartitionSettings(BaseModel):
+    """`meta.dagster.partitions` of an incremental model: a time window a partition."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["hourly", "daily", "weekly", "monthly"]
+    start: _Day
+    end: _Day | None = None
+    timezone: str = "UTC"
+
+
+class _Reference(BaseModel):
+    name: StrictStr
+    package: StrictStr | None = None
+    version: StrictStr | StrictInt | StrictFloat | None = None
+
+
+class _Policy(BaseModel):
+    type: Literal["eager", "lazy"] | None = None
+
+
+class DagsterMeta(BaseModel):
+    """What dagster-dbt and this package read of `meta.dagster`; all else is left alone."""
+
+    asset_key: StrictStr | list[Annotated[StrictStr, Field(min_length=1)]] | None = None
+    group: StrictStr | None = None
+    owners: list[Annotated[StrictStr, AfterValidator(_owner)]] | None = None
+    partitions: PartitionSettings | None = None
+    ref: _Reference | None = None
+    auto_materialize_policy: _Policy | None = None
+    has_self_dependency: StrictBool | None = None
+
+
+def with_usable_meta(dbt: DbtNode) -> tuple[DbtNode, Sequence[str], Sequence[Problem]]:
+    """Return a node without what of its `meta.dagster` cannot be used.
+
+    Also warnings, one for each value that is left out, and problems: a model whose partitions
+    cannot be read would be built as a whole, so these are not left out.
+    """
+    asked = (dbt.config.meta or dbt.meta).get("dagster")
+    if asked is None:
+        return dbt, (), ()
+    usable, errors = _usable(asked)
+    if not errors and usable == asked:
+        return dbt, (), ()
+    where = f"dbt {dbt.resource_type.replace('_', ' ')} '{dbt.name}'"
+    problems = [
+        Problem(f"{where} meta.dagster.{path}", f"{said}.", PARTITIONS_EXPECTED)
+        for path, said, _ in errors
+        if path.partition(".")[0] == "partitions"
+    ]
+    file = f" ({dbt.original_file_path})" if dbt.original_file_path else ""
+    warnings = [
+        f"{where}{file}: meta.dagster{'.' * bool(path)}{path} is {_short(value)} and is left out: "
+        f"{said}."
+        for path, said, value in errors
+        if path.partition(".")[0] != "partitions"
+    ]
+    config = replace(dbt.config, meta=_with_dagster(dbt.config.meta, usable))
+    checked = replace(dbt, meta=_with_dagster(dbt.meta, usable))
+    # A node that is made takes its config from dbt's own words.
+    force_setattr(checked, "config", config)
+    return checked, warnings, problems
+
+
+def _usable(asked: Any) -> tuple[dict[str, Any], Sequence[tuple[str, str, Any]]]:
+    """Return what can be used, and the path, reason and value of everything else."""
+    if not isinstance(asked, dict):
+        return {}, [("", "a mapping is expected", asked)]
+    # As in dagster-dbt, what is empty is not set.
+    usable = {key: value for key, value in asked.items() if value or key == "has_self_dependency"}
+    if isinstance(usable.get("owners"), str):
+        usable["owners"] = [usable["owners"]]
+    try:
+        DagsterMeta.model_validate(usable)
+    except ValidationError as error:
+        found = error.errors()
+    else:
+        return usable, ()
+    errors: dict[str, tuple[str, str, Any]] = {}
+    for item in found:
+        key, path = str(item["loc"][0]), _path(item["loc"])
+        if key in _EXPECTED:
+            errors[key] = (key, _EXPECTED[key], usable[key])
+        elif path not in errors:
+            said = str(item["msg"]).removeprefix("Value error, ")
+            errors[path] = (path, said, _value_at(usable, item["loc"]))
+    for key in {path.partition(".")[0] for path in errors}:
+        kept = usable.pop(key)
+        bad = [path for path in errors if path.startswith(f"{key}.")]
+        if key == "owners" and bad:
+            owners = [one for at, one in enumerate(kept) if f"{key}.{at}" not in bad]
+            usable |= {key: owners} if owners else {}
+    return usable, [*errors.values()]
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, loc))
+
+
+def _value_at(value: Any, loc: tuple[int | str, ...]) -> Any:
+    for part in loc:
+        # What is missing has no value, and the name of a type is no key.
+        with suppress(KeyError, TypeError):
+            value = value[part]
+    return value
+
+
+def _with_dagster(meta: dict[str, Any], usable: Mapping[str, Any]) -> dict[str, Any]:
+    return {**meta, "dagster": usable} if "dagster" in meta else meta
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."

@@ -1,0 +1,166 @@
+"""What becomes of dbt's own environment variables and project flags is decided for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from dbt.cli.main import cli
+from dbt.contracts.project import ProjectFlags
+
+from floe_orchestrator_dagster.dbt_environment import (
+    SETTINGS,
+    adjusted,
+    overruled,
+    parsing_values,
+    types_left_out,
+    value_of,
+)
+
+DOCUMENT = Path(__file__).parents[4] / "docs" / "dbt-environment.md"
+WHY = "Our runs read the results, the manifest and the parsed project of each dbt run."
+# Behaviours of dbt itself, without a variable or an option: dbt reads them where we start it.
+BEHAVIOURS = (
+    "require_",
+    "source_freshness_",
+    "skip_nodes_",
+    "state_modified_",
+    "validate_",
+)
+
+
+def test_the_table_has_every_variable_that_dbt_knows() -> None:
+    # dbt's command line has to be imported before them.
+    from dbt.env_vars import KNOWN_ENGINE_ENV_VARS
+
+    decided = {name for setting in SETTINGS for name in setting.spellings}
+    known = {name for found in KNOWN_ENGINE_ENV_VARS for name in (found.name, found.old_name)}
+    assert known - {None} == decided
+
+
+def test_the_table_has_every_variable_of_an_option_of_build() -> None:
+    decided = {name for setting in SETTINGS for name in setting.spellings}
+    options = [*cli.params, *cli.commands["build"].params]
+    named = [
+        [option.envvar] if isinstance(option.envvar, str) else option.envvar or []
+        for option in options
+    ]
+    assert {name for names in named for name in names} <= decided
+
+
+def test_the_table_has_every_flag_of_a_project() -> None:
+    flags = {field.name for field in fields(ProjectFlags) if not field.name.startswith("_")}
+    of_dbt = {name for name in flags if name.startswith(BEHAVIOURS)}
+    assert flags - of_dbt <= {setting.flag for setting in SETTINGS}
+
+
+def test_no_variable_is_decided_twice() -> None:
+    names = [setting.name for setting in SETTINGS]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_the_document_shows_the_table() -> None:
+    lines = DOCUMENT.read_text().splitlines()
+    rows = {
+        line.split("|")[1].strip(): line for line in lines if line.startswith(("| `DBT_", "|`DBT_"))
+    }
+    assert set(rows) == {f"`{setting.name}`" for setting in SETTINGS}
+    for setting in SETTINGS:
+        assert rows[f"`{setting.name}`"] == (
+            f"| `{setting.name}` | {setting.verdict} | {setting.why} |"
+        )
+
+
+def test_the_newer_spelling_wins() -> None:
+    assert value_of("DBT_STATE", {"DBT_STATE": "old", "DBT_ENGINE_STATE": "new"}) == "new"
+    assert value_of("DBT_STATE", {"DBT_STATE": "old", "DBT_ENGINE_STATE": ""}) == "old"
+    assert value_of("DBT_STATE", {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags"),
+    [
+        ({}, ()),
+        ({"DBT_DEFER": "1"}, ()),
+        ({"DBT_DEFER": "1", "DBT_STATE": "prod"}, ("--defer-state", "prod")),
+        ({"DBT_DEFER": "1", "DBT_ENGINE_STATE": "prod"}, ("--defer-state", "prod")),
+        ({"DBT_ARTIFACT_STATE_PATH": "prod"}, ("--defer-state", "prod")),
+        ({"DBT_STATE": "prod", "DBT_DEFER_STATE": "other"}, ()),
+    ],
+)
+def test_a_state_for_deferral_outlives_our_selection(
+    environment: dict[str, str], flags: tuple[str, ...]
+) -> None:
+    asked = {"other_dbt": True}
+    assert adjusted(environment, {}, selects=True, **asked).flags == flags
+    assert adjusted(environment, {}, selects=False, **asked).flags == ()
+
+
+@pytest.mark.parametrize(
+    ("environment", "project_flags", "checked"),
+    [
+        ({}, {}, True),
+        ({}, {"version_check": False}, False),
+        ({"DBT_VERSION_CHECK": "False"}, {}, False),
+        ({"DBT_ENGINE_VERSION_CHECK": "1"}, {"version_check": False}, True),
+    ],
+)
+def test_a_project_that_wants_another_dbt_is_left_to_dbt(
+    environment: dict[str, str], project_flags: dict[str, bool], *, checked: bool
+) -> None:
+    found = adjusted(environment, project_flags, selects=False).flags
+    assert found == (("--version-check",) if checked else ())
+
+
+def test_an_older_state_does_not_take_the_place_of_our_selection() -> None:
+    found = adjusted({"DBT_ARTIFACT_STATE_PATH": "prod"}, {}, selects=True)
+    assert found.environment == {"DBT_ARTIFACT_STATE_PATH": ""}
+
+
+def test_what_is_overruled_does_not_reach_dbt_and_is_told() -> None:
+    environment = {"DBT_WRITE_JSON": "0", "DBT_ENGINE_PROJECT_DIR": "/elsewhere", "DBT_DEBUG": "1"}
+    found = adjusted(environment, {}, selects=True)
+    assert found.environment == {"DBT_WRITE_JSON": "", "DBT_ENGINE_PROJECT_DIR": ""}
+    assert overruled(environment, {}) == [
+        "DBT_ENGINE_PROJECT_DIR is ignored. The product says where its dbt project is.",
+        f"DBT_WRITE_JSON is ignored. {WHY}",
+    ]
+
+
+def test_a_flag_of_the_project_is_overruled_as_its_variable_is() -> None:
+    assert "--write-json" in adjusted({}, {"write_json": False}, selects=True).flags
+    assert "--write-json" not in adjusted({}, {"write_json": True}, selects=True).flags
+    [said] = overruled({}, {"write_json": False})
+    assert said.startswith("`write_json` in flags of dbt_project.yml is ignored. ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "left_out"),
+    [
+        ({}, set()),
+        ({"DBT_EXCLUDE_RESOURCE_TYPES": "test"}, {"test"}),
+        ({"DBT_EXCLUDE_RESOURCE_TYPES": "Test unit_test seed"}, {"test", "unit_test", "seed"}),
+        ({"DBT_RESOURCE_TYPES": "model"}, {"test", "unit_test", "seed", "snapshot"}),
+        ({"DBT_RESOURCE_TYPES": "all"}, set()),
+        ({"DBT_RESOURCE_TYPES": "default", "DBT_EXCLUDE_RESOURCE_TYPES": "test"}, {"test"}),
+    ],
+)
+def test_the_types_that_are_left_out(environment: dict[str, str], left_out: set[str]) -> None:
+    assert types_left_out(environment) == left_out
+
+
+def test_assets_that_are_left_out_by_type_are_built_with_a_warning() -> None:
+    environment = {"DBT_EXCLUDE_RESOURCE_TYPES": "seed test"}
+    [said] = overruled(environment, {})
+    assert said == (
+        "DBT_EXCLUDE_RESOURCE_TYPES leaves out seed: ignored for these. What is an asset is left "
+        "out of a run by selection."
+    )
+    assert overruled({"DBT_EXCLUDE_RESOURCE_TYPES": "test"}, {}) == []
+    assert adjusted(environment, {}, selects=True).environment == {"DBT_EXCLUDE_RESOURCE_TYPES": ""}
+
+
+def test_what_may_change_a_parse_is_known() -> None:
+    environment = {"DBT_FULL_REFRESH": "1", "DBT_ENGINE_WARN_ERROR": "1", "DBT_QUIET": "1"}
+    assert dict(parsing_values(environment)) == {"DBT_FULL_REFRESH": "1", "DBT_WARN_ERROR": "1"}

@@ -1,0 +1,74 @@
+"""Settings of a dbt project are rendered as dbt renders them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from dbt.config.renderer import DbtProjectYamlRenderer
+from dbt_common.context import set_invocation_context
+
+from floe_orchestrator_dagster.errors import ProductError
+from floe_orchestrator_dagster.jinja import asks_for_target, environment_names, render
+
+VARIABLES = {"area": "north", "parts": ["a", "b"]}
+ENVIRONMENT = {"PLACE": "build"}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "target",
+        7,
+        None,
+        "{{ env_var('PLACE') }}",
+        "{{ env_var('NOWHERE', 'target') }}",
+        "out/{{ env_var('PLACE') }}/{{ var('area') }}",
+        "{{ var('area', 'south') | upper }}",
+        "{{ 'one' if env_var('PLACE') == 'build' else 'two' }}",
+        "{% if var('area') == 'north' %}up{% else %}down{% endif %}",
+        "{{ var('unknown', 'fallback') }}",
+        "{{ env_var('PLACE') | as_text }}",
+        "{{ '/'.join(var('parts')) }}",
+        "{{ modules.re.sub('u', 'o', env_var('PLACE')) }}",
+    ],
+)
+def test_a_setting_comes_out_as_dbt_has_it(template: Any) -> None:
+    set_invocation_context(ENVIRONMENT)
+    expected = DbtProjectYamlRenderer(None, dict(VARIABLES)).render_value(template)
+    assert render(template, "target-path", VARIABLES, ENVIRONMENT) == expected
+
+
+def test_the_target_is_known_where_it_is_given() -> None:
+    found = render("models_{{ target.name }}", "model-paths", {}, {}, {"name": "dev"})
+    assert found == "models_dev"
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ env_var('NOWHERE') }}", "Environment variable 'NOWHERE' is not set."),
+        ("{{ var('nothing') }}", "Variable 'nothing' is not set."),
+        ("{{ env_var('PLACE' }}", "unexpected '}'"),
+    ],
+)
+def test_a_template_that_cannot_be_rendered_names_its_setting(template: str, reason: str) -> None:
+    with pytest.raises(ProductError) as caught:
+        render(template, "target-path of dbt_project.yml", {}, ENVIRONMENT)
+    said = str(caught.value)
+    assert said.startswith(f"Cannot render target-path of dbt_project.yml: {template!r}. ")
+    assert reason in said
+    assert said.endswith("Correct the template, or set the variable that it reads.")
+
+
+def test_only_a_template_that_reads_the_target_asks_for_it() -> None:
+    assert asks_for_target(["models", "{{ target.name }}"])
+    assert asks_for_target("{% if target.type == 'duckdb' %}a{% endif %}")
+    assert not asks_for_target("{{ env_var('PLACE', 'target') }}")
+    assert not asks_for_target("target")
+    assert not asks_for_target(None)
+
+
+def test_the_variables_that_a_text_names_are_found() -> None:
+    text = "{{ env_var('A') }} {{ env_var( \"B\", 'x') }} {{ env_vars('C') }} {{ my_env_var('D') }}"
+    assert environment_names(text) == {"A", "B"}
