@@ -391,7 +391,7 @@ def _with_carrier(
     ]
     if not able:
         return left
-    carrier = min(able, key=lambda uid: _COST.get(plan.nodes[uid].materialized or "", 2))
+    carrier = min(able, key=lambda uid: (_cost(plan, uid), len(downstream(plan, [uid]) & chosen)))
     if carrier in plan.assets:
         again = {*again, carrier, *(downstream(plan, [carrier]) & chosen)}
     kept = [uid for uid in wanted if uid in {*kept, carrier} or again & {*_read_by(plan, uid)}]
@@ -405,6 +405,10 @@ def _with_carrier(
 
 # How much it takes, and changes, to run a node once more, by how it is materialized.
 _COST = {"": 0, "view": 1, "table": 2, "seed": 2, "snapshot": 3, "incremental": 4}
+
+
+def _cost(plan: ProductPlan, uid: str) -> int:
+    return _COST.get(plan.nodes[uid].materialized or "", 2) if uid in plan.assets else 0
 
 
 def _read_by(plan: ProductPlan, check: str) -> Iterator[str]:
