@@ -3,7 +3,7 @@
 Tests use `Twins`: `write` changes both copies, `build` runs both and returns each difference as a
 line. It compares the exit code (0 or not), the asset graph with dbt's manifest, the status of each
 node with dbt's run_results.json, every relation row by row, and Dagster's own events with dbt's
-statuses. Functions and saved queries are no assets: only where dbt failed with one, we have to.
+statuses. Functions, hooks and saved queries are no assets: where dbt failed with one, so must we.
 
 Columns that hold the time of the build, which differs between any two builds, are compared by
 whether they are null: see `CLOCK_COLUMNS`.
@@ -277,7 +277,7 @@ def read_bare(directory: Path, target_path: str, code: int, words: str) -> Outco
     statuses = {
         item["unique_id"]: item["status"]
         for item in told
-        if _kind(item["unique_id"]) in (*ASSETS, *CHECKS, "function", "saved_query")
+        if _kind(item["unique_id"]) in (*ASSETS, *CHECKS, "function", "operation", "saved_query")
     }
     assets, edges = graph_of(json.loads(manifest.read_text())) if manifest.is_file() else _NO_GRAPH
     return Outcome(
