@@ -211,9 +211,15 @@ def _merged(builds: Sequence[Outcome]) -> Outcome:
     """
     if len(builds) == 1:
         return builds[0]
+    statuses: dict[str, str] = {}
+    for build in builds:
+        for uid, status in build.statuses.items():
+            # A hook runs in each of them: that it failed once is what counts.
+            if statuses.get(uid, "success") in BUILT:
+                statuses[uid] = status
     return Outcome(
         success=all(build.success for build in builds),
-        statuses={uid: status for build in builds for uid, status in build.statuses.items()},
+        statuses=statuses,
         assets=frozenset(uid for build in builds for uid in build.assets & build.statuses.keys()),
         edges=frozenset(
             edge for build in builds for edge in build.edges if edge[1] in build.statuses
