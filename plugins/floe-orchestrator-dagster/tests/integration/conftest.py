@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 from lineage_server import Backend, Recorded, recording
 
+from dbt_server import Fork, dbt_server
 from support import EXAMPLES, TinyProject, floe_compile, floe_product, spell_for_installed_dbt
 
 
@@ -109,3 +110,34 @@ def postgres(
 
     query("drop schema public cascade; create schema public")
     return query
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Fork]:
+    """A server that starts dbt without importing it each time."""
+    with dbt_server() as server:
+        yield server
+
+
+_TALLY = pytest.StashKey[dict[str, list[int]]]()
+
+
+@pytest.fixture
+def tally(pytestconfig: pytest.Config) -> Callable[[str, int, list[str]], None]:
+    """Counts steps and mismatches for the summary, then fails where there is a mismatch."""
+
+    def count(what: str, steps: int, mismatches: list[str]) -> None:
+        counted = pytestconfig.stash.setdefault(_TALLY, {}).setdefault(what, [0, 0])
+        counted[0] += steps
+        counted[1] += len(mismatches)
+        assert not mismatches, "\n".join(mismatches)
+
+    return count
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Tell how much was compared with bare dbt."""
+    for what, (steps, mismatches) in config.stash.get(_TALLY, {}).items():
+        terminalreporter.write_line(f"{what}: {steps} compared, {mismatches} mismatches")

@@ -1,0 +1,138 @@
+"""The oracle at work: it sees what differs between two real builds, and dbt runs in real forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbt_build_cases import TABLE, project
+from dbt_server import Fork
+from oracle import Twins, contradictions, differences
+from support import EXAMPLES, TinyProject, floe_compile
+
+
+@pytest.fixture
+def twins(tmp_path: Path, compiled_template: dict[str, Any], forks: Fork) -> Twins:
+    twins = Twins(tmp_path / "twins", forks)
+    TinyProject(twins.ours, compiled_template).compile([])
+    return twins.write(
+        {
+            **project(),
+            "a": TABLE + "select 1 as id",
+            "b": "select id from {{ ref('a') }}",
+            "models/s.yml": "models: [{name: a, columns: [{name: id, data_tests: [unique]}]}]",
+        }
+    )
+
+
+def test_equal_copies_are_equal_and_planted_differences_are_seen(twins: Twins) -> None:
+    assert twins.build().mismatches == []
+    (twins.ours / "models" / "a.sql").write_text(TABLE + "select 2 as id")
+    (twins.ours / "models" / "c.sql").write_text("select 1 as id")
+    (twins.ours / "models" / "s.yml").unlink()
+    assert twins.build().mismatches == [
+        "graph: an asset model.tiny.c too many",
+        "status: model.tiny.c: dbt not run, we success",
+        "status: test.tiny.unique_a_id.f6a5f640da: dbt pass, we not run",
+        "relation: target/tiny.duckdb: main.a: dbt alone has [('1',)], we alone [('2',)]",
+        "relation: target/tiny.duckdb: main.b: dbt alone has [('1',)], we alone [('2',)]",
+        "relation: target/tiny.duckdb: main.c is too many",
+        "events: model.tiny.c is materialized, dbt said nothing",
+        "events: 0 evaluations of test.tiny.unique_a_id.f6a5f640da, dbt said pass",
+    ]
+
+
+def test_a_failure_on_one_side_is_seen(twins: Twins) -> None:
+    (twins.ours / "models" / "a.sql").write_text("select nope")
+    built = twins.build()
+    assert built.mismatches[0].startswith("exit code: dbt 0, we not 0: ")
+    assert "status: model.tiny.a: dbt success, we error" in built.mismatches
+    assert "run: dbt succeeded, Dagster failed" in built.mismatches
+
+
+def test_dbt_in_a_fork_has_its_own_directory_environment_and_exit_code(
+    twins: Twins, forks: Fork
+) -> None:
+    (twins.bare / "macros").mkdir()
+    (twins.bare / "macros" / "say.sql").write_text(
+        "{% macro say() %}{{ print('word ' ~ env_var('WORD', 'none')) }}{% endmacro %}"
+    )
+    assert twins.dbt("run-operation", "say", env={"WORD": "given"})[1].count("word given") == 1
+    code, words = twins.dbt("run-operation", "say")
+    assert (code, words.count("word none")) == (0, 1)
+    assert twins.dbt("build", "--no-such-option")[0] == 2
+    assert forks.dbt(twins.bare / "models", ["debug"], dict(os.environ))[0] != 0
+
+
+def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork) -> None:
+    done = subprocess.run(
+        [str(forks.program), "-c", "import sys; sys.exit(7)"], check=False, timeout=60
+    )
+    assert done.returncode == 7
+    waiting = subprocess.Popen(
+        [str(forks.program), "-m", "floe_orchestrator_dagster.dbt.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with waiting:
+        assert waiting.stdin is not None
+        # At the end of its input the process leaves, as it does when it was started by itself.
+        waiting.stdin.close()
+        assert waiting.wait(60) == 2
+    killed = subprocess.Popen(
+        [str(forks.program), "-m", "floe_orchestrator_dagster.dbt.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with killed:
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait(60) == -signal.SIGKILL
+        # The fork held the other end: that it is closed says that the fork is gone.
+        assert killed.stdout is not None
+        assert killed.stdout.read() == b""
+
+
+def test_the_example_of_a_shop_equals_bare_dbt(tmp_path: Path, forks: Fork) -> None:
+    twins = Twins(tmp_path / "twins", forks).copy(EXAMPLES / "shop")
+    floe_compile(twins.ours)
+    built = twins.build()
+    assert built.bare.success
+    assert not built.mismatches, "\n".join(built.mismatches)
+
+
+def test_the_example_of_two_engines_equals_bare_dbt_a_target_at_a_time(
+    tmp_path: Path, forks: Fork, postgres: Callable[[str], list[tuple[Any, ...]]]
+) -> None:
+    twins = Twins(tmp_path / "twins", forks).copy(EXAMPLES / "two-engines")
+    floe_compile(twins.ours)
+    tables = ("a", "b", "c", "d", "pg_only")
+    waves = [
+        ("dev", "numbers a duck_only"),
+        ("postgres", "b pg_only"),
+        ("dev", "c"),
+        ("postgres", "d"),
+    ]
+    statuses: dict[str, str] = {}
+    for target, names in waves:
+        bare = twins.build_bare(
+            *("--target", target, "--indirect-selection", "buildable"), *("--select", names)
+        )
+        assert bare.success, bare.words
+        statuses |= bare.statuses
+    theirs = [postgres(f"select * from {name} order by 1") for name in tables]
+    postgres("drop schema public cascade; create schema public")
+    ours, recorded, _ = twins.build_ours()
+    assert [postgres(f"select * from {name} order by 1") for name in tables] == theirs
+    assert recorded is not None
+    found = contradictions(statuses, recorded, success=True)
+    # A relation of PostgreSQL is compared above, a graph of four builds is none.
+    found += [line for line in differences(bare, ours) if line.startswith(("exit", "folder"))]
+    assert not found, "\n".join(found)
+    assert all(theirs)

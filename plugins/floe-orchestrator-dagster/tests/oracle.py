@@ -1,0 +1,635 @@
+"""The oracle: builds a project by bare dbt and by us, each in a copy of its own, and compares.
+
+Tests use `Twins`: `write` changes both copies, `build` runs both and returns each difference as a
+line. It compares the exit code (0 or not), the asset graph with dbt's manifest, the status of each
+node with dbt's run_results.json, every relation row by row, and Dagster's own events with dbt's
+statuses.
+
+Columns that hold the time of the build, which differs between any two builds, are compared by
+whether they are null: see `CLOCK_COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import dagster as dg
+import duckdb
+import pytest
+import yaml
+
+from dbt_server import Fork
+from floe_orchestrator_dagster.cli import main as floe_dagster
+from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.errors import FloeDagsterError
+from floe_orchestrator_dagster.plan import dagster_name
+from floe_orchestrator_dagster.product import open_product
+from support import cli_runner
+from support import run as run_by_dagster
+
+Rows = tuple[tuple[Any, ...], ...]
+Edge = tuple[str, str]
+
+# Snapshots of the `check` strategy and hooks that write a log take the time of the build.
+CLOCK_COLUMNS = frozenset(
+    {"dbt_valid_from", "dbt_valid_to", "dbt_updated_at", "dbt_scd_id", "built_at"}
+)
+ASSETS = ("model", "seed", "snapshot")
+CHECKS = ("test", "unit_test")
+UNBUILT = frozenset({"skipped", "not run"})
+PASSED = frozenset({"pass", "success"})
+BUILT = frozenset({"success", "warn", "no-op", "reused"})
+
+
+@dataclass(frozen=True, slots=True)
+class Materialization:
+    """One materialization event of a run."""
+
+    unique_id: str
+    partition: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One check evaluation event of a run."""
+
+    unique_id: str
+    verdict: Literal["passed", "warned", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a build left behind: `statuses` are dbt's words by unique id."""
+
+    success: bool
+    statuses: Mapping[str, str] = field(default_factory=dict)
+    assets: frozenset[str] = frozenset()
+    edges: frozenset[Edge] = frozenset()
+    relations: Mapping[str, Rows] = field(default_factory=dict)
+    folders: frozenset[str] = frozenset()
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What Dagster keeps of a run."""
+
+    materializations: tuple[Materialization, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    success: bool = True
+
+
+# --- comparing: values only
+
+
+def differences(bare: Outcome, ours: Outcome) -> list[str]:
+    """Return every difference between two builds of one project, a line each."""
+    lines = []
+    if bare.success != ours.success:
+        lines.append(f"exit code: dbt {_ending(bare)}, we {_ending(ours)}: {_last(ours.words)}")
+    lines += [f"graph: no asset {uid}" for uid in sorted(bare.assets - ours.assets)]
+    lines += [f"graph: an asset {uid} too many" for uid in sorted(ours.assets - bare.assets)]
+    lines += [f"graph: no edge {a} -> {b}" for a, b in sorted(bare.edges - ours.edges)]
+    lines += [f"graph: an edge {a} -> {b} too many" for a, b in sorted(ours.edges - bare.edges)]
+    for uid in sorted({*bare.statuses, *ours.statuses}):
+        theirs, own = bare.statuses.get(uid, "not run"), ours.statuses.get(uid, "not run")
+        if theirs != own and not {theirs, own} <= UNBUILT:
+            lines.append(f"status: {uid}: dbt {theirs}, we {own}")
+    for name in sorted({*bare.relations, *ours.relations}):
+        lines += _rows_apart(name, bare.relations.get(name), ours.relations.get(name))
+    lines += [f"folder: we alone make {name}" for name in sorted(ours.folders - bare.folders)]
+    return lines
+
+
+def contradictions(statuses: Mapping[str, str], recorded: Recorded, *, success: bool) -> list[str]:
+    """Return where Dagster's events say other than what dbt said of each node, a line each."""
+    lines = []
+    if recorded.success != success:
+        lines.append(f"run: dbt {_ended(success)}, Dagster {_ended(recorded.success)}")
+    lines += _wrongly_materialized(statuses, recorded)
+    lines += _wrongly_evaluated(statuses, recorded)
+    return lines
+
+
+def _wrongly_materialized(statuses: Mapping[str, str], recorded: Recorded) -> Iterator[str]:
+    made = Counter((event.unique_id, event.partition) for event in recorded.materializations)
+    for (uid, partition), times in sorted(made.items(), key=repr):
+        of = f" of partition {partition}" if partition is not None else ""
+        if times > 1:
+            yield f"events: {times} materializations of {uid}{of}"
+        if statuses.get(uid, "not run") not in BUILT:
+            yield f"events: {uid} is materialized, dbt said {statuses.get(uid, 'nothing')}"
+    materialized = {uid for uid, _ in made}
+    for uid, status in sorted(statuses.items()):
+        if _kind(uid) in ASSETS and status in BUILT and uid not in materialized:
+            yield f"events: {uid} is not materialized, dbt said {status}"
+
+
+def _wrongly_evaluated(statuses: Mapping[str, str], recorded: Recorded) -> Iterator[str]:
+    seen: dict[str, list[str]] = {}
+    for event in recorded.evaluations:
+        seen.setdefault(event.unique_id, []).append(event.verdict)
+    for uid, status in sorted(statuses.items()):
+        if _kind(uid) not in CHECKS:
+            continue
+        verdicts = seen.get(uid, [])
+        if len(verdicts) != (status not in UNBUILT):
+            yield f"events: {len(verdicts)} evaluations of {uid}, dbt said {status}"
+        due = "passed" if status in PASSED else "warned" if status == "warn" else "failed"
+        for verdict in verdicts:
+            if verdict != due and status not in UNBUILT:
+                yield f"events: {uid} {verdict}, dbt said {status}"
+    for uid in sorted(seen.keys() - statuses.keys()):
+        yield f"events: {uid} is evaluated, dbt said nothing"
+
+
+def _kind(uid: str) -> str:
+    return uid.partition(".")[0]
+
+
+def contradictions_of_resumed(
+    clean: Mapping[str, str], before: Recorded | None, resumed: Recorded
+) -> list[str]:
+    """Return where two runs, the second "from failure", have not recorded a clean build."""
+    told = {event.unique_id for event in (*resumed.materializations, *resumed.evaluations)}
+    lines = contradictions(
+        {uid: status for uid, status in clean.items() if uid in told}, resumed, success=True
+    )
+    if before is not None:
+        told |= {event.unique_id for event in before.materializations}
+        told |= {event.unique_id for event in before.evaluations}
+    lines += [
+        f"events: neither run has told of {uid}, dbt said {status}"
+        for uid, status in sorted(clean.items())
+        if status not in UNBUILT and _kind(uid) in (*ASSETS, *CHECKS) and uid not in told
+    ]
+    return lines
+
+
+def _ended(success: object) -> str:
+    return "succeeded" if success else "failed"
+
+
+def _ending(outcome: Outcome) -> str:
+    return "0" if outcome.success else "not 0"
+
+
+def _last(words: str) -> str:
+    return " / ".join(words.strip().splitlines()[-4:])
+
+
+def _rows_apart(name: str, theirs: Rows | None, own: Rows | None) -> Iterator[str]:
+    if own is None:
+        yield f"relation: {name} is missing"
+    elif theirs is None:
+        yield f"relation: {name} is too many"
+    elif theirs != own:
+        lost = list((Counter(theirs) - Counter(own)).elements())[:3]
+        more = list((Counter(own) - Counter(theirs)).elements())[:3]
+        yield f"relation: {name}: dbt alone has {lost}, we alone {more}"
+
+
+# --- reading what a build left
+
+
+def _merged(builds: Sequence[Outcome]) -> Outcome:
+    """Return what builds of one project, one after the other, have done together.
+
+    Of several, each counts for the nodes that it built.
+    """
+    if len(builds) == 1:
+        return builds[0]
+    return Outcome(
+        success=all(build.success for build in builds),
+        statuses={uid: status for build in builds for uid, status in build.statuses.items()},
+        assets=frozenset(uid for build in builds for uid in build.assets & build.statuses.keys()),
+        edges=frozenset(
+            edge for build in builds for edge in build.edges if edge[1] in build.statuses
+        ),
+        relations=builds[-1].relations,
+        folders=builds[-1].folders,
+        words="".join(build.words for build in builds),
+    )
+
+
+def read_relations(directory: Path) -> dict[str, Rows]:
+    """Return every table and view of the DuckDB files below a directory, by file and name."""
+    files = [path for path in sorted(directory.rglob("*.duckdb")) if path.is_file()]
+    found: dict[str, Rows] = {}
+    with duckdb.connect() as connection:
+        connection.execute(f"set file_search_path = '{directory}'")
+        for path in files:
+            connection.execute(f"attach '{path}' as \"{path.stem}\" (read_only)")
+        for path in files:
+            for schema, name in connection.execute(
+                "select table_schema, table_name from information_schema.tables "
+                "where table_catalog = ?",
+                [path.stem],
+            ).fetchall():
+                where = f'"{path.stem}"."{schema}"."{name}"'
+                shown = f"{path.relative_to(directory)}: {schema}.{name}"
+                connection.execute(f'use "{path.stem}"')
+                found[shown] = _rows(connection, where)
+    return found
+
+
+def read_folders(directory: Path) -> frozenset[str]:
+    """Return the names of the folders of a project."""
+    return frozenset(path.name for path in directory.iterdir() if path.is_dir())
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, relation: str) -> Rows:
+    try:
+        result = connection.execute(f"select * from {relation}")
+    except duckdb.Error as error:
+        return ((f"unreadable: {type(error).__name__}",),)
+    names = [column[0] for column in result.description or ()]
+    clock = [name.lower() in CLOCK_COLUMNS for name in names]
+    rows = [
+        tuple(
+            repr(value) if not is_clock else ("null" if value is None else "set")
+            for value, is_clock in zip(row, clock, strict=True)
+        )
+        for row in result.fetchall()
+    ]
+    return (tuple(names), *sorted(rows))
+
+
+def read_bare(directory: Path, target_path: str, code: int, words: str) -> Outcome:
+    """Return what bare dbt left in a project, by its own artifacts."""
+    target = directory / target_path
+    results, manifest = target / "run_results.json", target / "manifest.json"
+    told = (
+        json.loads(results.read_text())["results"] if results.is_file() else _told_by_log(directory)
+    )
+    statuses = {
+        item["unique_id"]: item["status"]
+        for item in told
+        if _kind(item["unique_id"]) in (*ASSETS, *CHECKS, "function", "saved_query")
+    }
+    assets, edges = graph_of(json.loads(manifest.read_text())) if manifest.is_file() else _NO_GRAPH
+    return Outcome(
+        code == 0,
+        statuses,
+        assets,
+        edges,
+        read_relations(directory),
+        read_folders(directory),
+        words,
+    )
+
+
+def _told_by_log(directory: Path) -> Iterator[dict[str, str]]:
+    """Yield what dbt's log says of each node: dbt that crashes at its end writes no results."""
+    log = directory / "logs" / "dbt.log"
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        event = json.loads(line)
+        if event["info"]["name"] == "NodeFinished":
+            node, result = event["data"]["node_info"], event["data"]["run_result"]
+            yield {"unique_id": node["unique_id"], "status": result["status"]}
+
+
+_NO_GRAPH: tuple[frozenset[str], frozenset[Edge]] = (frozenset(), frozenset())
+
+
+def graph_of(manifest: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[Edge]]:
+    """Return the assets of dbt's manifest and what feeds what, ephemerals and functions folded.
+
+    Sources are told by their relation: two packages may declare one table.
+    """
+    nodes = {**manifest["nodes"], **manifest["sources"], **manifest.get("functions", {})}
+
+    def is_asset(uid: str) -> bool:
+        node = nodes[uid]
+        kind = node["resource_type"]
+        return kind in ASSETS and node["config"].get("materialized") != "ephemeral"
+
+    built = {node["relation_name"]: uid for uid, node in nodes.items() if is_asset(uid)}
+
+    def named(uid: str) -> str:
+        if nodes[uid]["resource_type"] != "source":
+            return uid
+        relation = nodes[uid]["relation_name"]
+        return built.get(relation, f"source {relation}")
+
+    def reads(uid: str) -> Iterator[str]:
+        for parent in nodes[uid].get("depends_on", {}).get("nodes", ()):
+            if parent not in nodes:
+                continue
+            if is_asset(parent) or nodes[parent]["resource_type"] == "source":
+                yield named(parent)
+            else:
+                yield from reads(parent)
+
+    assets = frozenset(uid for uid in nodes if is_asset(uid))
+    edges = frozenset((above, uid) for uid in assets for above in reads(uid) if above != uid)
+    return assets, edges
+
+
+def graph_of_dagster(directory: Path) -> tuple[frozenset[str], frozenset[Edge]]:
+    """Return the assets of our Definitions and what feeds what, in the names of `graph_of`."""
+    product = open_product(directory, progress=lambda _: None)
+    plan = product.plan
+    graph = build_definitions(product, echo=lambda _: None).resolve_asset_graph()
+    built = {node.relation: uid for uid, node in plan.assets.items()}
+    names = {}
+    for uid, node in plan.nodes.items():
+        if node.key and uid in plan.assets:
+            names[dg.AssetKey(node.key)] = uid
+    for uid, node in plan.nodes.items():
+        if node.key and uid not in plan.assets:
+            name = built.get(node.relation, f"source {node.relation}")
+            names.setdefault(dg.AssetKey(node.key), name)
+    edges = set()
+    for key in graph.get_all_asset_keys():
+        for parent in graph.get(key).parent_keys:
+            above, below = (names.get(one, one.to_user_string()) for one in (parent, key))
+            if above != below:
+                edges.add((above, below))
+    assets = {
+        names.get(key, key.to_user_string())
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).is_materializable
+    }
+    return frozenset(assets), frozenset(edges)
+
+
+def read_events(instance: dg.DagsterInstance, run_id: str) -> Recorded:
+    """Return what an instance keeps of a run, assets and checks by unique id."""
+    made, seen = [], []
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        if event.is_step_materialization:
+            found = event.step_materialization_data.materialization
+            made.append(Materialization(_unique_id(found.metadata), found.partition))
+        elif event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if "unique_id" in check.metadata:
+                warned = check.severity is dg.AssetCheckSeverity.WARN
+                verdict = "passed" if check.passed else "warned" if warned else "failed"
+                seen.append(Evaluation(_unique_id(check.metadata), verdict))
+    run = instance.get_run_by_id(run_id)
+    success = run is not None and run.status is dg.DagsterRunStatus.SUCCESS
+    return Recorded(tuple(made), tuple(seen), success)
+
+
+def _unique_id(metadata: Mapping[str, Any]) -> str:
+    return str(metadata["unique_id"].value)
+
+
+# --- building
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Both sides of one build and what tells them apart."""
+
+    bare: Outcome
+    ours: Outcome
+    recorded: Recorded | None
+    run_id: str | None
+    mismatches: list[str]
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def mismatches_in_any_order(self) -> list[str]:
+        """Return what differs where both may have built other nodes before they stopped."""
+        lines = [line for line in self.mismatches if line.startswith(("exit code", "run:"))]
+        if self.recorded is not None:
+            own = contradictions(self.ours.statuses, self.recorded, success=self.bare.success)
+            lines += [line for line in own if line not in lines]
+        return lines
+
+
+class Twins:
+    """One product in two copies: bare dbt builds one, we the other.
+
+    `directory` holds them as `bare` and `ours`, and a Dagster instance as `home`. Bare dbt reads a
+    profile of the project's own outputs and the compiled ones.
+    """
+
+    def __init__(self, directory: Path, server: Fork) -> None:
+        self.bare, self.ours = directory / "bare", directory / "ours"
+        self.home = directory / "home"
+        for folder in (self.bare, self.ours, self.home, directory / "profiles"):
+            folder.mkdir(parents=True, exist_ok=True)
+        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        self._profiles = directory / "profiles"
+        self._server = server
+
+    def write(self, files: Mapping[str, str | None]) -> Twins:
+        """Write files into both copies; a text of None removes the file."""
+        for copy in (self.bare, self.ours):
+            for name, content in files.items():
+                path = copy / (name if "." in name else f"models/{name}.sql")
+                if content is None:
+                    path.unlink()
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(content, encoding="utf-8")
+        return self
+
+    def copy(self, source: Path) -> Twins:
+        """Copy a product that is there already into both copies."""
+        for copy in (self.bare, self.ours):
+            shutil.copytree(
+                source,
+                copy,
+                symlinks=True,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("target", "logs", "dbt_packages"),
+            )
+        return self
+
+    def compiled(self, artifacts: Mapping[str, Any]) -> Twins:
+        """Put compiled artifacts beside our copy, their profile beside the bare one."""
+        target = self.ours / "target"
+        target.mkdir(exist_ok=True)
+        (target / "compiled_artifacts.json").write_text(json.dumps(artifacts))
+        return self
+
+    def dbt(self, *words: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Run bare dbt in its copy."""
+        (self.bare / "target").mkdir(exist_ok=True)
+        return self._server.dbt(
+            self.bare,
+            [
+                *(
+                    "--log-format-file",
+                    "json",
+                    "--no-use-colors",
+                    "--no-send-anonymous-usage-stats",
+                    "--no-version-check",
+                ),
+                *words,
+                *("--profiles-dir", str(self._profiles_dir())),
+            ],
+            {**os.environ, **(env or {})},
+        )
+
+    def _profiles_dir(self) -> Path:
+        """Write the profile of bare dbt: the project's own, and the compiled outputs with it."""
+        project = yaml.safe_load((self.bare / "dbt_project.yml").read_text(encoding="utf-8"))
+        name, path = project["profile"], self.bare / "profiles.yml"
+        profiles = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        artifacts = json.loads((self.ours / "target/compiled_artifacts.json").read_text())
+        [compiled] = artifacts["dbt_profiles"].values()
+        own = profiles.get(name, {})
+        outputs = {**own.get("outputs", {}), **compiled["outputs"]}
+        profile = {"target": own.get("target", compiled["target"]), "outputs": outputs}
+        (self._profiles / "profiles.yml").write_text(yaml.safe_dump({name: profile}))
+        return self._profiles
+
+    def build_bare(
+        self, *words: str, verb: str = "build", env: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """Build the bare copy, with packages installed first where it asks for some."""
+        target_path = (env or {}).get("DBT_TARGET_PATH", "target")
+        target = self.bare / target_path
+        for path in (
+            target / "run_results.json",
+            target / "manifest.json",
+            self.bare / "logs/dbt.log",
+        ):
+            path.unlink(missing_ok=True)
+        if (self.bare / "packages.yml").is_file() and not (self.bare / "dbt_packages").is_dir():
+            code, said = self.dbt("deps", env=env)
+            if code:
+                return read_bare(self.bare, target_path, code, said)
+        code, said = self.dbt(verb, *words, env=env)
+        return read_bare(self.bare, target_path, code, said)
+
+    def build_ours(
+        self, *options: str, env: Mapping[str, str] | None = None
+    ) -> tuple[Outcome, Recorded | None, Mapping[str, Any]]:
+        """Build our copy by the real command line, and read what Dagster keeps of it."""
+        # Not --json's own stream alone: its words are what a mismatch is explained by.
+        with self._started_in_forks():
+            result = cli_runner().invoke(
+                floe_dagster,
+                ["run", str(self.ours), "--json", *options],
+                env={"DAGSTER_HOME": str(self.home), **(env or {})},
+            )
+        words = result.stderr
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            words += repr(result.exception)
+        try:
+            document = json.loads(result.stdout)
+        except json.JSONDecodeError:
+            words += f"\nstdout is not one JSON document: {result.stdout[:300]!r}"
+            document = {}
+        statuses = {node["unique_id"]: node["status"] for node in document.get("nodes", ())}
+        recorded = None
+        if document.get("run_id"):
+            with self.instance() as instance:
+                recorded = read_events(instance, document["run_id"])
+        # A quality check of floe.yaml is no node of dbt's.
+        statuses = {uid: status for uid, status in statuses.items() if "#" not in uid}
+        graph, problem = self._graph(env)
+        outcome = Outcome(
+            result.exit_code == 0,
+            statuses,
+            *graph,
+            read_relations(self.ours),
+            read_folders(self.ours),
+            words + problem,
+        )
+        return outcome, recorded, document
+
+    @contextmanager
+    def _started_in_forks(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sys, "executable", str(self._server.program))
+            yield
+
+    def instance(self) -> dg.DagsterInstance:
+        """Return the Dagster instance that keeps our runs."""
+        return dg.DagsterInstance.local_temp(str(self.home))
+
+    def _graph(
+        self, env: Mapping[str, str] | None
+    ) -> tuple[tuple[frozenset[str], frozenset[Edge]], str]:
+        """Return our graph, and why there is none where our Definitions cannot be made."""
+        with pytest.MonkeyPatch.context() as patched, self._started_in_forks():
+            for name, value in (env or {}).items():
+                patched.setenv(name, value)
+            try:
+                return graph_of_dagster(self.ours), ""
+            except FloeDagsterError as error:
+                return _NO_GRAPH, f"\n{error}"
+
+    def build(
+        self,
+        *words: str,
+        options: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        bare_builds: Sequence[Sequence[str]] = (),
+    ) -> Build:
+        """Build both copies by the same words (`options`: ours, where they differ).
+
+        `bare_builds` are the words of several dbt builds where one could not do it: one a target.
+        """
+        bare = _merged([self.build_bare(*each, env=env) for each in bare_builds or [words]])
+        ours, recorded, document = self.build_ours(
+            *(words if options is None else options), env=env
+        )
+        lines = differences(bare, ours)
+        if recorded is not None:
+            lines += contradictions(bare.statuses, recorded, success=bare.success)
+        elif any(status not in UNBUILT for status in bare.statuses.values()):
+            lines.append(f"events: Dagster has no run: {_last(ours.words)}")
+        return Build(bare, ours, recorded, document.get("run_id"), lines, document)
+
+    def resume(self, built: Build) -> list[str]:
+        """Re-execute our last run "from failure", and compare what is there with a clean build."""
+        assert built.run_id is not None
+        for path in (self.bare / "target").glob("*.duckdb"):
+            path.unlink()
+        clean = self.build_bare()
+        with self._started_in_forks(), self.instance() as instance:
+            product = open_product(self.ours, progress=lambda _: None)
+            result = run_by_dagster(
+                product,
+                instance,
+                job=dagster_name(product.plan.name),
+                tags={
+                    "dagster/parent_run_id": built.run_id,
+                    "dagster/root_run_id": built.run_id,
+                    "dagster/is_resume_retry": "true",
+                },
+            )
+            recorded = read_events(instance, result.run_id)
+        words = " / ".join(
+            event.step_failure_data.error_display_string
+            for event in result.all_events
+            if event.is_step_failure
+        )
+        relations = read_relations(self.ours)
+        ours = replace(clean, success=result.success, relations=relations, words=words)
+        return [
+            *differences(clean, ours),
+            *contradictions_of_resumed(clean.statuses, built.recorded, recorded),
+        ]
+
+
+__all__ = [
+    "Build",
+    "Evaluation",
+    "Materialization",
+    "Outcome",
+    "Recorded",
+    "Twins",
+    "contradictions",
+    "contradictions_of_resumed",
+    "differences",
+]
