@@ -515,7 +515,9 @@ class Twins:
             target / "manifest.json",
             self.bare / "logs/dbt.log",
         ):
-            path.unlink(missing_ok=True)
+            # What `dbt retry` retries is what the last results say.
+            if verb != "retry" or path.name == "dbt.log":
+                path.unlink(missing_ok=True)
         packages = self.bare / project.get("packages-install-path", "dbt_packages")
         asked = any((self.bare / f"{name}.yml").is_file() for name in ("packages", "dependencies"))
         if asked and not packages.is_dir():
@@ -606,12 +608,13 @@ class Twins:
             lines.append(f"events: Dagster has no run: {_last(ours.words)}")
         return Build(bare, ours, recorded, document.get("run_id"), lines, document)
 
-    def resume(self, built: Build) -> list[str]:
-        """Re-execute our last run "from failure", and compare what is there with a clean build."""
+    def resume(self, built: Build, *, verb: Literal["build", "retry"] = "build") -> list[str]:
+        """Re-execute our run "from failure"; compare with a clean build, or with `dbt retry`."""
         assert built.run_id is not None
-        for path in (self.bare / "target").glob("*.duckdb"):
-            path.unlink()
-        clean = self.build_bare()
+        if verb == "build":
+            for path in (self.bare / "target").glob("*.duckdb"):
+                path.unlink()
+        clean = self.build_bare(verb=verb)
         with self._started_in_forks(), self.instance() as instance:
             product = open_product(self.ours, progress=lambda _: None)
             result = run_by_dagster(

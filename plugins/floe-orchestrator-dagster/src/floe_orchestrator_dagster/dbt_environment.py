@@ -91,7 +91,11 @@ SETTINGS: Sequence[Setting] = (
         "STATE",
         "ARTIFACT_STATE_PATH",
     ),
-    *_settings("honoured", _DBTS, "FAVOR_STATE"),
+    *_settings(
+        "honoured",
+        "What an earlier dbt run of the same run of Dagster has built goes before the state.",
+        "FAVOR_STATE",
+    ),
     *_settings("honoured", _LEGACY, "DEFER_TO_STATE", "FAVOR_STATE_MODE", "NO_PRINT"),
     *_settings("honoured", _DBTS, "FULL_REFRESH", "EMPTY", "SAMPLE", parses=True),
     *_settings(
@@ -160,7 +164,6 @@ SETTINGS: Sequence[Setting] = (
     *_settings("unused", "`dbt docs serve`, `dbt clean`.", "HOST", "CLEAN_PROJECT_FILES_ONLY"),
 )
 # As click reads a switch.
-_OFF = frozenset({"0", "false", "f", "no", "n", "off"})
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 # Of what dbt can leave out by its type, checks can be left out of a plan; assets cannot.
 CHECK_TYPES = frozenset({"test", "unit_test"})
@@ -174,14 +177,6 @@ def value_of(name: str, environment: Mapping[str, str]) -> str:
     """Return one of dbt's variables, in whichever spelling it is set; "" if it is not."""
     values = (environment.get(spelling) for spelling in _BY_NAME[name].spellings)
     return next(filter(None, values), "")
-
-
-def _is_off(name: str, environment: Mapping[str, str], project_flags: Mapping[str, Any]) -> bool:
-    """Tell whether a switch is off; the environment goes before the project."""
-    value = value_of(name, environment)
-    if value:
-        return value.strip().lower() in _OFF
-    return project_flags.get(_BY_NAME[name].flag) is False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,17 +195,12 @@ def adjusted(
     project_flags: Mapping[str, Any],
     *,
     selects: bool,
-    other_dbt: bool = False,
 ) -> Adjusted:
     """Return what keeps dbt's variables and flags true to `SETTINGS` in a command of ours.
 
-    `selects` tells that the command has a selection of ours, which goes by `--state`; `other_dbt`
-    that it is another dbt's than dbt-core.
+    `selects` tells that the command has a selection of ours, which goes by `--state`.
     """
     flags: list[str] = []
-    if not other_dbt and not _is_off("DBT_VERSION_CHECK", environment, project_flags):
-        # dbt's own default, which stands behind any word of ours.
-        flags.append("--version-check")
     if project_flags.get("write_json") is False:
         flags.append("--write-json")
     cleared = [setting for setting in SETTINGS if setting.verdict == "overruled"]

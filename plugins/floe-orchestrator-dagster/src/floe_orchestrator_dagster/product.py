@@ -141,7 +141,6 @@ class Product:
             os.environ,
             self.project_flags,
             selects=options.get("select") is not None,
-            other_dbt=executable is not None,
         )
         return DbtCommand(
             verb=verb,

@@ -206,7 +206,9 @@ def a_compute_without_an_output(project: TinyProject) -> None:
 
 @case
 def a_compute_that_fits_two_outputs(project: TinyProject) -> None:
+    # And the profile names neither as its own target.
     edit(project, output(second={"type": "duckdb", "path": "x.duckdb"}))
+    edit(project, lambda artifacts: artifacts["dbt_profiles"]["tiny"].pop("target"))
 
 
 @case

@@ -92,25 +92,8 @@ def test_the_newer_spelling_wins() -> None:
 def test_a_state_for_deferral_outlives_our_selection(
     environment: dict[str, str], flags: tuple[str, ...]
 ) -> None:
-    asked = {"other_dbt": True}
-    assert adjusted(environment, {}, selects=True, **asked).flags == flags
-    assert adjusted(environment, {}, selects=False, **asked).flags == ()
-
-
-@pytest.mark.parametrize(
-    ("environment", "project_flags", "checked"),
-    [
-        ({}, {}, True),
-        ({}, {"version_check": False}, False),
-        ({"DBT_VERSION_CHECK": "False"}, {}, False),
-        ({"DBT_ENGINE_VERSION_CHECK": "1"}, {"version_check": False}, True),
-    ],
-)
-def test_a_project_that_wants_another_dbt_is_left_to_dbt(
-    environment: dict[str, str], project_flags: dict[str, bool], *, checked: bool
-) -> None:
-    found = adjusted(environment, project_flags, selects=False).flags
-    assert found == (("--version-check",) if checked else ())
+    assert adjusted(environment, {}, selects=True).flags == flags
+    assert adjusted(environment, {}, selects=False).flags == ()
 
 
 def test_an_older_state_does_not_take_the_place_of_our_selection() -> None:

@@ -1111,7 +1111,8 @@ def test_the_versions_of_a_model_are_told_apart_by_name() -> None:
 
 
 def meta(**asked: Any) -> dict[str, Any]:
-    return {"a": {"meta": {"dagster": asked}, "original_file_path": "models/a.sql"}}
+    both = {"meta": {"dagster": asked}, "config": {"meta": {"dagster": asked}}}
+    return {"a": {**both, "original_file_path": "models/a.sql"}}
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,9 @@ class Reporter:
         # protobuf leaves out what is empty.
         message["info"] = {"msg": "", "invocation_id": "", **message["info"]}
         message.setdefault("data", {})
+        if info.name in {"NodeStart", "NodeFinished"} and "node_info" not in message["data"]:
+            # dbt could not fill its own event in; what it recorded is read in its place.
+            return
         if not self._output_sent and info.name in {"NodeStart", "LogHookStartLine"}:
             self._output_sent = True
             message["output"] = _output() or {}

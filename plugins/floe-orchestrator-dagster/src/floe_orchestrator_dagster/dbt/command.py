@@ -55,7 +55,8 @@ class DbtCommand:
         console = (
             ("--log-level", "none", "--no-use-colors")
             if self.executable is None
-            else ("--log-format", "json")
+            # It would ask the network for its newest version.
+            else ("--log-format", "json", "--no-version-check")
         )
         words = [
             self.verb,
@@ -63,7 +64,6 @@ class DbtCommand:
             "--log-level-file",
             "debug",
             "--no-send-anonymous-usage-stats",
-            "--no-version-check",
             "--log-path",
             str(self.target_path),
             "--project-dir",

@@ -442,9 +442,9 @@ class StepLineage:
         compute = self._compute(node)
         if compute is None or compute.name not in self._outputs:
             return [], []
-        reads = list(self._plan.folded_parents.get(node.unique_id, ()))
-        if node.on and node.on not in reads:
-            reads.insert(0, node.on)
+        # What a test is on comes first: its assertion goes there.
+        folded = self._plan.folded_parents.get(node.unique_id, ())
+        reads = sorted(folded, key=lambda uid: uid != node.on)
         inputs = [self._dataset(self._plan.nodes[uid], compute) for uid in reads]
         writes = node.kind in _DATASET_KINDS and node.relation
         outputs = [self._dataset(node, compute)] if writes else []

@@ -33,6 +33,7 @@ from floe_orchestrator_dagster.plan.waves import (
     Wave,
     blocked_by_check,
     downstream,
+    read_by_check,
     segments,
     waves,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "keys_apart",
     "plan_product",
     "preflight",
+    "read_by_check",
     "resolve_computes",
     "segments",
     "unknown_dependencies",

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -115,7 +115,10 @@ def with_usable_meta(dbt: DbtNode) -> tuple[DbtNode, Sequence[str], Sequence[Pro
         if path.partition(".")[0] != "partitions"
     ]
     config = replace(dbt.config, meta=_with_dagster(dbt.config.meta, usable))
-    return replace(dbt, meta=_with_dagster(dbt.meta, usable), config=config), warnings, problems
+    checked = replace(dbt, meta=_with_dagster(dbt.meta, usable))
+    # A node that is made takes its config from dbt's own words.
+    force_setattr(checked, "config", config)
+    return checked, warnings, problems
 
 
 def _usable(asked: Any) -> tuple[dict[str, Any], Sequence[tuple[str, str, Any]]]:

@@ -162,6 +162,12 @@ def downstream(plan: ProductPlan, unique_ids: Iterable[str]) -> set[str]:
     return plan.below_any(unique_ids)
 
 
+def read_by_check(plan: ProductPlan, check: str) -> tuple[str, ...]:
+    """Return the assets and sources that a check reads: none where it is only shown on one."""
+    node = plan.nodes[check]
+    return (node.on,) if node.kind == "unit_test" else plan.folded_parents[check]
+
+
 def blocked_by_check(plan: ProductPlan, check: str) -> set[str]:
     """Return the assets that a failed check stops, whatever severity it was planned with.
 

@@ -19,7 +19,7 @@ from dagster import (
 from pydantic import Field
 
 from floe_orchestrator_dagster.errors import known
-from floe_orchestrator_dagster.plan import QualityCheck, downstream
+from floe_orchestrator_dagster.plan import QualityCheck, downstream, read_by_check
 from floe_orchestrator_dagster.specs import Specs, quality_check_id
 
 if TYPE_CHECKING:
@@ -391,7 +391,7 @@ def _with_carrier(
     ]
     if not able:
         return left
-    carrier = min(able, key=lambda uid: _COST.get(plan.nodes[uid].materialized or "", 2))
+    carrier = min(able, key=lambda uid: (_cost(plan, uid), len(downstream(plan, [uid]) & chosen)))
     if carrier in plan.assets:
         again = {*again, carrier, *(downstream(plan, [carrier]) & chosen)}
     kept = [uid for uid in wanted if uid in {*kept, carrier} or again & {*_read_by(plan, uid)}]
@@ -407,12 +407,16 @@ def _with_carrier(
 _COST = {"": 0, "view": 1, "table": 2, "seed": 2, "snapshot": 3, "incremental": 4}
 
 
+def _cost(plan: ProductPlan, uid: str) -> int:
+    return _COST.get(plan.nodes[uid].materialized or "", 2) if uid in plan.assets else 0
+
+
 def _read_by(plan: ProductPlan, check: str) -> Iterator[str]:
+    """Yield what a check of any kind looks at; a test that reads nothing looks at nothing."""
     if check not in plan.checks:
         yield check.rpartition("#")[0]
-        return
-    yield plan.nodes[check].on
-    yield from plan.folded_parents[check]
+    else:
+        yield from read_by_check(plan, check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +443,9 @@ def consumed_by_others(context: AssetExecutionContext) -> Consumed:
     made = context.assets_def
     return Consumed(
         frozenset(key for name, key in made.keys_by_output_name.items() if name in outputs),
-        frozenset(spec.key for spec in made.check_specs if spec.get_python_identifier() in outputs),
+        frozenset(
+            spec.key for name, spec in made.check_specs_by_output_name.items() if name in outputs
+        ),
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 from floe_orchestrator_dagster.dbt.events import NodeFinished, Observed, Relation
 from floe_orchestrator_dagster.dbt.status import FAILED_TEST, RETRIED, SKIPPED, is_failure, is_good
 from floe_orchestrator_dagster.errors import known
-from floe_orchestrator_dagster.plan import blocked_by_check, downstream
+from floe_orchestrator_dagster.plan import blocked_by_check, downstream, read_by_check
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -100,7 +100,7 @@ class Outcome:
 
     def _missing(self, check: str) -> str:
         """Return why a check has nothing to look at; empty if it has."""
-        for uid in (self.plan.nodes[check].on, *self.plan.folded_parents[check]):
+        for uid in read_by_check(self.plan, check):
             if uid in self.failed:
                 return f"{self.name(uid)} failed"
             if uid in self.skipped:

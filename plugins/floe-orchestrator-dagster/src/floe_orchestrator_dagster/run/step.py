@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from floe_orchestrator_dagster.dbt.events import (
 )
 from floe_orchestrator_dagster.dbt.process import run_dbt, start_ahead, stop_ahead
 from floe_orchestrator_dagster.dbt.status import RETRIED, SKIPPED, is_failure
+from floe_orchestrator_dagster.dbt_environment import value_of
 from floe_orchestrator_dagster.errors import DbtError, known
 from floe_orchestrator_dagster.launch_variables import with_launch_variables
 from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
@@ -439,7 +441,10 @@ class _Step:
             wave.target,
             self.product.new_run_dir(f"{self._step_name}-{name}", wave.target),
             select=attempt.given,
-            flags=config.flags(building=bool(nodes), full_refresh=settings.full_refresh),
+            flags=(
+                *config.flags(building=bool(nodes), full_refresh=settings.full_refresh),
+                *self._deferral(attempt),
+            ),
             window=settings.window,
             variables=self.launch.variables,
             row_counts=self.product.config.row_counts and not config.empty,
@@ -453,6 +458,14 @@ class _Step:
             compute=wave.compute,
             attempt=attempt.number,
         )
+
+    def _deferral(self, attempt: Attempt) -> tuple[str, ...]:
+        """Return flags that let a dbt run read what an earlier one of this step has built.
+
+        To dbt that is not selected, and a state that is favoured would be read in its place.
+        """
+        later = self.wave_number > 1 or attempt.number > 1
+        return ("--no-favor-state",) if later and value_of("DBT_FAVOR_STATE", os.environ) else ()
 
     def _reads(self, nodes: Sequence[str]) -> dict[str, list[Relation]]:
         """Return the relations that nodes read, for dbt to tell their columns."""

@@ -107,7 +107,7 @@ class Yields:
         key = self._specs.keys[node.on]
         return AssetCheckEvaluation(
             asset_key=key,
-            check_name=node.name,
+            check_name=self._specs.checks[uid].name,
             passed=result.status in PASSED,
             severity=(
                 AssetCheckSeverity.WARN if result.status == "warn" else AssetCheckSeverity.ERROR
