@@ -363,7 +363,7 @@ class Edits:
             f"{PACKAGE}/models/twin.sql": "select 2 as id",
             f"{PACKAGE}/models/all.yml": "models: [{name: twin, columns: [{name: id, "
             "data_tests: [unique: {name: alike}]}]}]\n"
-            "sources: [{name: raw, schema: main, tables: [{name: seeded}]}]\n",
+            "sources: [{name: raw, schema: main, tables: [{name: landed}]}]\n",
             "models/twin.sql": "select id from {{ ref('common', 'shared') }}",
             "models/by_env.sql": "select 1 as id",
             "models/by_var.sql": "select 1 as id",
@@ -393,7 +393,7 @@ class Edits:
                         {
                             "name": "raw",
                             "schema": "main",
-                            "tables": [{"name": "seeded", "meta": {"dagster": "odd"}}],
+                            "tables": [{"name": "landed", "meta": {"dagster": "odd"}}],
                         }
                     ],
                 }
@@ -495,7 +495,7 @@ class Edits:
         reads += [
             self.chance.choice(
                 [
-                    "select id from {{ source('raw', 'seeded') }}",
+                    "select id from {{ source('raw', 'landed') }}",
                     "select id from {{ ref('seeded') }}",
                     "select id from {{ ref('common', 'twin') }}",
                     f"select {self.chance.randint(1, 99)} as id",
@@ -520,6 +520,7 @@ class Edits:
 
     def _project(self) -> dict[str, str]:
         return project(
+            **{"on-run-start": ["create table if not exists landed as select 5 as id"]},
             vars={"with_extra": self.with_extra},
             models={
                 "tiny": {

@@ -162,7 +162,7 @@ def test_grants_materialized_views_and_comments_on_postgres(
         "host": "{{ env_var('SHOP_PG_HOST') }}",
         "port": 5432,
         "user": "{{ env_var('SHOP_PG_USER') }}",
-        "password": "",
+        "password": "{{ env_var('SHOP_PG_PASSWORD', '') }}",
         "dbname": "shop",
         "schema": "public",
         "threads": 2,

@@ -41,6 +41,14 @@ def test_a_node_that_dbt_skipped_may_have_no_status_with_us() -> None:
     assert differences(bare, replace(BARE, statuses={A: "error"})) == []
 
 
+def test_a_function_has_to_be_told_only_where_it_failed() -> None:
+    uid = "function.p.f"
+    built = replace(BARE, statuses=dict(BARE.statuses) | {uid: "success"})
+    failed = replace(BARE, statuses=dict(BARE.statuses) | {uid: "error"})
+    assert differences(built, BARE) == []
+    assert differences(failed, BARE) == [f"status: {uid}: dbt error, we not run"]
+
+
 @pytest.mark.parametrize(
     ("ours", "line"),
     [
