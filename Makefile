@@ -1,6 +1,8 @@
 # Everything runs in the project's own .venv; beforehand only make and Python 3.10+ are needed.
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
+# Most of a test's time is dbt's, in a process of its own.
+WORKERS ?= 2
 PLUGIN := plugins/floe-orchestrator-dagster
 BIN := $(CURDIR)/.venv/bin
 COMPILE := floe platform compile --spec floe.yaml --manifest manifest.yaml \
@@ -20,10 +22,10 @@ demo: .venv/.demo ## compile examples/shop with floe and build it through Dagste
 	$(BIN)/floe-dagster run --lineage examples/shop
 
 test: .venv/.dev ## run the tests that take minutes
-	cd $(PLUGIN) && $(BIN)/python -m pytest -m "not heavy and not charts" $(ARGS)
+	cd $(PLUGIN) && $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not heavy and not charts" $(ARGS)
 
 test-all: .venv/.dev ## run every test, the heavy ones too, and tell what they cover
-	cd $(PLUGIN) && $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	cd $(PLUGIN) && $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 test-charts: .venv/.dev ## test the chart with helm 3.17 and 4.3, Kubernetes 1.28 to 1.37, three Dagsters
 	cd $(PLUGIN) && $(BIN)/python -m pytest tests/integration/test_charts.py $(ARGS)
@@ -40,7 +42,7 @@ ifneq ($(CHART_DATA),)
 endif
 ifneq ($(OPENLINEAGE_SPEC),)
 	cd $(PLUGIN) && OPENLINEAGE_SPEC="$(abspath $(OPENLINEAGE_SPEC))" \
-		$(BIN)/python -m pytest tests/integration/test_lineage.py $(ARGS)
+		$(BIN)/python -m pytest -n $(WORKERS) tests/integration/test_lineage.py $(ARGS)
 endif
 
 chart-docs: .venv/.dev ## write the table of values in the chart's README
