@@ -19,6 +19,15 @@ from oracle import Twins, named
 from support import floe_compile
 
 CASES = Path(__file__).parents[1] / "cases"
+# All of them take longer than `make test` may for this.
+HEAVY = {
+    "odd-names",
+    "odd-paths",
+    "same-alias",
+    "seeds-only",
+    "semantic-layer",
+    "snapshot-settings",
+}
 
 
 class Build(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,7 +41,13 @@ class Build(msgspec.Struct, forbid_unknown_fields=True):
     statuses: dict[str, str | None] = {}
 
 
-@pytest.mark.parametrize("case", sorted(path.name for path in CASES.iterdir()))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(name, marks=[pytest.mark.heavy] if name in HEAVY else [])
+        for name in sorted(path.name for path in CASES.iterdir())
+    ],
+)
 def test_case(case: str, tmp_path: Path, forks: Fork) -> None:
     builds = msgspec.yaml.decode((CASES / case / "builds.yaml").read_bytes(), type=list[Build])
     twins = Twins(tmp_path / "twins", forks).copy(CASES / case)
