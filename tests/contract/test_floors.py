@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "floe-orchestrator-dagster" / "
 
 # From the ground up; a room may import from floors below its own, and from its own.
 FLOORS = (
-    {"errors", "telemetry", "dbt_environment"},
+    {"errors", "telemetry", "dbt_environment", "dbt_json"},
     {"config", "arguments"},
     {"plan", "deploy"},
     {"graph", "entry_point", "files", "health", "jinja"},

@@ -307,6 +307,19 @@ def _told_by_log(directory: Path) -> Iterator[dict[str, str]]:
             yield {"unique_id": node["unique_id"], "status": result["status"]}
 
 
+def named(statuses: Mapping[str, str]) -> dict[str, str]:
+    """Return statuses by the names of nodes; versions are `book.v1`."""
+    found = {}
+    for uid, status in statuses.items():
+        kind, _, name, *rest = uid.split(".")
+        if kind in {"test", "unit_test"}:
+            name = rest[0] if kind == "unit_test" and rest else name
+        elif rest:
+            name = ".".join((name, *rest))
+        found[name] = status
+    return found
+
+
 _NO_GRAPH: tuple[frozenset[str], frozenset[Edge]] = (frozenset(), frozenset())
 
 
@@ -505,7 +518,8 @@ class Twins:
         self, *words: str, verb: str = "build", env: Mapping[str, str] | None = None
     ) -> Outcome:
         """Build the bare copy, with packages installed first where it asks for some."""
-        target_path = (env or {}).get("DBT_TARGET_PATH", "target")
+        project = yaml.safe_load((self.bare / "dbt_project.yml").read_text(encoding="utf-8"))
+        target_path = (env or {}).get("DBT_TARGET_PATH", project.get("target-path", "target"))
         target = self.bare / target_path
         for path in (
             target / "run_results.json",
@@ -515,7 +529,9 @@ class Twins:
             # What `dbt retry` retries is what the last results say.
             if verb != "retry" or path.name == "dbt.log":
                 path.unlink(missing_ok=True)
-        if (self.bare / "packages.yml").is_file() and not (self.bare / "dbt_packages").is_dir():
+        packages = self.bare / project.get("packages-install-path", "dbt_packages")
+        asked = any((self.bare / f"{name}.yml").is_file() for name in ("packages", "dependencies"))
+        if asked and not packages.is_dir():
             code, said = self.dbt("deps", env=env)
             if code:
                 return read_bare(self.bare, target_path, code, said)
@@ -656,4 +672,5 @@ __all__ = [
     "contradictions",
     "contradictions_of_resumed",
     "differences",
+    "named",
 ]

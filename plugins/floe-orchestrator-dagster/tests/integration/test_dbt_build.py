@@ -12,7 +12,7 @@ import yaml
 
 from dbt_build_cases import CASES, DAYS, TABLE, Case, Row, by_day, project
 from dbt_server import Fork
-from oracle import Build, Twins, contradictions, differences
+from oracle import Build, Twins, contradictions, differences, named
 from support import MANIFEST, TinyProject, floe_product
 
 ROWS = [(case, row) for case in CASES for row in case.rows]
@@ -52,19 +52,6 @@ def is_about(row: Row, line: str) -> bool:
     """Tell whether a difference is about a row; the exit code is about each."""
     whole = line.startswith(("exit code", "run:", "events: Dagster has no run"))
     return whole or not row.about or any(name in line for name in row.about)
-
-
-def named(statuses: Any) -> dict[str, str]:
-    """Return statuses by the names of nodes; versions are `book.v1`."""
-    found = {}
-    for uid, status in statuses.items():
-        kind, _, name, *rest = uid.split(".")
-        if kind in {"test", "unit_test"}:
-            name = rest[0] if kind == "unit_test" and rest else name
-        elif rest:
-            name = ".".join((name, *rest))
-        found[name] = status
-    return found
 
 
 @pytest.mark.parametrize(("case", "row"), ROWS, ids=[row.name for _, row in ROWS])

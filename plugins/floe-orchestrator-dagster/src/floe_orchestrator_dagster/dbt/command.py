@@ -9,6 +9,8 @@ from uuid import UUID
 
 import msgspec
 
+from floe_orchestrator_dagster.dbt_json import decode_dbt_json
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -99,7 +101,8 @@ class DbtCommand:
     def parsed_ids(self) -> frozenset[str]:
         """Return the unique ids of the project as this command found it; empty if it did not."""
         try:
-            manifest = msgspec.json.decode((self.target_path / "manifest.json").read_bytes())
+            written = (self.target_path / "manifest.json").read_bytes()
+            manifest = decode_dbt_json(msgspec.json.decode, written)
         except (OSError, msgspec.DecodeError):
             return frozenset()
         return frozenset([*manifest.get("nodes", ()), *manifest.get("unit_tests", ())])

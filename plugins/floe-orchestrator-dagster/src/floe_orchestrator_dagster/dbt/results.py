@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from floe_orchestrator_dagster.dbt.events import Window  # noqa: TC001  needed to decode
+from floe_orchestrator_dagster.dbt_json import decode_dbt_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,9 @@ class _File(msgspec.Struct):
     args: _Args = msgspec.field(default_factory=_Args)
 
 
+_decoder = msgspec.json.Decoder(_File)
+
+
 class RunResults(msgspec.Struct, frozen=True):
     """What dbt recorded of a command; `by_id` is empty where it recorded nothing."""
 
@@ -71,7 +75,7 @@ class RunResults(msgspec.Struct, frozen=True):
 def read_results(folder: Path, invocation_id: str) -> RunResults:
     """Return what the invocation recorded in its target folder; nothing of any other one."""
     try:
-        file = msgspec.json.decode((folder / RUN_RESULTS).read_bytes(), type=_File)
+        file = decode_dbt_json(_decoder.decode, (folder / RUN_RESULTS).read_bytes())
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return RunResults()
     if invocation_id and file.metadata.invocation_id != invocation_id:

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from floe_orchestrator_dagster.dbt_json import decode_dbt_json
+
 # dbt-core 1.8 was the first to write v12, 1.11 still writes it.
 SUPPORTED_SCHEMAS = frozenset({"https://schemas.getdbt.com/dbt/manifest/v12.json"})
 
@@ -243,4 +245,4 @@ def decode_manifest(data: bytes) -> DbtManifest:
     Raises:
         msgspec.DecodeError: not JSON, or not a manifest; the message names the path.
     """
-    return _decoder.decode(data)
+    return decode_dbt_json(_decoder.decode, data)

@@ -1,0 +1,1 @@
+select customer_id, kind from {{ ref('customers') }} where active

@@ -1,0 +1,1 @@
+select id from {{ ref('raw-events') }} union all select id from {{ ref('raw_events') }}

@@ -1,0 +1,1 @@
+{% macro ten() %}{{ vendored.ten() }}{% endmacro %}

@@ -1,0 +1,1 @@
+select {{ ten() }} as id from {{ ref('numbers') }} limit 1

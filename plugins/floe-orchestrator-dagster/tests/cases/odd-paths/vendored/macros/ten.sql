@@ -1,0 +1,1 @@
+{% macro ten() %}10{% endmacro %}

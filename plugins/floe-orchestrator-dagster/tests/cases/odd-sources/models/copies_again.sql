@@ -1,0 +1,2 @@
+-- depends_on: {{ ref('orders') }}
+select id from {{ source('copies', 'orders') }}

@@ -1,0 +1,1 @@
+select id, ratio from {{ ref('orders') }} where '{{ var('since') }}' < '2027'

@@ -1,0 +1,1 @@
+{{ config(alias='here_' ~ var('area')) }} select level from {{ ref('level') }}

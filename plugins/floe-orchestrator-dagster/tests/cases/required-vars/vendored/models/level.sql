@@ -1,0 +1,1 @@
+select {{ var('pkg_level') }} as level, {{ var('limit_of_rows') }} as rows

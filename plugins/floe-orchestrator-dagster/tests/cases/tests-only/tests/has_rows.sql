@@ -1,0 +1,1 @@
+select count(*) from {{ source('landing', 'landed') }} having count(*) = 0

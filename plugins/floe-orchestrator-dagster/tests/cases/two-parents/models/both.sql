@@ -1,0 +1,1 @@
+select l.id from {{ ref('left_one') }} l, {{ ref('right_one') }} r

@@ -1,0 +1,1 @@
+select id + 5 as id from {{ ref('of_left') }}

@@ -1,0 +1,24 @@
+"""The table of public reports names each product that is built for one, and only those."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TABLE = ROOT / "docs" / "public-reports.md"
+CASES = ROOT / "plugins/floe-orchestrator-dagster/tests/cases"
+ROW = re.compile(r"^\| ([\w.-]+ \d+) \| .+ \| .+ \| .+ \| (?:`([^`]+)`|differs) \|$", re.MULTILINE)
+
+
+def test_each_product_has_its_reports_and_each_report_its_product() -> None:
+    text = TABLE.read_text(encoding="utf-8")
+    rows = ROW.findall(text)
+    # A heading and its rule are the only other lines of the table.
+    assert len(rows) == text.count("\n| ") - 1
+    assert {
+        report for report, times in Counter(report for report, _ in rows).items() if times > 1
+    } == set()
+    assert {product for _, product in rows if product} == {path.name for path in CASES.iterdir()}
+    assert len(rows) >= 30
