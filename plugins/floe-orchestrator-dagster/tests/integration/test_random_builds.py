@@ -14,8 +14,8 @@ from oracle import Twins
 from random_builds import FAULTS, Edits, broken_build
 from support import TinyProject
 
-FEW, MANY = range(20), range(20, 220)
-FEW_PROJECTS, MANY_PROJECTS, EDITS = range(2), range(2, 22), 10
+FEW, MANY = range(8), range(8, 220)
+FEW_PROJECTS, MANY_PROJECTS, EDITS = range(1), range(1, 22), 10
 NewTwins = Callable[..., Twins]
 
 
