@@ -218,6 +218,8 @@ def summarize(
         f"{counts['tests_failed']} failed; {seconds:.1f} s in "
         f"{times(len(recorder.invocations), 'dbt run')}",
         style="green" if success else "red",
+        # One line, for whoever reads it by program.
+        soft_wrap=True,
     )
 
 
