@@ -514,12 +514,20 @@ class Twins:
         (self._profiles / "profiles.yml").write_text(yaml.safe_dump({name: profile}))
         return self._profiles
 
+    @staticmethod
+    def _folder(project: Mapping[str, Any], name: str, env: Mapping[str, str] | None) -> str:
+        """Return a folder that dbt_project.yml names, rendered, or dbt's own."""
+        usual = {"target": "target", "packages-install": "dbt_packages"}[name]
+        template = NativeEnvironment().from_string(project.get(f"{name}-path", usual))
+        environment = {**os.environ, **(env or {})}
+        return str(template.render(env_var=lambda key, default="": environment.get(key, default)))
+
     def build_bare(
         self, *words: str, verb: str = "build", env: Mapping[str, str] | None = None
     ) -> Outcome:
         """Build the bare copy, with packages installed first where it asks for some."""
         project = yaml.safe_load((self.bare / "dbt_project.yml").read_text(encoding="utf-8"))
-        target_path = (env or {}).get("DBT_TARGET_PATH", project.get("target-path", "target"))
+        target_path = (env or {}).get("DBT_TARGET_PATH") or self._folder(project, "target", env)
         target = self.bare / target_path
         for path in (
             target / "run_results.json",
@@ -529,7 +537,7 @@ class Twins:
             # What `dbt retry` retries is what the last results say.
             if verb != "retry" or path.name == "dbt.log":
                 path.unlink(missing_ok=True)
-        packages = self.bare / project.get("packages-install-path", "dbt_packages")
+        packages = self.bare / self._folder(project, "packages-install", env)
         asked = any((self.bare / f"{name}.yml").is_file() for name in ("packages", "dependencies"))
         if asked and not packages.is_dir():
             code, said = self.dbt("deps", env=env)
