@@ -26,6 +26,7 @@ import dagster as dg
 import duckdb
 import pytest
 import yaml
+from jinja2.nativetypes import NativeEnvironment
 
 from dbt_server import Fork
 from floe_orchestrator_dagster.cli import main as floe_dagster
