@@ -156,6 +156,18 @@ def test_fail_fast_is_told_from_what_failed() -> None:
     assert outcome.ready(later) == ([], [])
 
 
+def test_what_dbt_built_after_fail_fast_had_stopped_it_stays_built() -> None:
+    planned = plan("a, b")
+    made = attempt(planned, result("a", "error", "x"), result("b", "success"))
+    record = RunResults(
+        {uid("b"): Result(uid("b"), "skipped", "Skipping due to fail_fast")}, fail_fast=True
+    )
+    outcome = Outcome(planned)
+    outcome.reconcile(made, record, Scrubber())
+    outcome.settle(made)
+    assert (outcome.failed, outcome.skipped, outcome.crashes) == ({uid("a"): "x"}, {}, [])
+
+
 def test_what_dbt_recorded_and_did_not_report_is_added() -> None:
     planned = plan("a", tests={"t": "a"})
     made = attempt(planned, result("a"), success=True)
