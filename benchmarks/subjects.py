@@ -22,8 +22,8 @@ def load_ours(directory: str, with_job: str) -> Callable[[], object]:
     import dagster as dg
     import floe_core.schemas.compiled_artifacts  # noqa: F401  imported before the clock starts
 
-    import floe_orchestrator_dagster.definitions
-    import floe_orchestrator_dagster.product  # noqa: F401
+    import floe_orchestrator_dagster.definitions.build
+    import floe_orchestrator_dagster.product.product  # noqa: F401
     from floe_orchestrator_dagster import load_product_definitions
 
     name = Path(directory).parent.name.partition("-v")[0]
@@ -57,7 +57,7 @@ def load_floor(manifest: str) -> Callable[[], object]:
 
     import dagster as dg
 
-    import floe_orchestrator_dagster.definitions  # noqa: F401  imported before the clock starts
+    import floe_orchestrator_dagster.definitions.build  # noqa: F401  imported before the clock starts
 
     nodes = json.loads(Path(manifest).read_bytes())
     sources = nodes.pop("sources")
@@ -82,8 +82,8 @@ def load_same(directory: str) -> Callable[[], object]:
 
     import dagster as dg
 
-    from floe_orchestrator_dagster.definitions import build_definitions
-    from floe_orchestrator_dagster.product import open_product
+    from floe_orchestrator_dagster.definitions.build import build_definitions
+    from floe_orchestrator_dagster.product.product import open_product
 
     made = [*(build_definitions(open_product(Path(directory))).assets or ())]
     (step,) = (asset for asset in made if isinstance(asset, dg.AssetsDefinition))
@@ -126,7 +126,7 @@ def _one_step(specs: Iterable[Any], checks: Iterable[Any], sources: Iterable[Any
     """Return Definitions of one step of ours with these assets and checks, beside its sources."""
     import dagster as dg
 
-    from floe_orchestrator_dagster.definitions import Step
+    from floe_orchestrator_dagster.definitions.build import Step
 
     specs = [*specs]
     outputs = {spec.key.to_python_identifier(): spec.key for spec in specs}
@@ -190,7 +190,7 @@ def events_same(directory: str, events: str) -> Callable[[], object]:
     """Run the product's job, yielding what ours yielded, made beforehand: Dagster's own part."""
     from dagster import DagsterInstance
 
-    from floe_orchestrator_dagster import definitions
+    from floe_orchestrator_dagster.definitions import build as definitions
 
     own, made = definitions.build, []
 
@@ -215,7 +215,7 @@ def events_floor(directory: str) -> Callable[[], object]:
     """Run the product's job, yielding the same events with nothing in them: Dagster's own part."""
     from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
 
-    from floe_orchestrator_dagster import definitions
+    from floe_orchestrator_dagster.definitions import build as definitions
 
     def build(context: Any, _product: object, specs: Any, *_others: object) -> Iterator[Any]:
         for key in context.selected_asset_keys:
@@ -260,7 +260,7 @@ def _replayed(directory: str, events: str) -> Any:
 
 def _product_job(directory: str) -> Any:
     from floe_orchestrator_dagster import load_product_definitions
-    from floe_orchestrator_dagster.definitions import job_named
+    from floe_orchestrator_dagster.definitions.build import job_named
 
     name = Path(directory).parent.name.partition("-v")[0]
     return job_named(load_product_definitions(f"bench-{name}", directory), f"bench_{name}")
@@ -274,7 +274,7 @@ def events_raw(directory: str, manifest: str, events: str) -> Callable[[], objec
     from dagster import DagsterInstance
 
     from benchmarks.raw import definitions
-    from floe_orchestrator_dagster.definitions import job_named
+    from floe_orchestrator_dagster.definitions.build import job_named
 
     fake = Path(events).with_suffix(".sh")
     # dagster-dbt asks for the version before it runs anything.

@@ -13,15 +13,14 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "floe-orchestrator-dagster" / "
 
 # From the ground up; a room may import from floors below its own, and from its own.
 FLOORS = (
-    {"errors", "telemetry", "dbt_environment", "dbt_json"},
+    {"errors", "telemetry", "dbt_json"},
     {"config", "arguments"},
     {"plan", "deploy"},
-    {"graph", "entry_point", "files", "health", "jinja"},
-    {"dbt", "dbt_project", "cache", "schedules"},
-    {"profiles", "surroundings"},
-    {"lineage", "freshness"},
+    {"files", "webserver"},
+    {"dbt", "schedules"},
+    {"lineage"},
     {"product"},
-    {"specs", "sensors", "launch_variables"},
+    {"assets"},
     {"run"},
     {"definitions"},
     {"plugin", "loader", "component", "cli"},

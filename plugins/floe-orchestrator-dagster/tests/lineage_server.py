@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 from floe_core.plugins.lineage import LineageBackendPlugin
 
-from floe_orchestrator_dagster.product import Product
+from floe_orchestrator_dagster.product.product import Product
 from openlineage_checks import Event, problems, spec_problems
 from support import run
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from floe_orchestrator_dagster.health import Address, ask_webserver
+from floe_orchestrator_dagster.webserver import Address, ask_webserver
 
 STARTUP_SECONDS = 180
 TELEMETRY_OFF = "telemetry:\n  enabled: false\n"

@@ -24,8 +24,8 @@ def load_product_definitions(
         ProductError: a file is missing or cannot be read.
         PlanError: the product contradicts itself; lists every problem.
     """
-    from floe_orchestrator_dagster.definitions import build_definitions
-    from floe_orchestrator_dagster.product import open_product, uncollected
+    from floe_orchestrator_dagster.definitions.build import build_definitions
+    from floe_orchestrator_dagster.product.product import open_product, uncollected
 
     with uncollected():
         product = open_product(Path(project_dir), product_name=product_name)

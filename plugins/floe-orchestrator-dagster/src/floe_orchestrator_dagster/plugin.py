@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from floe_core.plugins.orchestrator import TransformConfig
     from pydantic import BaseModel
 
-    from floe_orchestrator_dagster.health import Answer
     from floe_orchestrator_dagster.lineage.backend import Destination
     from floe_orchestrator_dagster.schedules import Schedule
+    from floe_orchestrator_dagster.webserver import Answer
 
 # floe-core's FLOE_NAME_PATTERN for products, with its longest name.
 _PRODUCT_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -109,8 +109,8 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             ProductError: a file of the project is missing or cannot be read.
         """
         from floe_orchestrator_dagster.arguments import as_artifacts
-        from floe_orchestrator_dagster.definitions import build_definitions
-        from floe_orchestrator_dagster.product import product_of_artifacts
+        from floe_orchestrator_dagster.definitions.build import build_definitions
+        from floe_orchestrator_dagster.product.product import product_of_artifacts
 
         checked = as_artifacts(artifacts)
         guessed = not self._names_project()
@@ -129,7 +129,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
                 computes without a dbt output.
         """
         from floe_orchestrator_dagster.arguments import as_transforms
-        from floe_orchestrator_dagster.definitions import build_transform_assets
+        from floe_orchestrator_dagster.definitions.build import build_transform_assets
 
         return build_transform_assets(as_transforms(transforms), self._project(), self.config)
 
@@ -158,7 +158,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
     def validate_connection(self) -> ValidationResult:
         """Ask the configured Dagster webserver how it does; see `health.ask_webserver`."""
-        from floe_orchestrator_dagster.health import DEADLINE_SECONDS
+        from floe_orchestrator_dagster.webserver import DEADLINE_SECONDS
 
         answer = self._ask(DEADLINE_SECONDS)
         if answer.version is None:
@@ -176,7 +176,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
         DEGRADED is one that answers and has a daemon or a code location in trouble.
         """
-        from floe_orchestrator_dagster.health import DEADLINE_SECONDS
+        from floe_orchestrator_dagster.webserver import DEADLINE_SECONDS
 
         deadline = DEADLINE_SECONDS if timeout is None else min(timeout, DEADLINE_SECONDS)
         answer = self._ask(deadline)
@@ -187,7 +187,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return HealthStatus(state, said)
 
     def _ask(self, deadline: float) -> Answer:
-        from floe_orchestrator_dagster.health import ask_webserver, webserver_address
+        from floe_orchestrator_dagster.webserver import ask_webserver, webserver_address
 
         return ask_webserver(
             webserver_address(self.config.url), deadline, ca_bundle=self.config.ca_bundle
@@ -317,7 +317,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         path = _artifacts_path(self._project())
         if path is None:
             return {}
-        from floe_orchestrator_dagster.product import read_artifacts
+        from floe_orchestrator_dagster.product.product import read_artifacts
 
         stat = path.stat()
         version = (path, stat.st_mtime_ns, stat.st_size)
@@ -330,7 +330,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         project = self._project()
         if project is None:
             return None
-        from floe_orchestrator_dagster.product import target_directory
+        from floe_orchestrator_dagster.product.product import target_directory
 
         return target_directory(project, self.config.vars)
 
@@ -348,8 +348,8 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         backend = self._backend(artifacts)
         if lineage_destination(artifacts, backend) is None:
             return None
+        from floe_orchestrator_dagster.definitions.sensors import lineage_drain
         from floe_orchestrator_dagster.lineage.spool import spool_directory
-        from floe_orchestrator_dagster.sensors import lineage_drain
 
         def transport() -> Mapping[str, Any] | None:
             destination = lineage_destination(artifacts, backend)
@@ -387,8 +387,8 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             ValueError: the name is none that floe allows.
             ProductError: the file cannot be written.
         """
-        from floe_orchestrator_dagster.entry_point import entry_point_code
         from floe_orchestrator_dagster.files import write_atomically
+        from floe_orchestrator_dagster.product.entry_point import entry_point_code
 
         if not _PRODUCT_NAME.fullmatch(product_name):
             raise ValueError(
@@ -405,7 +405,7 @@ def _artifacts_path(project: Path | None) -> Path | None:
     if project is None:
         return None
     from floe_orchestrator_dagster.errors import ProductError
-    from floe_orchestrator_dagster.product import find_artifacts
+    from floe_orchestrator_dagster.product.product import find_artifacts
 
     try:
         return find_artifacts(project)

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from dagster_dbt import DagsterDbtTranslator
 
+from floe_orchestrator_dagster.assets.specs import Specs
 from floe_orchestrator_dagster.dbt.events import NodeFinished
-from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.errors import PlanError
-from floe_orchestrator_dagster.product import Product
-from floe_orchestrator_dagster.specs import Specs
+from floe_orchestrator_dagster.product.product import Product
 from support import DBT_PROJECT, TinyProject, checked, dbt, failure_of, materialized, run, tables
 
 SEVERAL = [{"name": "a", "compute": "duckdb"}, {"name": "b", "compute": "other"}]

@@ -13,11 +13,11 @@ from typing import Any
 import click
 import pytest
 
+from floe_orchestrator_dagster.assets.specs import Specs
 from floe_orchestrator_dagster.cli import selection
 from floe_orchestrator_dagster.cli.selection import Selection, select_nodes
-from floe_orchestrator_dagster.definitions import build_definitions
-from floe_orchestrator_dagster.product import Product
-from floe_orchestrator_dagster.specs import Specs
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.product.product import Product
 from support import BIN, TinyProject, dbt
 
 COMMAND = str(BIN / "floe-dagster")

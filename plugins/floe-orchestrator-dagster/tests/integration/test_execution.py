@@ -14,7 +14,7 @@ import duckdb
 import pytest
 from dagster_dbt import DagsterDbtTranslator
 
-from floe_orchestrator_dagster.definitions import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
 from support import TinyProject, checked, failure_of, materialized, run
 
 if TYPE_CHECKING:
@@ -502,7 +502,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import dagster as dg
 from support import run
-from floe_orchestrator_dagster.product import open_product
+from floe_orchestrator_dagster.product.product import open_product
 with dg.DagsterInstance.ephemeral() as instance:
     run(open_product(Path({directory!r})), instance, listener=lambda p: print(p, flush=True))
 """

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from floe_orchestrator_dagster.dbt.events import EventReader
 from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError
 from floe_orchestrator_dagster.plan import plan_product, resolve_computes
-from floe_orchestrator_dagster.product import (
+from floe_orchestrator_dagster.product.product import (
     compiled_product,
     parse_manifest,
     product_of_transforms,

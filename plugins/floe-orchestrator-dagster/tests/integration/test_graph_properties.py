@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from floe_orchestrator_dagster.definitions import build_definitions
+from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.plan import CompiledProduct
-from floe_orchestrator_dagster.product import Product
+from floe_orchestrator_dagster.product.product import Product
 from random_products import Case, cases
 from support import asset_edges
 

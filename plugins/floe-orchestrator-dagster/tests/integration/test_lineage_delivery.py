@@ -25,6 +25,7 @@ from lineage_server import Backend as Recorder
 from backends import OK, Backend, Reply, backend, event, free_port
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.cli import main
+from floe_orchestrator_dagster.definitions.sensors import drain, lineage_drain
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage import emit as single
 from floe_orchestrator_dagster.lineage.backend import (
@@ -34,7 +35,6 @@ from floe_orchestrator_dagster.lineage.backend import (
 )
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery, replay
 from floe_orchestrator_dagster.lineage.spool import spool_status
-from floe_orchestrator_dagster.sensors import drain, lineage_drain
 from lineage_producer import outcome, start
 from support import BIN, MANIFEST, floe_product
 

@@ -14,7 +14,7 @@ from floe_core.plugins.orchestrator import TransformConfig
 from floe_core.schemas.compiled_artifacts import CompiledArtifacts
 
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
-from floe_orchestrator_dagster.definitions import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
 from floe_orchestrator_dagster.errors import PlanError
 from support import TinyProject, asset_edges, materialized
 
@@ -169,7 +169,7 @@ def test_a_memory_duckdb_becomes_a_file_with_a_warning(
 
 
 def test_a_project_is_parsed_again_only_when_it_changed(tiny: TinyProject) -> None:
-    from floe_orchestrator_dagster.product import open_product
+    from floe_orchestrator_dagster.product.product import open_product
 
     said: list[str] = []
     tiny.write(CHAIN).compile(TRANSFORMS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from floe_orchestrator_dagster import product as rooms
+from floe_orchestrator_dagster.product import product as rooms
 from support import TinyProject
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
-from floe_orchestrator_dagster.health import Address, ask_webserver
+from floe_orchestrator_dagster.webserver import Address, ask_webserver
 from servers import dagster_home, webserver
 
 UTC = timezone.utc

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from floe_orchestrator_dagster.cache import KEPT, digest_of, remembered
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.plan import CompiledProduct, ProductPlan
+from floe_orchestrator_dagster.product.cache import KEPT, digest_of, remembered
 from plans import plan
 
 

@@ -9,7 +9,7 @@ import pytest
 from dbt.cli.main import cli
 from dbt.contracts.project import ProjectFlags
 
-from floe_orchestrator_dagster.dbt_environment import (
+from floe_orchestrator_dagster.dbt.environment import (
     SETTINGS,
     adjusted,
     overruled,

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from floe_orchestrator_dagster import freshness
-from floe_orchestrator_dagster.dbt_project import read_project
-from floe_orchestrator_dagster.freshness import fingerprint, read_stamp, write_stamp
-from floe_orchestrator_dagster.profiles import Profile
+from floe_orchestrator_dagster.dbt.project import read_project
+from floe_orchestrator_dagster.product import freshness
+from floe_orchestrator_dagster.product.freshness import fingerprint, read_stamp, write_stamp
+from floe_orchestrator_dagster.product.profiles import Profile
 
 FILES = {
     "dbt_project.yml": "name: shop\ntest-paths: [checks]\n",

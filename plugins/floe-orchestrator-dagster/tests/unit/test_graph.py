@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from floe_orchestrator_dagster.graph import COLOURS, MIN_ROWS, draw
 from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan, QualityCheck
+from floe_orchestrator_dagster.plan.drawing import COLOURS, MIN_ROWS, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 DUCK, PG = Compute("duck", "dev", "duckdb"), Compute("pg", "pg", "postgres")

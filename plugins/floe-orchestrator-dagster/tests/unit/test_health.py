@@ -15,7 +15,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floe_orchestrator_dagster.health import (
+from floe_orchestrator_dagster.webserver import (
     Address,
     Answer,
     _Refusal,

@@ -8,8 +8,8 @@ import pytest
 from dbt.config.renderer import DbtProjectYamlRenderer
 from dbt_common.context import set_invocation_context
 
+from floe_orchestrator_dagster.dbt.jinja import asks_for_target, environment_names, render
 from floe_orchestrator_dagster.errors import ProductError
-from floe_orchestrator_dagster.jinja import asks_for_target, environment_names, render
 
 VARIABLES = {"area": "north", "parts": ["a", "b"]}
 ENVIRONMENT = {"PLACE": "build"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from floe_orchestrator_dagster.dbt_project import read_project
-from floe_orchestrator_dagster.launch_variables import decide_graph, graph_changes
+from floe_orchestrator_dagster.dbt.project import read_project
 from floe_orchestrator_dagster.plan import Node, ProductPlan
+from floe_orchestrator_dagster.product.launch_variables import decide_graph, graph_changes
 
 
 def decides(root: Path, name: str, content: str) -> bool:

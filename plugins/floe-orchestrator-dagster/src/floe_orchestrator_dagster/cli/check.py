@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from floe_orchestrator_dagster.plan import ProductPlan, Wave
-    from floe_orchestrator_dagster.product import Product
+    from floe_orchestrator_dagster.product.product import Product
 
 KINDS = ("model", "seed", "snapshot")
 
@@ -32,10 +32,10 @@ def checked(
     """
     from dagster import DagsterError, Definitions
 
-    from floe_orchestrator_dagster.definitions import build_definitions
+    from floe_orchestrator_dagster.definitions.build import build_definitions
     from floe_orchestrator_dagster.files import write_atomically
-    from floe_orchestrator_dagster.graph import draw
-    from floe_orchestrator_dagster.product import open_product
+    from floe_orchestrator_dagster.plan.drawing import draw
+    from floe_orchestrator_dagster.product.product import open_product
 
     with collected_warnings() as said:
         product = open_product(directory, progress=progress_to(errors))

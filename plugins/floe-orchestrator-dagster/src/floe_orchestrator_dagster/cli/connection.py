@@ -9,12 +9,12 @@ import click
 from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import console
 from floe_orchestrator_dagster.config import PluginConfig
-from floe_orchestrator_dagster.health import Address, Answer, ask_webserver, webserver_address
-from floe_orchestrator_dagster.product import (
+from floe_orchestrator_dagster.product.product import (
     artifacts_beside,
     compiled_product,
     read_artifacts,
 )
+from floe_orchestrator_dagster.webserver import Address, Answer, ask_webserver, webserver_address
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,12 +17,12 @@ import yaml
 
 from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import console, progress_to
-from floe_orchestrator_dagster.dbt_project import DBT_PROJECT
-from floe_orchestrator_dagster.entry_point import entry_point_code
+from floe_orchestrator_dagster.dbt.jinja import texts
+from floe_orchestrator_dagster.dbt.project import DBT_PROJECT
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.files import read_bytes, read_yaml, write_atomically
-from floe_orchestrator_dagster.jinja import texts
-from floe_orchestrator_dagster.product import (
+from floe_orchestrator_dagster.product.entry_point import entry_point_code
+from floe_orchestrator_dagster.product.product import (
     ARTIFACTS,
     COMPILE,
     Outline,
@@ -33,13 +33,13 @@ from floe_orchestrator_dagster.product import (
     outline_product,
     read_artifacts,
 )
-from floe_orchestrator_dagster.profiles import PROFILES, SECRETS, profiles_file
+from floe_orchestrator_dagster.product.profiles import PROFILES, SECRETS, profiles_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from floe_orchestrator_dagster.plan import CompiledProduct
-    from floe_orchestrator_dagster.profiles import Profile
+    from floe_orchestrator_dagster.product.profiles import Profile
 
 # Files of a product besides those of dbt; what a local .env holds stays at home.
 EXTRA_FILES = ("floe*.yaml", "floe*.yml", "requirements.txt")

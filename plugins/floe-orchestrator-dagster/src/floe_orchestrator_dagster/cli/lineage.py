@@ -14,7 +14,7 @@ from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
 from floe_orchestrator_dagster.lineage.spool import spool_directory, spool_status
-from floe_orchestrator_dagster.product import (
+from floe_orchestrator_dagster.product.product import (
     compiled_product,
     find_artifacts,
     find_project,

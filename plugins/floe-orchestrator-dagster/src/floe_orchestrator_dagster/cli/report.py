@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.cli.live import View
     from floe_orchestrator_dagster.plan import ProductPlan
-    from floe_orchestrator_dagster.product import Product
+    from floe_orchestrator_dagster.product.product import Product
     from floe_orchestrator_dagster.run.step import Progress
 
 CHECKS = frozenset({"test", "unit_test", "quality_check"})

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from dagster import DagsterEvent, DagsterInstance, Definitions, JobDefinition
 
-    from floe_orchestrator_dagster.product import Product
-    from floe_orchestrator_dagster.specs import Specs
+    from floe_orchestrator_dagster.assets.specs import Specs
+    from floe_orchestrator_dagster.product.product import Product
 
 logger = logging.getLogger(__name__)
 

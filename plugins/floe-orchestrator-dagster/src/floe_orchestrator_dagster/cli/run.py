@@ -22,6 +22,7 @@ from dagster import (
     define_asset_job,
 )
 
+from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
 from floe_orchestrator_dagster.cli.exits import DBT_UNUSABLE, FAILED, INTERRUPTED, PRODUCT_WRONG
 from floe_orchestrator_dagster.cli.live import LiveView, PlainView, Result, View
 from floe_orchestrator_dagster.cli.output import respond
@@ -37,11 +38,10 @@ from floe_orchestrator_dagster.cli.report import (
 from floe_orchestrator_dagster.cli.retry import find_retry
 from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
 from floe_orchestrator_dagster.cli.selection import Selection, has_default_selector, select_nodes
-from floe_orchestrator_dagster.definitions import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
 from floe_orchestrator_dagster.errors import did_you_mean, known
 from floe_orchestrator_dagster.plan import dagster_name, waves
-from floe_orchestrator_dagster.product import Product, open_product
-from floe_orchestrator_dagster.specs import Specs, quality_check_id
+from floe_orchestrator_dagster.product.product import Product, open_product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ import click
 
 from floe_orchestrator_dagster.dbt.events import Line
 from floe_orchestrator_dagster.dbt.process import run_dbt
-from floe_orchestrator_dagster.dbt_project import DBT_PROJECT
+from floe_orchestrator_dagster.dbt.project import DBT_PROJECT
 from floe_orchestrator_dagster.errors import DbtError, known
 from floe_orchestrator_dagster.files import read_yaml
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from dagster import Definitions
 
+    from floe_orchestrator_dagster.assets.specs import Specs
     from floe_orchestrator_dagster.plan import ProductPlan
-    from floe_orchestrator_dagster.product import Product
-    from floe_orchestrator_dagster.specs import Specs
+    from floe_orchestrator_dagster.product.product import Product
 
 SELECTORS = "selectors.yml"
 DAGSTER, DBT = "dagster:", "dbt:"

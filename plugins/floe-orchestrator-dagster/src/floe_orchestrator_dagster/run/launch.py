@@ -18,9 +18,9 @@ from dagster import (
 )
 from pydantic import Field
 
+from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
 from floe_orchestrator_dagster.errors import known
 from floe_orchestrator_dagster.plan import QualityCheck, downstream, read_by_check
-from floe_orchestrator_dagster.specs import Specs, quality_check_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -13,6 +13,8 @@ from uuid import UUID
 
 from dagster import AssetExecutionContext, Failure
 
+from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
+from floe_orchestrator_dagster.dbt.environment import value_of
 from floe_orchestrator_dagster.dbt.events import (
     Cancelled,
     Checked,
@@ -24,9 +26,7 @@ from floe_orchestrator_dagster.dbt.events import (
 )
 from floe_orchestrator_dagster.dbt.process import run_dbt, start_ahead, stop_ahead
 from floe_orchestrator_dagster.dbt.status import RETRIED, SKIPPED, is_failure
-from floe_orchestrator_dagster.dbt_environment import value_of
 from floe_orchestrator_dagster.errors import DbtError, known
-from floe_orchestrator_dagster.launch_variables import with_launch_variables
 from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
 from floe_orchestrator_dagster.lineage.recorder import (
     Recorder,
@@ -36,6 +36,7 @@ from floe_orchestrator_dagster.lineage.recorder import (
 )
 from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import QualityCheck, Wave, waves
+from floe_orchestrator_dagster.product.launch_variables import with_launch_variables
 from floe_orchestrator_dagster.run.launch import (
     FAILED_HOOKS,
     MISSING_BATCHES,
@@ -49,7 +50,6 @@ from floe_orchestrator_dagster.run.launch import (
 from floe_orchestrator_dagster.run.outcome import Attempt, Outcome
 from floe_orchestrator_dagster.run.versions import Versions
 from floe_orchestrator_dagster.run.yields import Event, Yields, is_elsewhere, quality_message
-from floe_orchestrator_dagster.specs import Specs, quality_check_id
 from floe_orchestrator_dagster.telemetry import (
     current_trace_ids,
     flushed,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.dbt.command import DbtCommand
     from floe_orchestrator_dagster.dbt.events import Event as DbtEvent
     from floe_orchestrator_dagster.dbt.process import DbtRun
-    from floe_orchestrator_dagster.product import Product
+    from floe_orchestrator_dagster.product.product import Product
 
 logger = logging.getLogger(__name__)
 

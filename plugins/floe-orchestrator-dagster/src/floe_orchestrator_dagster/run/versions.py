@@ -10,7 +10,7 @@ from dagster import AssetCheckEvaluation, AssetKey, DagsterInstance, EventLogRec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from floe_orchestrator_dagster.specs import Specs
+    from floe_orchestrator_dagster.assets.specs import Specs
 
 INITIAL_VERSION = "INITIAL"
 

@@ -21,9 +21,9 @@ from dagster import (
     TableSchema,
 )
 
+from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
 from floe_orchestrator_dagster.dbt.status import BUILT, PASSED, SKIPPED
 from floe_orchestrator_dagster.plan.preflight import same_relation
-from floe_orchestrator_dagster.specs import Specs, quality_check_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

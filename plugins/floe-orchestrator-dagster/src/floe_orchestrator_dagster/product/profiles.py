@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from floe_orchestrator_dagster.dbt_environment import value_of
+from floe_orchestrator_dagster.dbt.environment import value_of
+from floe_orchestrator_dagster.dbt.jinja import render
 from floe_orchestrator_dagster.errors import ProductError, did_you_mean, known
 from floe_orchestrator_dagster.files import private_dir, read_yaml, write_atomically
-from floe_orchestrator_dagster.jinja import render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from floe_orchestrator_dagster.dbt_project import DbtProject
+    from floe_orchestrator_dagster.dbt.project import DbtProject
     from floe_orchestrator_dagster.plan import CompiledProduct
 
 logger = logging.getLogger(__name__)

@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from floe_orchestrator_dagster.cache import content_of, digest_of, remembered
 from floe_orchestrator_dagster.config import PluginConfig, parse_config
 from floe_orchestrator_dagster.dbt.command import DbtCommand
-from floe_orchestrator_dagster.dbt.events import Line
-from floe_orchestrator_dagster.dbt.process import run_dbt
-from floe_orchestrator_dagster.dbt_environment import (
+from floe_orchestrator_dagster.dbt.environment import (
     CHECK_TYPES,
     adjusted,
     overruled,
     types_left_out,
     value_of,
 )
-from floe_orchestrator_dagster.dbt_project import DBT_PROJECT, DbtProject, read_project
+from floe_orchestrator_dagster.dbt.events import Line
+from floe_orchestrator_dagster.dbt.process import run_dbt
+from floe_orchestrator_dagster.dbt.project import DBT_PROJECT, DbtProject, read_project
 from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
 from floe_orchestrator_dagster.files import (
     is_in_use,
@@ -38,13 +37,6 @@ from floe_orchestrator_dagster.files import (
     read_text,
     read_yaml,
     writable_dir,
-)
-from floe_orchestrator_dagster.freshness import (
-    PARTIAL_PARSE,
-    STAMP,
-    fingerprint,
-    read_stamp,
-    write_stamp,
 )
 from floe_orchestrator_dagster.plan import (
     LAYOUT,
@@ -58,9 +50,22 @@ from floe_orchestrator_dagster.plan import (
     resolve_computes,
     unknown_dependencies,
 )
-from floe_orchestrator_dagster.profiles import Profile, merged_profile, on_disk, write_profiles
+from floe_orchestrator_dagster.product.cache import content_of, digest_of, remembered
+from floe_orchestrator_dagster.product.freshness import (
+    PARTIAL_PARSE,
+    STAMP,
+    fingerprint,
+    read_stamp,
+    write_stamp,
+)
+from floe_orchestrator_dagster.product.profiles import (
+    Profile,
+    merged_profile,
+    on_disk,
+    write_profiles,
+)
+from floe_orchestrator_dagster.product.surroundings import surroundings_of
 from floe_orchestrator_dagster.schedules import schedule_checked_too
-from floe_orchestrator_dagster.surroundings import surroundings_of
 from floe_orchestrator_dagster.telemetry import span, start
 
 if TYPE_CHECKING:

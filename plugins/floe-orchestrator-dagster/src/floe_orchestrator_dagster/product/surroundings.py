@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from floe_orchestrator_dagster.dbt_project import DbtProject
+    from floe_orchestrator_dagster.dbt.project import DbtProject
     from floe_orchestrator_dagster.plan import DbtNode
 
 _CHUNK_BYTES = 2**20

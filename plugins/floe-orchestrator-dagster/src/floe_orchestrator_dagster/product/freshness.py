@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from floe_orchestrator_dagster.dbt_environment import parsing_values
-from floe_orchestrator_dagster.dbt_project import PROJECT_FILES
+from floe_orchestrator_dagster.dbt.environment import parsing_values
+from floe_orchestrator_dagster.dbt.jinja import environment_names, texts
+from floe_orchestrator_dagster.dbt.project import PROJECT_FILES
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.files import read_yaml, write_atomically
-from floe_orchestrator_dagster.jinja import environment_names, texts
-from floe_orchestrator_dagster.profiles import SECRETS
+from floe_orchestrator_dagster.product.profiles import SECRETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from floe_orchestrator_dagster.dbt_project import DbtProject
-    from floe_orchestrator_dagster.profiles import Profile
+    from floe_orchestrator_dagster.dbt.project import DbtProject
+    from floe_orchestrator_dagster.product.profiles import Profile
 
 STAMP = "parsed.json"
 # dbt's own memory of a project, for parsing only what has changed.

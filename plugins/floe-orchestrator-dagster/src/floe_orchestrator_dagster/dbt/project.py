@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from floe_orchestrator_dagster.dbt_environment import value_of
+from floe_orchestrator_dagster.dbt.environment import value_of
+from floe_orchestrator_dagster.dbt.jinja import asks_for_target, render
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.files import read_yaml
-from floe_orchestrator_dagster.jinja import asks_for_target, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

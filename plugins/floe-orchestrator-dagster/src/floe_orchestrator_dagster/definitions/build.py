@@ -34,7 +34,9 @@ from dagster import (
     op,
 )
 
+from floe_orchestrator_dagster.assets.specs import Specs
 from floe_orchestrator_dagster.config import PluginConfig
+from floe_orchestrator_dagster.definitions.sensors import NAME, lineage_drain
 from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
 from floe_orchestrator_dagster.errors import PlanError, Problem
 from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
@@ -47,7 +49,7 @@ from floe_orchestrator_dagster.plan import (
     dagster_name,
     segments,
 )
-from floe_orchestrator_dagster.product import (
+from floe_orchestrator_dagster.product.product import (
     Product,
     load_all_manifests,
     load_project,
@@ -62,8 +64,6 @@ from floe_orchestrator_dagster.schedules import (
     schedule_checked_too,
     to_dagster,
 )
-from floe_orchestrator_dagster.sensors import NAME, lineage_drain
-from floe_orchestrator_dagster.specs import Specs
 from floe_orchestrator_dagster.telemetry import span
 
 if TYPE_CHECKING:

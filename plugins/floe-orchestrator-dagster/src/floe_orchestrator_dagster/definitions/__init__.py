@@ -1,0 +1,1 @@
+"""Dagster Definitions of a product: steps, jobs, schedules, sensors."""
