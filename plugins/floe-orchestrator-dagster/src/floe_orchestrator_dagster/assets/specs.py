@@ -44,9 +44,7 @@ from floe_orchestrator_dagster.plan import (
     Node,
     PartitionSettings,
     ProductPlan,
-    QualityCheck,
     asset_path,
-    check_name,
     checks_apart,
     dagster_name,
     is_asked,
@@ -171,23 +169,8 @@ class Specs:
 
     @cached_property
     def checks(self) -> Mapping[str, AssetCheckSpec]:
-        """Specs of dbt's tests by unique id, and of quality checks by `<unique id>#<name>`."""
-        checks = {uid: self._check(uid, node) for uid, node in self.plan.checks.items()}
-        for uid, node in self.plan.assets.items():
-            named = self._nodes[uid].quality_checks
-            # Dagster 1.10 looks names of its own up where the first check is made, `check` among
-            # them: no variable may be called so here.
-            for asked, shown in zip(node.quality_checks, named, strict=True):
-                checks[quality_check_id(uid, asked)] = AssetCheckSpec(
-                    name=check_name(shown.name),
-                    asset=self.keys[uid],
-                    description=f"floe quality check {asked.type} ({asked.dimension})",
-                    # It runs when its model is built already: too late to stop what is below in
-                    # the same dbt run.
-                    blocking=False,
-                    metadata={"floe/quality_check": asked.name, "floe/dimension": asked.dimension},
-                )
-        return checks
+        """Specs of dbt's tests and of floe.yaml's quality checks, by unique id."""
+        return {uid: self._check(uid, node) for uid, node in self.plan.checks.items()}
 
     @cached_property
     def _exposures(self) -> Mapping[str, list[str]]:
@@ -377,6 +360,17 @@ class Specs:
         return [owner for owner in asked if is_owner(owner)]
 
     def _check(self, uid: str, node: Node) -> AssetCheckSpec:
+        # Dagster 1.10 looks names of its own up where the first check is made, `check` among them:
+        # no variable may be called so here.
+        quality = node.quality
+        if quality is not None:
+            return AssetCheckSpec(
+                name=self._nodes[uid].name,
+                asset=self.keys[node.on],
+                description=f"floe quality check {quality.type} ({quality.dimension})",
+                blocking=node.blocking,
+                metadata={"floe/quality_check": quality.name, "floe/dimension": quality.dimension},
+            )
         dbt = node.dbt
         on = self.keys[node.on]
         reads = self.plan.folded_parents[uid]
@@ -413,11 +407,6 @@ def _use_checked_meta(manifests: Mapping[str, Mapping[str, Any]], plan: ProductP
                 for meta in (raw.get("meta"), (raw.get("config") or {}).get("meta")):
                     if meta and "dagster" in meta and node is not None and node.dbt is not None:
                         meta["dagster"] = node.dbt.dagster_meta
-
-
-def quality_check_id(uid: str, check: QualityCheck) -> str:
-    """Return the id of a quality check of floe.yaml among the checks of a product."""
-    return f"{uid}#{check.name}"
 
 
 def code_version(node: Node, variables: Mapping[str, Any] | None = None) -> str | None:

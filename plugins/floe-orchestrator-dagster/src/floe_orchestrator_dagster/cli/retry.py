@@ -45,10 +45,7 @@ RUNS_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A run to do the rest of, and by unique id what it was asked for in steps that did not end.
-
-    Quality checks are among the checks, by `<unique id>#<name>`.
-    """
+    """A run to do the rest of, and by unique id what it was asked for in steps that did not end."""
 
     parent: DagsterRun
     assets: Sequence[str]

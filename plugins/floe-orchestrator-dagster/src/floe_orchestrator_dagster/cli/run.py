@@ -22,7 +22,7 @@ from dagster import (
     define_asset_job,
 )
 
-from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
+from floe_orchestrator_dagster.assets.specs import Specs
 from floe_orchestrator_dagster.cli.exits import DBT_UNUSABLE, FAILED, INTERRUPTED, PRODUCT_WRONG
 from floe_orchestrator_dagster.cli.live import LiveView, PlainView, Result, View
 from floe_orchestrator_dagster.cli.output import respond
@@ -102,7 +102,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """What a run is to do: a job, what of it will be run, and how. Checks include floe.yaml's."""
+    """What a run is to do: a job, what of it will be run, and how."""
 
     job: JobDefinition
     assets: Sequence[str]
@@ -162,9 +162,8 @@ def _run(
     out: Console,
     errors: Console,
 ) -> int:
-    planned = _planned(product.plan, specs, todo)
-    tests = [uid for uid in todo.checks if "#" not in uid]
-    runs = waves(product.plan, todo.assets, tests)
+    planned = _planned(product.plan, todo)
+    runs = waves(product.plan, todo.assets, todo.checks)
     out.print(
         f"{product.plan.name}: {times(len(planned), 'node')} planned ({len(todo.assets)} to build, "
         f"{len(todo.checks)} to test) in {times(len(runs), 'dbt run')}"
@@ -220,7 +219,7 @@ def _respond(asked: Asked, content: Mapping[str, Any]) -> None:
 def _chosen(
     product: Product, specs: Specs, definitions: Definitions, asked: Asked, errors: Console
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the assets and dbt tests that are selected, by unique id."""
+    """Return the assets and checks that are selected, by unique id."""
 
     def warn(line: str) -> None:
         errors.print(f"warning: {line}", style="yellow")
@@ -248,27 +247,18 @@ def _todo(
             f"There is no job '{name}'.{did_you_mean(name, names)} Jobs: {known(names)}.",
             param_hint="--job",
         )
-    quality = [
-        quality_check_id(uid, check)
-        for uid in assets
-        for check in product.plan.nodes[uid].quality_checks
-        if not asked.no_checks
-    ]
-    everything = len(assets) == len(specs.assets) and len(checks) + len(quality) == len(
-        specs.checks
-    )
+    everything = len(assets) == len(specs.assets) and len(checks) == len(specs.checks)
     # To resolve a job takes a while: the whole one only where it is what will run.
     if everything:
         job = job_named(definitions, name)
     else:
-        job = _narrowed(specs, definitions, name, assets, [*checks, *quality])
+        job = _narrowed(specs, definitions, name, assets, checks)
     _check_partition(job, asked.partition)
     assets, checks = _of_job(specs, definitions, job, assets, checks)
-    chosen = set(assets)
     return Todo(
         job=job,
         assets=assets,
-        checks=[*checks, *(uid for uid in quality if uid.partition("#")[0] in chosen)],
+        checks=checks,
         config={node.name: {"config": asked.op_config()} for node in job.nodes},
         partition=asked.partition,
     )
@@ -324,16 +314,12 @@ def _narrowed(
         raise click.UsageError(f"Dagster cannot run this selection in one job: {error}") from error
 
 
-def _planned(plan: ProductPlan, specs: Specs, todo: Todo) -> dict[str, Result]:
-    planned = {}
-    for uid in (*todo.assets, *todo.checks):
-        model = uid.partition("#")[0]
-        node = plan.nodes[model]
-        quality = uid != model
-        name = specs.checks[uid].name if quality else node.name
-        kind = "quality_check" if quality else node.kind
-        planned[uid] = Result(uid, name, kind, node.compute, "not run")
-    return planned
+def _planned(plan: ProductPlan, todo: Todo) -> dict[str, Result]:
+    nodes = (plan.nodes[uid] for uid in (*todo.assets, *todo.checks))
+    return {
+        node.unique_id: Result(node.unique_id, node.name, node.kind, node.compute, "not run")
+        for node in nodes
+    }
 
 
 def _instance(out: Console, *, told: bool) -> DagsterInstance:
@@ -404,7 +390,7 @@ def _check_partition(job: JobDefinition, partition: str | None) -> None:
 
 def _add_quality_checks(recorder: Recorder, specs: Specs, result: ExecuteInProcessResult) -> None:
     """Report floe.yaml's own checks, which run inside the dbt process and not as dbt nodes."""
-    by_key = {spec.key: uid for uid, spec in specs.checks.items() if "#" in uid}
+    by_key = {specs.checks[uid].key: uid for uid in specs.plan.quality_checks}
     for evaluation in result.get_asset_check_evaluations():
         uid = by_key.get(evaluation.asset_check_key)
         if uid is not None and uid in recorder.planned:

@@ -176,7 +176,7 @@ def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
         "cwd": str(command.project_dir),
         "environment": environment,
         "row_counts": command.row_counts,
-        "checks": command.checks,
+        "checks": command.evaluations(),
         "reads": command.reads,
         "executable": command.executable,
         "profile": [str(command.profiles_dir), command.profile, command.target],

@@ -217,7 +217,7 @@ def _transform_assets(
             spec = spec.merge_attributes(
                 deps=foreign, metadata={key: value for key, value in described.items() if value}
             )
-        checks = [check for check in specs.checks if _on(specs, check) == uid]
+        checks = [check for check in specs.checks if product.plan.nodes[check].on == uid]
         name = ops.name(f"dbt_{item.name}")
         assets.append(_step(name, product, specs, {uid: spec}, checks, None, None, None, nowhere))
     return assets
@@ -290,8 +290,7 @@ def _assets(
             nodes, checks = specs.assets, [*specs.checks]
         else:
             nodes = {uid: specs.assets[uid] for uid in wave.nodes if uid in specs.assets}
-            quality = [uid for uid in specs.checks if "#" in uid and uid.partition("#")[0] in nodes]
-            checks = [*wave.checks, *quality]
+            checks = [*wave.checks, *wave.quality_checks]
         awaited = _awaited(specs, checks, steps)
         steps.append(
             _step(name, product, specs, nodes, checks, listener, echo, wave, declared, awaited)
@@ -308,9 +307,7 @@ def _awaited(
     built = {key for step in earlier for key in step.keys}
     awaited: dict[AssetKey, None] = {}
     for uid in checks:
-        node = specs.plan.nodes.get(uid)
-        if node is None:
-            continue
+        node = specs.plan.nodes[uid]
         reads = {specs.keys[read] for read in (node.on, *specs.plan.folded_parents[uid])}
         awaited |= dict.fromkeys(sorted(reads & built))
         if not node.parents:
@@ -453,8 +450,8 @@ def _jobs(
             spec.key
             for uid, spec in specs.checks.items()
             if len(groups) == 1  # of everything
-            or _on(specs, uid) in chosen
-            or (job == name and _on(specs, uid) in specs.plan.sources)
+            or specs.plan.nodes[uid].on in chosen
+            or (job == name and specs.plan.nodes[uid].on in specs.plan.sources)
         ]
         jobs[job] = define_asset_job(
             job,
@@ -464,7 +461,3 @@ def _jobs(
             tags={"floe/product": dagster_name(product.plan.name)},
         )
     return jobs, partitions
-
-
-def _on(specs: Specs, check: str) -> str:
-    return check.partition("#")[0] if "#" in check else specs.plan.nodes[check].on

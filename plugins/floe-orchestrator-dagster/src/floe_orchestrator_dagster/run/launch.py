@@ -18,15 +18,15 @@ from dagster import (
 )
 from pydantic import Field
 
-from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
 from floe_orchestrator_dagster.errors import known
-from floe_orchestrator_dagster.plan import QualityCheck, downstream, read_by_check
+from floe_orchestrator_dagster.plan import downstream, read_by_check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from dagster import DagsterInstance
 
+    from floe_orchestrator_dagster.assets.specs import Specs
     from floe_orchestrator_dagster.dbt.events import Window
     from floe_orchestrator_dagster.plan import ProductPlan
 
@@ -74,15 +74,13 @@ class Batches:
 class Launch:
     """What one step was asked to do.
 
-    `assets` and `checks` (dbt's tests) are unique ids in the plan's order. `quality_checks` are
-    evaluated with their asset, which is built; `quality_checks_alone` on an asset that is not.
+    `assets`, `checks` (dbt's tests) and `quality_checks` are unique ids in the plan's order.
     `partitions` are the keys of the run. `batches` says how each microbatch model is built.
     """
 
     assets: Sequence[str]
     checks: Sequence[str]
-    quality_checks: Mapping[str, tuple[QualityCheck, ...]] = field(default_factory=dict)
-    quality_checks_alone: Mapping[str, tuple[QualityCheck, ...]] = field(default_factory=dict)
+    quality_checks: Sequence[str] = ()
     config: DbtRunConfig = field(default_factory=DbtRunConfig)
     variables: Mapping[str, Any] = field(default_factory=dict)
     partitions: Sequence[str] = ()
@@ -114,21 +112,11 @@ def launch_of(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig
         earlier = earlier_attempts(context.instance, context.run)
         chosen, wanted = left_of(context, specs, earlier, config.variables, (chosen, wanted))
     asked = set(wanted)
-    quality = {
-        uid: checks
-        for uid, node in plan.assets.items()
-        if (
-            checks := tuple(
-                check for check in node.quality_checks if quality_check_id(uid, check) in asked
-            )
-        )
-    }
     windowed = _window(context)
     return Launch(
         assets=[uid for uid in plan.assets if uid in chosen],
-        checks=[uid for uid in wanted if uid in plan.checks],
-        quality_checks={uid: found for uid, found in quality.items() if uid in chosen},
-        quality_checks_alone={uid: found for uid, found in quality.items() if uid not in chosen},
+        checks=[uid for uid in plan.tests if uid in asked],
+        quality_checks=[uid for uid in plan.quality_checks if uid in asked],
         config=config,
         variables={**_window_variables(windowed), **config.variables},
         partitions=[*context.partition_keys] if windowed else [],
@@ -361,10 +349,10 @@ def left_of(
     kept = [
         uid
         for uid in wanted
-        if specs.checks[uid].key not in earlier.settled or again & {*_read_by(plan, uid)}
+        if specs.checks[uid].key not in earlier.settled or again & {*read_by_check(plan, uid)}
     ]
     for target in sorted(earlier.hooks):
-        left = (*again, *(uid for uid in kept if uid in plan.checks))
+        left = (*again, *(uid for uid in kept if uid in plan.tests))
         if not any(plan.target_of(uid) == target for uid in left):
             again, kept = _with_carrier(context, plan, target, (chosen, wanted), (again, kept))
     built = len(chosen) - len(again)
@@ -386,7 +374,7 @@ def _with_carrier(
     (chosen, wanted), (again, kept) = asked, left
     able = [
         uid
-        for uid in (*plan.assets, *plan.checks)
+        for uid in (*plan.assets, *plan.tests)
         if uid in {*chosen, *wanted} and plan.target_of(uid) == target
     ]
     if not able:
@@ -394,7 +382,7 @@ def _with_carrier(
     carrier = min(able, key=lambda uid: (_cost(plan, uid), len(downstream(plan, [uid]) & chosen)))
     if carrier in plan.assets:
         again = {*again, carrier, *(downstream(plan, [carrier]) & chosen)}
-    kept = [uid for uid in wanted if uid in {*kept, carrier} or again & {*_read_by(plan, uid)}]
+    kept = [uid for uid in wanted if uid in {*kept, carrier} or again & {*read_by_check(plan, uid)}]
     node = plan.nodes[carrier]
     context.log.info(
         f"A hook failed on target '{target}'. dbt runs hooks only with a node: {node.kind} "
@@ -409,14 +397,6 @@ _COST = {"": 0, "view": 1, "table": 2, "seed": 2, "snapshot": 3, "incremental": 
 
 def _cost(plan: ProductPlan, uid: str) -> int:
     return _COST.get(plan.nodes[uid].materialized or "", 2) if uid in plan.assets else 0
-
-
-def _read_by(plan: ProductPlan, check: str) -> Iterator[str]:
-    """Yield what a check of any kind looks at; a test that reads nothing looks at nothing."""
-    if check not in plan.checks:
-        yield check.rpartition("#")[0]
-    else:
-        yield from read_by_check(plan, check)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from floe_orchestrator_dagster.plan import blocked_by_check, downstream, read_by
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from floe_orchestrator_dagster.dbt.events import QualityResult
     from floe_orchestrator_dagster.dbt.results import Result, RunResults
     from floe_orchestrator_dagster.dbt.scrub import Scrubber
     from floe_orchestrator_dagster.plan import ProductPlan, Wave
@@ -282,10 +283,14 @@ class Outcome:
 
     # quality checks of floe.yaml
 
-    def fail_quality(self, check_id: str, name: str, message: str) -> None:
-        """Note that a critical quality check failed, or could not be evaluated."""
-        self._names[check_id] = f"quality check {name}"
-        self._fail(check_id, message)
+    def evaluated(self, result: QualityResult) -> None:
+        """Note what a quality check has come to: a critical one that did not pass fails the run.
+
+        It stops nothing that is below its model.
+        """
+        check = self.plan.nodes[result.unique_id].quality
+        if check is not None and check.severity == "error" and result.message:
+            self._fail(result.unique_id, result.message)
 
     # at the end
 

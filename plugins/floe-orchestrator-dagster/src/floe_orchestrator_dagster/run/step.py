@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from dagster import AssetExecutionContext, Failure
 
-from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
 from floe_orchestrator_dagster.dbt.environment import value_of
 from floe_orchestrator_dagster.dbt.events import (
     Cancelled,
@@ -35,7 +35,7 @@ from floe_orchestrator_dagster.lineage.recorder import (
     source_code,
 )
 from floe_orchestrator_dagster.lineage.spool import spool_directory
-from floe_orchestrator_dagster.plan import QualityCheck, Wave, waves
+from floe_orchestrator_dagster.plan import Node, Wave, waves
 from floe_orchestrator_dagster.product.launch_variables import with_launch_variables
 from floe_orchestrator_dagster.run.launch import (
     FAILED_HOOKS,
@@ -49,7 +49,7 @@ from floe_orchestrator_dagster.run.launch import (
 )
 from floe_orchestrator_dagster.run.outcome import Attempt, Outcome
 from floe_orchestrator_dagster.run.versions import Versions
-from floe_orchestrator_dagster.run.yields import Event, Yields, is_elsewhere, quality_message
+from floe_orchestrator_dagster.run.yields import Event, Yields, is_elsewhere
 from floe_orchestrator_dagster.telemetry import (
     current_trace_ids,
     flushed,
@@ -59,6 +59,7 @@ from floe_orchestrator_dagster.telemetry import (
 )
 
 if TYPE_CHECKING:
+    from floe_orchestrator_dagster.assets.specs import Specs
     from floe_orchestrator_dagster.dbt.command import DbtCommand
     from floe_orchestrator_dagster.dbt.events import Event as DbtEvent
     from floe_orchestrator_dagster.dbt.process import DbtRun
@@ -210,6 +211,10 @@ class _Step:
         self.echo = echo
         self.recorder = recorder
         self.batches = dict(launch.batches)
+        self.quality_checks: defaultdict[str, list[Node]] = defaultdict(list)
+        for uid in launch.quality_checks:
+            check = product.plan.nodes[uid]
+            self.quality_checks[check.on].append(check)
         self.waves = 0
         self.wave_number = 0
         self.outcome = Outcome(product.plan)
@@ -363,40 +368,37 @@ class _Step:
         if is_elsewhere(node, result) and result.relation is not None:
             self.elsewhere[uid] = result.relation.name
         yield from self.yields.of(result)
-        yield from self._quality(uid, result.observed.checks, self.launch.quality_checks)
+        if result.observed.checks:
+            yield from self._evaluated(self.quality_checks.get(uid, ()), result.observed.checks)
 
-    def _quality(
-        self,
-        uid: str,
-        results: Sequence[QualityResult],
-        asked: Mapping[str, tuple[QualityCheck, ...]],
+    def _evaluated(
+        self, nodes: Iterable[Node], results: Iterable[QualityResult]
     ) -> Iterator[Event]:
-        """Yield the results of floe.yaml's own checks, evaluated in the dbt process."""
-        if not results:
-            return
-        found = {result.name: result for result in results}
-        for check in asked.get(uid, ()):
-            result = found.get(check.name) or QualityResult(check.name, problem=_UNREPORTED)
-            yield self.yields.quality(uid, check, result)
-            message = quality_message(result)
-            if message and check.severity == "error":
-                self.outcome.fail_quality(quality_check_id(uid, check), check.name, message)
-                self.context.log.error(f"quality check {check.name}: {message}")
+        """Yield the results of quality checks that were evaluated in the dbt process."""
+        reported = {result.unique_id: result for result in results}
+        for node in nodes:
+            uid = node.unique_id
+            result = reported.get(uid) or QualityResult(uid, problem=_UNREPORTED)
+            yield from self.yields.of_quality(result)
+            self.outcome.evaluated(result)
+            if uid in self.outcome.failed:
+                self.context.log.error(f"{self.outcome.name(uid)}: {result.message}")
 
     def _check_alone(self) -> Iterator[Event]:
-        """Evaluate the quality checks of assets that this step does not build."""
-        by_target: dict[str, list[str]] = {}
-        for uid in self.launch.quality_checks_alone:
-            by_target.setdefault(self.plan.target_of(uid), []).append(uid)
-        for target, uids in by_target.items():
-            left = {uid: self.launch.quality_checks_alone[uid] for uid in uids}
+        """Evaluate the quality checks on models that this step does not build."""
+        built = {*self.launch.assets}
+        alone: defaultdict[str, dict[str, list[Node]]] = defaultdict(dict)
+        for model, nodes in self.quality_checks.items():
+            if model not in built:
+                alone[self.plan.target_of(model)][model] = nodes
+        for target, left in alone.items():
             name = f"{self._step_name}-checks-{target}"
             command = self.product.command(
                 "parse",
                 target,
                 self.product.new_run_dir(name, target),
                 variables=self.launch.variables,
-                checks={uid: [_request(check) for check in found] for uid, found in left.items()},
+                checks=dict(left),
             )
             errors: list[str] = []
             problem = ""
@@ -404,19 +406,18 @@ class _Step:
                 with run_dbt(command) as run:
                     for event in run:
                         if isinstance(event, Checked):
-                            uid = event.unique_id
-                            yield from self._quality(uid, event.checks, left)
-                            left.pop(uid, None)
+                            nodes = left.pop(event.unique_id, [])
+                            yield from self._evaluated(nodes, event.checks)
                         elif isinstance(event, Line):
                             self._log(event, errors)
                 problem = run.exception or "\n".join(errors)
             except DbtError as error:
                 problem = str(error)
-            for uid, checks in left.items():
-                missing = [
-                    QualityResult(one.name, problem=problem or _UNREPORTED) for one in checks
-                ]
-                yield from self._quality(uid, missing, left)
+            for nodes in left.values():
+                missing = (
+                    QualityResult(node.unique_id, problem=problem or _UNREPORTED) for node in nodes
+                )
+                yield from self._evaluated(nodes, missing)
 
     def _log(self, line: Line, errors: list[str]) -> None:
         """Show one of dbt's lines, and keep it in `errors` if it is one."""
@@ -433,7 +434,6 @@ class _Step:
 
     def _command(self, name: str, attempt: Attempt) -> DbtCommand:
         wave, nodes, config = attempt.wave, attempt.nodes, self.launch.config
-        chosen = set(nodes)
         usual = Batches(full_refresh=config.full_refresh)
         settings = next((self.batches[uid] for uid in nodes if uid in self.batches), usual)
         return self.product.command(
@@ -448,11 +448,7 @@ class _Step:
             window=settings.window,
             variables=self.launch.variables,
             row_counts=self.product.config.row_counts and not config.empty,
-            checks={
-                uid: [_request(check) for check in found]
-                for uid, found in self.launch.quality_checks.items()
-                if uid in chosen
-            },
+            checks={uid: self.quality_checks[uid] for uid in nodes if uid in self.quality_checks},
             reads=self._reads(nodes) if self.recorder is not None else None,
             environment={} if self.recorder is None else self.recorder.environment(),
             compute=wave.compute,
@@ -526,16 +522,6 @@ _UNREPORTED = "dbt's process did not report it"
 
 def _is_error(result: NodeFinished | None) -> bool:
     return result is not None and result.status != SKIPPED
-
-
-def _request(check: QualityCheck) -> dict[str, Any]:
-    package, _, kind = check.type.rpartition(".")
-    return {
-        "name": check.name,
-        "type": kind,
-        "package": package or None,
-        "arguments": dict(check.arguments),
-    }
 
 
 __all__ = ["DbtRunConfig", "Listener", "NodeFinished", "NodeStarted", "Progress", "build"]
