@@ -15,7 +15,7 @@ import pytest
 
 from floe_orchestrator_dagster.cli import selection
 from floe_orchestrator_dagster.product.product import open_product
-from support import BIN, TinyProject, tables
+from kit.support import BIN, TinyProject, tables
 
 COMMAND = str(BIN / "floe-dagster")
 TABLE = "{{ config(materialized='table') }} "

@@ -18,7 +18,7 @@ from floe_orchestrator_dagster.cli import selection
 from floe_orchestrator_dagster.cli.selection import Selection, select_nodes
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.product.product import Product
-from support import BIN, TinyProject, dbt
+from kit.support import BIN, TinyProject, dbt
 
 COMMAND = str(BIN / "floe-dagster")
 FILES = {

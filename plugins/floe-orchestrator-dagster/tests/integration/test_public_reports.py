@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dbt_server import Fork
-from oracle import Twins, named
-from support import floe_compile
+from kit.dbt_server import Fork
+from kit.oracle import Twins, named
+from kit.support import floe_compile
 
 CASES = Path(__file__).parents[1] / "cases"
 # All of them take longer than `make test` may for this.

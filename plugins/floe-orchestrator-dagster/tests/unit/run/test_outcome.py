@@ -9,7 +9,7 @@ from floe_orchestrator_dagster.dbt.results import Result, RunResults
 from floe_orchestrator_dagster.dbt.scrub import Scrubber
 from floe_orchestrator_dagster.plan import ProductPlan, Wave, waves
 from floe_orchestrator_dagster.run.outcome import FAIL_FAST, Attempt, Outcome
-from plans import plan, uid
+from kit.plans import plan, uid
 
 HOOK = "operation.shop.shop-on-run-end-0"
 

@@ -28,14 +28,14 @@ import pytest
 import yaml
 from jinja2.nativetypes import NativeEnvironment
 
-from dbt_server import Fork
 from floe_orchestrator_dagster.cli import main as floe_dagster
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.errors import FloeDagsterError
 from floe_orchestrator_dagster.plan import dagster_name
 from floe_orchestrator_dagster.product.product import open_product
-from support import cli_runner
-from support import run as run_by_dagster
+from kit.dbt_server import Fork
+from kit.support import cli_runner
+from kit.support import run as run_by_dagster
 
 Rows = tuple[tuple[Any, ...], ...]
 Edge = tuple[str, str]
