@@ -2,8 +2,8 @@
 
 docs/public-reports.md is the table of them. A folder of tests/cases is a product; its `builds.yaml`
 lists the builds one after the other: what is written before (`files`), the words of the command
-line (`options`: ours, `verb`: dbt's, where they differ), the environment, whether dbt fails, and dbt's words for
-some nodes by name, so that a case cannot pass by doing nothing.
+line (`options`: ours, `verb`: dbt's, where they differ), the environment, whether dbt fails, and
+dbt's words for some nodes by name, so that a case cannot pass by doing nothing.
 """
 
 from __future__ import annotations
