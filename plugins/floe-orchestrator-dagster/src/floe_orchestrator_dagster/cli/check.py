@@ -79,7 +79,7 @@ def _counts(plan: ProductPlan, compute: str, runs: Sequence[Wave]) -> dict[str, 
         "adapter": place.adapter,
         **{f"{kind}s": kinds.count(kind) for kind in KINDS},
         "tests": sum(check.compute == compute for check in plan.checks.values()),
-        "dbt_runs": sum(wave.target == place.target for wave in runs),
+        "dbt_runs": sum(wave.compute.target == place.target for wave in runs),
     }
 
 
@@ -94,8 +94,8 @@ def _document(product: Product, runs: Sequence[Wave], said: Sequence[str]) -> di
         "waves": [
             {
                 "number": number,
-                "compute": wave.compute,
-                "target": wave.target,
+                "compute": wave.compute.name,
+                "target": wave.compute.target,
                 "nodes": list(wave.nodes),
                 "tests": [*wave.checks, *wave.quality_checks],
             }
@@ -131,5 +131,5 @@ def _runs_table(runs: Sequence[Wave]) -> Table:
         table.add_column(header, justify="right")
     for number, wave in enumerate(runs, 1):
         tests = len(wave.checks) + len(wave.quality_checks)
-        table.add_row(str(number), Text(wave.compute), str(len(wave.nodes)), str(tests))
+        table.add_row(str(number), Text(wave.compute.name), str(len(wave.nodes)), str(tests))
     return table

@@ -322,7 +322,7 @@ def _segments(product: Product) -> list[tuple[str, Wave | None]]:
     if product.config.isolation == "product":
         return [(name, None)]
     return [
-        (f"{name}_{number}_{dagster_name(wave.compute)}", wave)
+        (f"{name}_{number}_{dagster_name(wave.compute.name)}", wave)
         for number, wave in enumerate(segments(product.plan), 1)
     ]
 
@@ -372,7 +372,7 @@ def _step(
         name=name,
         ins=dict.fromkeys(inputs, In(Nothing)),
         out=dict.fromkeys((*outputs, *check_specs), Out(Nothing, is_required=False)),
-        pool=product.plan.computes[segment.compute].pool if segment else None,
+        pool=segment.compute.pool if segment else None,
         tags=_op_tags(product, segment),
     )
     def step(context: OpExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
@@ -405,7 +405,7 @@ def _op_tags(product: Product, segment: Wave | None) -> dict[str, Any]:
     tags: dict[str, Any] = {"floe/product": product.plan.name}
     if segment is None:
         return tags
-    compute = product.plan.computes[segment.compute]
+    compute = segment.compute
     tags["floe/compute"] = compute.name
     if compute.resources is not None:
         resources = (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from floe_orchestrator_dagster.plan.model import ProductPlan
+    from floe_orchestrator_dagster.plan.model import Compute, ProductPlan
 
     _Placed: TypeAlias = tuple[int, "_Task"]
 
@@ -35,12 +35,11 @@ class Wave:
     `lane` tells builds of one target apart that dbt must be started for with other settings.
     """
 
-    compute: str
-    target: str
+    compute: Compute
     nodes: tuple[str, ...]
     checks: tuple[str, ...] = ()
-    lane: str = ""
     quality_checks: tuple[str, ...] = ()
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,7 @@ def waves(
     builds, left = _tasks(plan, frozenset(selected), later, lanes_of or {}, inliners)
     tasks = [*builds.values()]
     lanes = _lanes([*tasks, *_demanding(tasks, [test for test, _ in left])])
+    computes = _computes_by_target(plan)
     functions_built: set[tuple[str, str]] = set()
     result: list[Wave] = []
     done = 0
@@ -93,9 +93,8 @@ def waves(
             if (target, uid) not in functions_built
         ]
         functions_built.update((target, uid) for uid in functions)
-        compute = _compute_of(plan, target)
         evaluated = tuple(uid for model in nodes for uid in quality.get(model, ()))
-        result.append(Wave(compute, target, (*functions, *nodes), tuple(tested), lane, evaluated))
+        result.append(Wave(computes[target], (*functions, *nodes), tuple(tested), evaluated, lane))
         done = reached
     return tuple(_with_early(plan, result, early, inliners) if early else result)
 
@@ -167,8 +166,7 @@ def _with_early(
     for number in range(len(found) + 1):
         for at, compute in sorted(ahead):
             if at == number:
-                target = plan.computes[compute].target
-                yield Wave(compute, target, (), tuple(ahead[at, compute]))
+                yield Wave(plan.computes[compute], (), tuple(ahead[at, compute]))
         yield from found[number : number + 1]
 
 
@@ -199,11 +197,12 @@ def blocked_by_check(plan: ProductPlan, check: str) -> set[str]:
     return plan.below_all(node.parents)
 
 
-def _compute_of(plan: ProductPlan, target: str) -> str:
-    default = plan.computes.get(plan.default_compute)
-    if default is not None and default.target == target:
-        return plan.default_compute
-    return next(name for name, compute in plan.computes.items() if compute.target == target)
+def _computes_by_target(plan: ProductPlan) -> Mapping[str, Compute]:
+    """Return the compute of each target: of several, the default one, else the first."""
+    computes = [*plan.computes.values()]
+    if plan.default_compute in plan.computes:
+        computes.insert(0, plan.computes[plan.default_compute])
+    return {compute.target: compute for compute in reversed(computes)}
 
 
 def _tasks(

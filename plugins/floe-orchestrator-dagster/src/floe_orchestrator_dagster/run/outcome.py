@@ -154,7 +154,7 @@ class Outcome:
         kind = written.unique_id.partition(".")[0]
         return NodeFinished(
             unique_id=written.unique_id,
-            compute=attempt.wave.compute,
+            compute=attempt.wave.compute.name,
             status=written.status.lower(),
             name=node.name if node else written.unique_id.rpartition(".")[2],
             kind=node.kind if node else kind,
@@ -190,7 +190,8 @@ class Outcome:
             self._settle_node(uid, attempt, first)
         hooks = [one for uid, one in attempt.results.items() if uid.startswith("operation.")]
         if not retried:
-            self._settle_hooks(hooks, attempt.wave.target)
+            self._settle_inlined(attempt)
+            self._settle_hooks(hooks, attempt.wave.compute.target)
             self._settle_ending(attempt, hooks)
         return retried
 
@@ -242,6 +243,13 @@ class Outcome:
             return f"{self.name(above[0])} failed or was skipped"
         return result.message or "dbt skipped it"
 
+    def _settle_inlined(self, attempt: Attempt) -> None:
+        """Note which ephemeral models did not compile: nobody was to build them."""
+        for uid, result in attempt.results.items():
+            node = self.plan.nodes.get(uid)
+            if node is not None and node.kind == "ephemeral":
+                self._fail(uid, result.message)
+
     def _settle_hooks(self, hooks: Iterable[NodeFinished], target: str) -> None:
         for hook in hooks:
             if is_failure(hook.status):
@@ -272,7 +280,7 @@ class Outcome:
         elif not attempt.success and not explained:
             reason = said or "it reports a failure and names no node that failed."
         if reason:
-            self.crashes.append(f"dbt on target '{attempt.wave.target}': {advised(reason)}")
+            self.crashes.append(f"dbt on target '{attempt.wave.compute.target}': {advised(reason)}")
 
     def stop(self, attempt: Attempt, message: str) -> None:
         """Note that a dbt command could not be run at all."""

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 from uuid import UUID
 
+import msgspec
 from dagster import AssetExecutionContext, Failure
 
 from floe_orchestrator_dagster.dbt.environment import value_of
@@ -228,13 +229,13 @@ class _Step:
         launch = self.launch
         planned = waves(self.plan, launch.assets, launch.checks, launch.lanes())
         self.waves = len(planned)
-        runs = ", ".join(f"{len(wave.nodes)} nodes on {wave.compute}" for wave in planned)
+        runs = ", ".join(f"{len(wave.nodes)} nodes on {wave.compute.name}" for wave in planned)
         self.context.log.info(
             f"{len(launch.assets)} assets and {len(launch.checks)} tests in {len(planned)} dbt "
             f"runs: {runs or 'nothing to do'}"
         )
         for number, wave in enumerate(planned, 1):
-            with span("floe.wave", compute=wave.compute, wave=number, nodes=len(wave.nodes)):
+            with span("floe.wave", compute=wave.compute.name, wave=number, nodes=len(wave.nodes)):
                 yield from self._run(number, wave)
         yield from self._check_alone()
         self._finish()
@@ -303,15 +304,17 @@ class _Step:
 
     def _run_once(self, name: str, attempt: Attempt) -> Iterator[Event]:
         """Run dbt once on an attempt."""
-        wave, recorder = attempt.wave, self.recorder
+        recorder = self.recorder
         command = self._command(name, attempt)
         if recorder is not None:
-            compute = self.plan.computes[wave.compute]
-            recorder.wave(compute, self.wave_number, self.waves, len(attempt.given))
+            recorder.wave(attempt.wave.compute, self.wave_number, self.waves, len(attempt.given))
         with run_dbt(command) as run:
             if self.wave_number < self.waves:
                 start_ahead()
             for event in run:
+                if self._is_of_inlined(event):
+                    self._hear_inlined(event, attempt)
+                    continue
                 if recorder is not None:
                     recorder.heard(event, command.target_path, run.scrubber)
                 yield from self._hear(event, attempt)
@@ -346,6 +349,20 @@ class _Step:
             attempt.cancelled.add(event.unique_id)
         elif isinstance(event, Line):
             self._log(event, attempt.errors)
+
+    def _is_of_inlined(self, event: DbtEvent) -> TypeGuard[Progress]:
+        """Tell whether an event is of an ephemeral model, which nobody plans, builds or records."""
+        if not isinstance(event, NodeStarted | NodeFinished):
+            return False
+        node = self.plan.nodes.get(event.unique_id)
+        return node is not None and node.kind == "ephemeral"
+
+    def _hear_inlined(self, event: Progress, attempt: Attempt) -> None:
+        """Keep that an ephemeral model does not compile: dbt then skips what inlines it."""
+        if isinstance(event, NodeFinished) and is_failure(event.status):
+            failed = msgspec.structs.replace(event, kind="ephemeral")
+            attempt.results[event.unique_id] = failed
+            self._tell(failed)
 
     def _finished(self, result: NodeFinished) -> Iterator[Event]:
         uid = result.unique_id
@@ -433,14 +450,14 @@ class _Step:
         return f"{self.context.run.run_id[:8]}-{step}"
 
     def _command(self, name: str, attempt: Attempt) -> DbtCommand:
-        wave, nodes, config = attempt.wave, attempt.nodes, self.launch.config
+        compute, nodes, config = attempt.wave.compute, attempt.nodes, self.launch.config
         usual = Batches(full_refresh=config.full_refresh)
         settings = next((self.batches[uid] for uid in nodes if uid in self.batches), usual)
         return self.product.command(
             "build" if nodes else "test",
-            wave.target,
-            self.product.new_run_dir(f"{self._step_name}-{name}", wave.target),
-            select=attempt.given,
+            compute.target,
+            self.product.new_run_dir(f"{self._step_name}-{name}", compute.target),
+            select=(*attempt.given, *self._inlined(attempt)),
             flags=(
                 *config.flags(building=bool(nodes), full_refresh=settings.full_refresh),
                 *self._deferral(attempt),
@@ -451,9 +468,18 @@ class _Step:
             checks={uid: self.quality_checks[uid] for uid in nodes if uid in self.quality_checks},
             reads=self._reads(nodes) if self.recorder is not None else None,
             environment={} if self.recorder is None else self.recorder.environment(),
-            compute=wave.compute,
+            compute=compute.name,
             attempt=attempt.number,
         )
+
+    def _inlined(self, attempt: Attempt) -> Sequence[str]:
+        """Return the ephemeral models of an attempt, in a launch of everything.
+
+        With them dbt's queue has the order of a bare build, and it skips what inlines a model that
+        does not compile. A part of the product is built as dbt builds a selection without them.
+        """
+        whole = attempt.nodes and {*self.launch.assets} >= self.plan.assets.keys()
+        return self.plan.ephemerals_of(attempt.given) if whole else ()
 
     def _deferral(self, attempt: Attempt) -> tuple[str, ...]:
         """Return flags that let a dbt run read what an earlier one of this step has built.

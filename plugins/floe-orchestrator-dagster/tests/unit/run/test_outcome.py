@@ -9,7 +9,7 @@ from floe_orchestrator_dagster.dbt.results import Result, RunResults
 from floe_orchestrator_dagster.dbt.scrub import Scrubber
 from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck, Transform, Wave, waves
 from floe_orchestrator_dagster.run.outcome import FAIL_FAST, Attempt, Outcome
-from plans import plan, uid
+from kit.plans import plan, uid
 
 HOOK = "operation.shop.shop-on-run-end-0"
 
@@ -152,7 +152,7 @@ def test_fail_fast_is_told_from_what_failed() -> None:
     assert outcome.failed == {uid("a"): "division by zero"}
     assert outcome.skipped == dict.fromkeys([uid(name) for name in "bcd"], FAIL_FAST)
     assert FAIL_FAST in outcome.message
-    later = Wave("duck", "duck", (uid("a"),))
+    later = Wave(planned.computes["duck"], (uid("a"),))
     assert outcome.ready(later) == ([], [])
 
 
@@ -240,3 +240,17 @@ def test_a_critical_quality_check_fails_the_step_and_stops_nothing() -> None:
     assert outcome.failed == {few: "2 failing rows"}
     assert "failed: quality check few: 2 failing rows" in outcome.message
     assert outcome.ready(second) == ([uid("b")], [])
+
+
+def test_an_ephemeral_that_does_not_compile_is_the_failure_and_not_what_inlines_it() -> None:
+    planned = plan("a > e > b", change={"e": {"config": {"materialized": "ephemeral"}}})
+    assert planned.ephemerals_of([uid("b")]) == [uid("e")]
+    made = attempt(
+        planned, result("a"), result("e", "error", "cannot compile"), result("b", "skipped")
+    )
+    outcome = Outcome(planned)
+    assert outcome.settle(made, retries_left=1) == [uid("b")]
+    assert not outcome.failed
+    outcome.settle(made)
+    assert outcome.failed == {uid("e"): "cannot compile"}
+    assert outcome.skipped == {uid("b"): "ephemeral e failed or was skipped"}

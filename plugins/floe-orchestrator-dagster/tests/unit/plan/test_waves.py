@@ -6,6 +6,7 @@ from floe_orchestrator_dagster.plan import (
     Compute,
     QualityCheck,
     Transform,
+    Wave,
     blocked_by_check,
     downstream,
     plan_product,
@@ -13,7 +14,7 @@ from floe_orchestrator_dagster.plan import (
     segments,
     waves,
 )
-from plans import manifest, plan, product, told, uid, waves_of
+from kit.plans import manifest, plan, product, told, uid, waves_of
 
 CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
 
@@ -217,7 +218,7 @@ def test_what_a_function_reads_is_built_before_what_calls_it() -> None:
 
 def test_a_wave_names_the_default_compute_of_its_target() -> None:
     [wave] = waves(plan("a"), [uid("a")])
-    assert (wave.compute, wave.target, wave.nodes, wave.checks) == ("duck", "duck", (uid("a"),), ())
+    assert wave == Wave(Compute("duck", "duck", "duckdb"), (uid("a"),))
 
 
 def test_downstream_is_everything_below() -> None:
