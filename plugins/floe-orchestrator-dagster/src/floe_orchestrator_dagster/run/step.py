@@ -38,14 +38,12 @@ from floe_orchestrator_dagster.lineage.recorder import (
 from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import Node, Wave, waves
 from floe_orchestrator_dagster.product.launch_variables import with_launch_variables
+from floe_orchestrator_dagster.run.batches import Batches, covering
+from floe_orchestrator_dagster.run.earlier import FAILED_HOOKS, MISSING_BATCHES
 from floe_orchestrator_dagster.run.launch import (
-    FAILED_HOOKS,
-    MISSING_BATCHES,
-    Batches,
     DbtRunConfig,
     Launch,
-    consumed_by_others,
-    covering,
+    consumed_by_step,
     launch_of,
 )
 from floe_orchestrator_dagster.run.outcome import Attempt, Outcome
@@ -220,7 +218,7 @@ class _Step:
         self.wave_number = 0
         self.outcome = Outcome(product.plan)
         self.elsewhere: dict[str, str] = {}
-        consumed = consumed_by_others(context)
+        consumed = consumed_by_step(context)
         versions = Versions(context.instance, specs, launch.config.variables)
         self.yields = Yields(specs, versions, consumed, launch.partitions)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.assets.specs import Specs
     from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult
     from floe_orchestrator_dagster.plan import Node
-    from floe_orchestrator_dagster.run.launch import Consumed
+    from floe_orchestrator_dagster.run.consumed import Consumed
     from floe_orchestrator_dagster.run.versions import Versions
 
 Event: TypeAlias = (
