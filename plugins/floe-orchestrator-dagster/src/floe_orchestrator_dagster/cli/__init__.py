@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,15 +219,16 @@ def run(
     `column_tag:`, a double quote, a parenthesis, or the words `and`, `or`, `not`. `tag:` and
     `group:` alone are dbt's; `dbt:` in front makes any selection dbt's.
     """
-    from floe_orchestrator_dagster.dbt.process import start_ahead
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
     # dbt's import and Dagster's below go on side by side.
-    start_ahead()
+    processes = DbtProcesses()
+    processes.start_ahead()
     from floe_orchestrator_dagster.cli.run import Asked, run_product
 
     asked = Asked(variables=_mapping(variables), as_json=as_json, verbose=verbose, **options)
-    with _reporting(as_json=as_json):
-        code = run_product(directory, asked)
+    with _reporting(as_json=as_json), closing(processes):
+        code = run_product(directory, asked, processes)
     if code:
         sys.exit(code)
 
@@ -245,14 +246,15 @@ def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> No
     so are tests that passed; selection, variables, partition and run config are that run's. It is
     Dagster's "re-execute from failure", and says first what is left.
     """
-    from floe_orchestrator_dagster.dbt.process import start_ahead
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
-    start_ahead()
+    processes = DbtProcesses()
+    processes.start_ahead()
     from floe_orchestrator_dagster.cli.run import Asked, run_product
 
     asked = Asked(from_failure=True, as_json=as_json, verbose=verbose, lineage=lineage)
-    with _reporting(as_json=as_json):
-        code = run_product(directory, asked)
+    with _reporting(as_json=as_json), closing(processes):
+        code = run_product(directory, asked, processes)
     if code:
         sys.exit(code)
 

@@ -42,6 +42,7 @@ from floe_orchestrator_dagster.definitions.build import build_definitions, job_n
 from floe_orchestrator_dagster.errors import did_you_mean, known
 from floe_orchestrator_dagster.plan import dagster_name, waves
 from floe_orchestrator_dagster.product.product import Product, open_product
+from floe_orchestrator_dagster.run.step import Host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
     from floe_orchestrator_dagster.plan import ProductPlan
 
 
@@ -112,8 +114,10 @@ class Todo:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_product(directory: Path, asked: Asked) -> int:
+def run_product(directory: Path, asked: Asked, processes: DbtProcesses) -> int:
     """Materialize a product and print what happened; returns the exit code.
+
+    `processes` may have started dbt already, for the first command of the run.
 
     Raises:
         FloeDagsterError: the product is wrong, dbt cannot be started, or there is nothing to retry.
@@ -136,7 +140,7 @@ def run_product(directory: Path, asked: Asked) -> int:
             errors.print(line, style="dim")
 
     recorder = Recorder()
-    definitions = build_definitions(product, listener=recorder, echo=echo)
+    definitions = build_definitions(product, host=Host(recorder, echo, processes))
     specs = Specs(product.plan, project_dir=product.project_dir)
     if not asked.from_failure:
         chosen = _chosen(product, specs, definitions, asked, errors)

@@ -57,7 +57,7 @@ from floe_orchestrator_dagster.product.product import (
     uncollected,
 )
 from floe_orchestrator_dagster.run.launch import DbtRunConfig
-from floe_orchestrator_dagster.run.step import Listener, build
+from floe_orchestrator_dagster.run.step import Host, build
 from floe_orchestrator_dagster.schedules import (
     Schedule,
     product_schedule,
@@ -96,8 +96,7 @@ def build_definitions(
     *,
     schedules: Sequence[Schedule] = (),
     translator: Any = None,
-    listener: Listener | None = None,
-    echo: Callable[[str], None] | None = None,
+    host: Host | None = None,
 ) -> Definitions:
     """Return the Definitions of a product.
 
@@ -105,8 +104,7 @@ def build_definitions(
         product: the planned product.
         schedules: more schedules than the product's own, each for a job that exists.
         translator: a user's `DagsterDbtTranslator`, honoured for every spec.
-        listener: called with each node that dbt starts or finishes, in the same process.
-        echo: takes dbt's log lines; by default they go to stdout, Dagster's compute log.
+        host: who has the steps run in this process, and hears of them.
 
     Raises:
         PlanError: the partitions or schedules of the product contradict it.
@@ -123,7 +121,7 @@ def build_definitions(
                 manifests=manifests,
             )
         own = product_schedule(product.plan.name, product.spec, product.config)
-        assets = _assets(product, specs, listener, echo)
+        assets = _assets(product, specs, host or Host())
         jobs, partitions = _jobs(product, specs)
         asked = {schedule.name: schedule for schedule in schedules}
         if own is not None:
@@ -219,7 +217,7 @@ def _transform_assets(
             )
         checks = [check for check in specs.checks if product.plan.nodes[check].on == uid]
         name = ops.name(f"dbt_{item.name}")
-        assets.append(_step(name, product, specs, {uid: spec}, checks, None, None, None, nowhere))
+        assets.append(_step(name, product, specs, {uid: spec}, checks, Host(), None, nowhere))
     return assets
 
 
@@ -280,8 +278,7 @@ def _require_jobs(schedules: Iterable[Schedule], jobs: Mapping[str, Any]) -> Non
 def _assets(
     product: Product,
     specs: Specs,
-    listener: Listener | None,
-    echo: Callable[[str], None] | None,
+    host: Host,
 ) -> list[AssetsDefinition]:
     declared = frozenset(spec.key for spec in specs.sources)
     steps: list[AssetsDefinition] = []
@@ -292,9 +289,7 @@ def _assets(
             nodes = {uid: specs.assets[uid] for uid in wave.nodes if uid in specs.assets}
             checks = [*wave.checks, *wave.quality_checks]
         awaited = _awaited(specs, checks, steps)
-        steps.append(
-            _step(name, product, specs, nodes, checks, listener, echo, wave, declared, awaited)
-        )
+        steps.append(_step(name, product, specs, nodes, checks, host, wave, declared, awaited))
     return steps
 
 
@@ -333,8 +328,7 @@ def _step(
     specs: Specs,
     nodes: Mapping[str, AssetSpec],
     checks: Sequence[str],
-    listener: Listener | None,
-    echo: Callable[[str], None] | None,
+    host: Host,
     segment: Wave | None,
     declared: frozenset[AssetKey],
     awaited: Iterable[AssetKey] = (),
@@ -378,7 +372,7 @@ def _step(
     def step(context: OpExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
         # Asked for by its name, Dagster refuses the context of assets to a step of checks alone.
         assets = AssetExecutionContext(context)
-        yield from build(assets, product, specs, config, listener, echo)
+        yield from build(assets, product, specs, config, host)
 
     return Step(
         node_def=step,

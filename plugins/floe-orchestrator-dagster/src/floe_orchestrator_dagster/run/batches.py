@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from floe_orchestrator_dagster.dbt.events import Window
 
@@ -40,6 +40,19 @@ class PartlyBuilt:
             return Batches(covering(self.every), full_refresh)
         # A full refresh would drop the batches that are there.
         return Batches(covering(self.missing))
+
+
+def lanes_of(batches: Mapping[str, Batches], *, full_refresh: bool) -> Mapping[str, str]:
+    """Return the lane of what must not be built by one dbt command with the rest.
+
+    The rest is built afresh with `full_refresh`.
+    """
+    usual = Batches(full_refresh=full_refresh)
+    kinds = {*batches.values()}
+    # All in one way, and in no other way than the rest: one command will do.
+    if len(kinds) <= 1 and all(one.full_refresh == full_refresh for one in kinds):
+        return {}
+    return {uid: one.lane for uid, one in batches.items() if one != usual}
 
 
 def in_utc(window: tuple[datetime, datetime]) -> tuple[str, str]:

@@ -58,15 +58,6 @@ class Launch:
     partitions: Sequence[str] = ()
     batches: Mapping[str, Batches] = field(default_factory=dict)
 
-    def lanes(self) -> Mapping[str, str]:
-        """Return the lane of what must not be built by one dbt command with the rest."""
-        usual = Batches(full_refresh=self.config.full_refresh)
-        kinds = {*self.batches.values()}
-        # All in one way, and in no other way than the rest: one command will do.
-        if len(kinds) <= 1 and all(one.full_refresh == usual.full_refresh for one in kinds):
-            return {}
-        return {uid: one.lane for uid, one in self.batches.items() if one != usual}
-
 
 def launch_of(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig) -> Launch:
     """Return what the step's context asks for, less what earlier attempts have done.
