@@ -110,7 +110,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """
         from floe_orchestrator_dagster.arguments import as_artifacts
         from floe_orchestrator_dagster.definitions.build import build_definitions
-        from floe_orchestrator_dagster.product.product import product_of_artifacts
+        from floe_orchestrator_dagster.product.opening import product_of_artifacts
 
         checked = as_artifacts(artifacts)
         guessed = not self._names_project()
@@ -317,7 +317,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         path = _artifacts_path(self._project())
         if path is None:
             return {}
-        from floe_orchestrator_dagster.product.product import read_artifacts
+        from floe_orchestrator_dagster.product.artifacts import read_artifacts
 
         stat = path.stat()
         version = (path, stat.st_mtime_ns, stat.st_size)
@@ -330,7 +330,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         project = self._project()
         if project is None:
             return None
-        from floe_orchestrator_dagster.product.product import target_directory
+        from floe_orchestrator_dagster.product.prepare import target_directory
 
         return target_directory(project, self.config.vars)
 
@@ -405,7 +405,7 @@ def _artifacts_path(project: Path | None) -> Path | None:
     if project is None:
         return None
     from floe_orchestrator_dagster.errors import ProductError
-    from floe_orchestrator_dagster.product.product import find_artifacts
+    from floe_orchestrator_dagster.product.artifacts import find_artifacts
 
     try:
         return find_artifacts(project)

@@ -17,13 +17,10 @@ from hypothesis import strategies as st
 from floe_orchestrator_dagster.dbt.events import EventReader
 from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError
 from floe_orchestrator_dagster.plan import plan_product, resolve_computes
-from floe_orchestrator_dagster.product.product import (
-    compiled_product,
-    parse_manifest,
-    product_of_transforms,
-    read_artifacts,
-    read_spec,
-)
+from floe_orchestrator_dagster.product.artifacts import compiled_product, read_artifacts
+from floe_orchestrator_dagster.product.opening import product_of_transforms
+from floe_orchestrator_dagster.product.prepare import parse_manifest
+from floe_orchestrator_dagster.product.spec import read_spec
 from floe_orchestrator_dagster.schedules import product_schedule
 
 # Loaded machines are slow, and the fixtures only lend a directory.

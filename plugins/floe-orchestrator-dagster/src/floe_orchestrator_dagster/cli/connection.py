@@ -9,7 +9,7 @@ import click
 from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import console
 from floe_orchestrator_dagster.config import PluginConfig
-from floe_orchestrator_dagster.product.product import (
+from floe_orchestrator_dagster.product.artifacts import (
     artifacts_beside,
     compiled_product,
     read_artifacts,

@@ -93,7 +93,7 @@ def _product(directory: Path | None) -> tuple[str | None, PluginConfig]:
     """Return a product's name and plugin config from its artifacts; no dbt is asked."""
     if directory is None:
         return None, PluginConfig()
-    from floe_orchestrator_dagster.product.product import (
+    from floe_orchestrator_dagster.product.artifacts import (
         compiled_product,
         find_artifacts,
         read_artifacts,

@@ -14,13 +14,13 @@ from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
 from floe_orchestrator_dagster.lineage.spool import spool_directory, spool_status
-from floe_orchestrator_dagster.product.product import (
+from floe_orchestrator_dagster.product.artifacts import (
     compiled_product,
     find_artifacts,
-    find_project,
     read_artifacts,
-    target_directory,
 )
+from floe_orchestrator_dagster.product.finding import find_project
+from floe_orchestrator_dagster.product.prepare import target_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

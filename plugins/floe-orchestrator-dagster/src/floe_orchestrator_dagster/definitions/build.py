@@ -49,13 +49,12 @@ from floe_orchestrator_dagster.plan import (
     dagster_name,
     segments,
 )
-from floe_orchestrator_dagster.product.product import (
-    Product,
-    load_all_manifests,
+from floe_orchestrator_dagster.product.opening import (
     load_project,
     product_of_transforms,
     uncollected,
 )
+from floe_orchestrator_dagster.product.product import Product, load_all_manifests
 from floe_orchestrator_dagster.run.launch import DbtRunConfig
 from floe_orchestrator_dagster.run.step import Listener, build
 from floe_orchestrator_dagster.schedules import (

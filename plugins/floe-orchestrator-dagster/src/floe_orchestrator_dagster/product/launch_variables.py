@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.dbt.project import read_project
 from floe_orchestrator_dagster.errors import PlanError, ProductError, known
-from floe_orchestrator_dagster.product.product import Product, load_project
+from floe_orchestrator_dagster.product.opening import load_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from floe_orchestrator_dagster.dbt.project import DbtProject
     from floe_orchestrator_dagster.plan import ProductPlan
+    from floe_orchestrator_dagster.product.product import Product
 
 logger = logging.getLogger(__name__)
 
