@@ -44,7 +44,7 @@ def manifest(data: bytes) -> None:
 def spec(data: bytes) -> None:
     """floe.yaml."""
     (FOLDER / "floe.yaml").write_bytes(data)
-    product_schedule("fuzz", read_spec(FOLDER), PluginConfig())
+    product_schedule("fuzz", read_spec(FOLDER / "floe.yaml"), PluginConfig())
 
 
 def line(data: bytes) -> None:

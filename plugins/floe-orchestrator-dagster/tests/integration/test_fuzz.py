@@ -148,7 +148,9 @@ def test_a_broken_floe_yaml_gets_our_errors(
     text = spec if isinstance(spec, bytes) else yaml.safe_dump(spec).encode(errors="replace")
     path.write_bytes(text)
     with suppress(FloeDagsterError):
-        product_schedule("tiny", read_spec(tmp_path), compiled_product(compiled_template).config)
+        product_schedule(
+            "tiny", read_spec(tmp_path / "floe.yaml"), compiled_product(compiled_template).config
+        )
 
 
 EVENTS: list[Any] = [

@@ -12,10 +12,13 @@ from floe_orchestrator_dagster.errors import PlanError, Problem, ProductError
 from floe_orchestrator_dagster.files import read_text
 from floe_orchestrator_dagster.plan import CompiledProduct, QualityCheck, Transform
 from floe_orchestrator_dagster.product.cache import digest_of, remembered
+from floe_orchestrator_dagster.product.layout import artifacts_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from floe_orchestrator_dagster.config import PluginConfig
 
 ARTIFACTS = "compiled_artifacts.json"
 COMPILE = (
@@ -52,20 +55,15 @@ def read_compiled(path: Path, product_name: str | None = None) -> CompiledProduc
     artifacts = _parsed(path, text)
     found = artifacts["metadata"]["product_name"]
     if product_name is not None and found != product_name:
-        raise _other_product(path, product_name, found)
+        raise ProductError(
+            f"Cannot load product '{product_name}': {path} is of product '{found}'. "
+            f"Compile again with `{COMPILE}`."
+        )
     # floe-core takes a second to import; who has its answer already does not need it. What may
     # hold a secret is not remembered.
-    folder = (path.parent if path.parent.name == "target" else path.parent / "target") / "floe"
     key = digest_of([text, version("floe-core")])
-    checked = remembered(folder / "cache", CompiledProduct, key, lambda: _checked(artifacts))
+    checked = remembered(artifacts_cache(path), CompiledProduct, key, lambda: _checked(artifacts))
     return _with_settings(checked, artifacts)
-
-
-def _other_product(path: Path, wanted: str, found: str | None) -> ProductError:
-    return ProductError(
-        f"Cannot load product '{wanted}': {path} is of product '{found}'. "
-        f"Compile again with `{COMPILE}`."
-    )
 
 
 def read_artifacts(path: Path) -> dict[str, Any]:
@@ -103,11 +101,10 @@ def compiled_product(artifacts: Mapping[str, Any]) -> CompiledProduct:
 
 def _with_settings(compiled: CompiledProduct, artifacts: Mapping[str, Any]) -> CompiledProduct:
     """Add what checked artifacts say of everything but the transforms."""
-    orchestrator = (artifacts.get("plugins") or {}).get("orchestrator") or {}
     return replace(
         compiled,
         profiles=artifacts.get("dbt_profiles") or {},
-        config=parse_config(orchestrator.get("config")),
+        config=plugin_config(artifacts),
         # Everything but what is above already, and long.
         artifacts={
             key: value
@@ -115,6 +112,16 @@ def _with_settings(compiled: CompiledProduct, artifacts: Mapping[str, Any]) -> C
             if key not in {"transforms", "dbt_profiles"}
         },
     )
+
+
+def plugin_config(artifacts: Mapping[str, Any]) -> PluginConfig:
+    """Return the plugin's own configuration in checked artifacts.
+
+    Raises:
+        ConfigError: with everything that is wrong in it.
+    """
+    orchestrator = (artifacts.get("plugins") or {}).get("orchestrator") or {}
+    return parse_config(orchestrator.get("config"))
 
 
 def _checked(artifacts: Mapping[str, Any]) -> CompiledProduct:

@@ -17,15 +17,9 @@ from floe_orchestrator_dagster.dbt.jinja import texts
 from floe_orchestrator_dagster.dbt.project import DBT_PROJECT
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.files import read_bytes, read_yaml
-from floe_orchestrator_dagster.product.artifacts import (
-    ARTIFACTS,
-    COMPILE,
-    compiled_product,
-    find_artifacts,
-    read_artifacts,
-)
+from floe_orchestrator_dagster.product.artifacts import ARTIFACTS
 from floe_orchestrator_dagster.product.entry_point import entry_point_code
-from floe_orchestrator_dagster.product.finding import find_project
+from floe_orchestrator_dagster.product.finding import find_product
 from floe_orchestrator_dagster.product.prepare import Outline, install_packages, outline_product
 from floe_orchestrator_dagster.product.profiles import PROFILES, SECRETS, profiles_file
 
@@ -63,14 +57,9 @@ def image_context(
     Raises:
         ProductError: a file is missing, or would carry a secret into the image.
     """
-    artifacts = find_artifacts(directory)
-    compiled = compiled_product(read_artifacts(artifacts))
-    project = find_project(compiled, artifacts.parent)
-    if project is None:
-        raise ProductError(
-            f"Cannot package product '{compiled.name}': no {DBT_PROJECT} in {artifacts.parent} or "
-            f"above it. Compile into the dbt project (`{COMPILE}`)."
-        )
+    found = find_product(directory)
+    artifacts, compiled = found.artifacts, found.compiled
+    project = found.required_project("package").directory
     outline = outline_product(compiled, project)
     if any("local" in package for package in _packages(project)):
         # A package beside the project is not beside the image's.
@@ -97,8 +86,7 @@ def _product_files(outline: Outline) -> Iterator[Path]:
     """Yield what dbt reads on any of the product's targets, and what is read beside it."""
     project = outline.project
     found = [path for name in EXTRA_FILES for path in sorted(project.root.glob(name))]
-    targets = {compute.target for compute in outline.product.plan.computes.values()}
-    for target in sorted(targets):
+    for target in sorted(outline.targets):
         found += map(Path, project.on(outline.profile.target(target)).files())
     for path in dict.fromkeys(found):
         if path.name not in LEFT_OUT and not SKIPPED_FOLDERS & {*path.parent.parts}:

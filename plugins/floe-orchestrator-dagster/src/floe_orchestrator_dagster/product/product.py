@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.config import PluginConfig
     from floe_orchestrator_dagster.plan import CompiledProduct, ProductPlan
+    from floe_orchestrator_dagster.product.layout import Layout
 
 RUNS_KEPT = 20
 
@@ -32,15 +33,14 @@ RUNS_KEPT = 20
 class Product:
     """A planned product and where its files are.
 
-    `project_dir` is None when a product was planned from its artifacts alone: it has the right
-    names, graph and computes, and cannot be materialized. `variables` are the dbt vars that it was
-    parsed with, `project_flags` the project's own `flags`.
+    `layout` is None when a product was planned from its artifacts alone: it has the right names,
+    graph and computes, and cannot be materialized. `variables` are the dbt vars that it was parsed
+    with, `project_flags` the project's own `flags`.
     """
 
     plan: ProductPlan
     compiled: CompiledProduct
-    project_dir: Path | None = None
-    target_dir: Path | None = None
+    layout: Layout | None = None
     profiles_dir: Path | None = None
     profile: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +53,11 @@ class Product:
     def config(self) -> PluginConfig:
         """The plugin's configuration for this product."""
         return self.compiled.config
+
+    @property
+    def project_dir(self) -> Path | None:
+        """The dbt project, if there is one."""
+        return self.layout.project_dir if self.layout else None
 
     def command(
         self,
@@ -72,7 +77,7 @@ class Product:
         Raises:
             ProductError: if there is no dbt project.
         """
-        if self.project_dir is None or self.profiles_dir is None:
+        if self.layout is None or self.profiles_dir is None:
             raise self._without_project()
         executable = self.executable(target)
         dbts = adjusted(
@@ -82,7 +87,7 @@ class Product:
         )
         return DbtCommand(
             verb=verb,
-            project_dir=self.project_dir,
+            project_dir=self.layout.project_dir,
             profiles_dir=self.profiles_dir,
             profile=self.profile,
             target=target,
@@ -101,9 +106,9 @@ class Product:
 
     def new_run_dir(self, name: str, target: str) -> Path:
         """Return an empty directory for one dbt run, seeded for partial parsing; old ones go."""
-        if self.target_dir is None:
+        if self.layout is None:
             raise self._without_project()
-        runs = self.target_dir / "runs"
+        runs = self.layout.runs
         path = runs / name
         if runs.is_symlink():
             # Old runs are removed: those of a link would be somebody else's directories.

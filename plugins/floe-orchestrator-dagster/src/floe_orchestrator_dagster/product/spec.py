@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.dbt.project import read_project
@@ -16,39 +15,39 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from floe_orchestrator_dagster.plan import CompiledProduct
+    from floe_orchestrator_dagster.product.finding import FoundProject
 
 logger = logging.getLogger(__name__)
 
 SPEC = "floe.yaml"
 
 
-def read_spec(*folders: Path) -> Mapping[str, Any]:
-    """Return what is needed of floe.yaml beside the artifacts or the dbt project; {} without one.
+def read_spec(path: Path) -> Mapping[str, Any]:
+    """Return what is needed of the floe.yaml at `path`.
 
     floe-core drops `schedule` and `metadata.owner` at compile time, so they are read here.
     """
-    path = next((f / SPEC for f in _around(folders) if (f / SPEC).is_file()), None)
-    return {} if path is None else _spec_at(path)
+    content = read_yaml(path, "Correct it and compile again.")
+    return {key: content[key] for key in ("schedule", "metadata") if key in content}
 
 
-def own_spec(
-    compiled: CompiledProduct, project_dir: Path, *folders: Path, named: bool = False
-) -> Mapping[str, Any]:
-    """Return what is needed of a product's own floe.yaml; see `read_spec`.
+def own_spec(compiled: CompiledProduct, project: FoundProject, *folders: Path) -> Mapping[str, Any]:
+    """Return what is needed of a product's own floe.yaml in `folders` and the project.
+
+    {} where there is none; see `read_spec`.
 
     A dbt project may have several products, each with a spec of its own (`floe*.yaml`), and the
     spec of a product may lie elsewhere. So the product's spec is the one of its name. Where there
     are only other products' specs, their schedule and owner are left aside; and the project is not
-    this product's, unless it is `named` for it (in the configuration, the environment or by the
-    caller), or bears its name, or has a profile of its name.
+    this product's, unless it is named for it, or bears its name, or has a profile of its name.
 
     Raises:
         ProductError: the project is another product's; says whose.
     """
     others: dict[Path, str] = {}
-    for path in _specs_around((*folders, project_dir)):
+    for path in _specs_around((*folders, project.directory)):
         try:
-            spec = _spec_at(path)
+            spec = read_spec(path)
         except ProductError:
             if path.name == SPEC:
                 raise
@@ -63,10 +62,10 @@ def own_spec(
     if not others:
         return {}
     path, other = next(iter(others.items()))
-    if not (named or _is_named(compiled) or _bears_name(project_dir, compiled.name)):
+    if not (project.named or bears_name(project.directory, compiled.name)):
         raise ProductError(
-            f"Cannot load product '{compiled.name}' on the dbt project in {project_dir}: that is "
-            f"of product '{other}' ({path}). Compile '{compiled.name}' again with its own "
+            f"Cannot load product '{compiled.name}' on the dbt project in {project.directory}: "
+            f"that is of product '{other}' ({path}). Compile '{compiled.name}' again with its own "
             f"floe.yaml; if it shares this project, set {PROJECT_ENV} (or project_dir in "
             "plugins.orchestrator.config) to it, or keep its spec there as floe-"
             f"{compiled.name}.yaml."
@@ -81,11 +80,8 @@ def own_spec(
     return {}
 
 
-def _is_named(compiled: CompiledProduct) -> bool:
-    return bool(compiled.config.project_dir or os.environ.get(PROJECT_ENV))
-
-
-def _bears_name(project_dir: Path, name: str) -> bool:
+def bears_name(project_dir: Path, name: str) -> bool:
+    """Tell whether a dbt project, or the profile that it names, has a product's name."""
     project = read_project(project_dir)
     return name.replace("-", "_") in {
         str(found).replace("-", "_") for found in (project.name, project.settings.get("profile"))
@@ -103,8 +99,3 @@ def _specs_around(folders: Sequence[Path]) -> Iterator[Path]:
             yield folder / SPEC
     for folder in _around(folders):
         yield from (path for path in sorted(folder.glob("floe*.y*ml")) if path.name != SPEC)
-
-
-def _spec_at(path: Path) -> Mapping[str, Any]:
-    content = read_yaml(path, "Correct it and compile again.")
-    return {key: content[key] for key in ("schedule", "metadata") if key in content}
