@@ -19,7 +19,7 @@ from dagster_dbt import DagsterDbtTranslator
 from floe_orchestrator_dagster.assets.specs import Specs, code_version
 from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.product.product import Product, load_all_manifests
-from support import DBT_PROJECT, TinyProject, failure_of, materialized, run, tables
+from kit.support import DBT_PROJECT, TinyProject, failure_of, materialized, run, tables
 
 PROJECT = {
     **DBT_PROJECT,

@@ -20,7 +20,7 @@ import pytest
 
 from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.product.product import RUNS_KEPT, Product
-from support import TinyProject, checked, failure_of, materialized, run
+from kit.support import TinyProject, checked, failure_of, materialized, run
 
 pytestmark = pytest.mark.heavy
 
@@ -317,7 +317,7 @@ import json, os, shutil, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import dagster as dg
-from support import failure_of, materialized, run
+from kit.support import failure_of, materialized, run
 from floe_orchestrator_dagster.product.opening import open_product
 disk, source = Path({disk!r}), Path({source!r})
 shutil.copytree(source, disk / "product")

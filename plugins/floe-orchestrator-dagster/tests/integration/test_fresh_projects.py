@@ -20,7 +20,7 @@ from floe_orchestrator_dagster.product.image import image_context
 from floe_orchestrator_dagster.product.launch_variables import with_launch_variables
 from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.product.product import Product
-from support import BIN, DBT_PROJECT, TinyProject, materialized, run
+from kit.support import BIN, DBT_PROJECT, TinyProject, materialized, run
 
 Said = list[str]
 TABLE = "{{ config(materialized='table') }}"
