@@ -9,7 +9,7 @@ from uuid import UUID
 
 from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
 from floe_orchestrator_dagster.lineage.recorder import Recorder, now, open_lineage, source_code
-from floe_orchestrator_dagster.lineage.spool import spool_directory
+from floe_orchestrator_dagster.product.layout import spool_directory
 from floe_orchestrator_dagster.telemetry import current_trace_ids, span, spool_depth
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def recording(
     opened = open_lineage(
         product.lineage_backend,
         product.compiled.artifacts,
-        spool_directory(product.target_dir, product.plan.name),
+        spool_directory(product.layout, product.plan.name),
         required=product.config.lineage == "required",
     )
     if opened is None:
