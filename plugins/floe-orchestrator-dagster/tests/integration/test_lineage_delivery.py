@@ -33,6 +33,7 @@ from floe_orchestrator_dagster.lineage.backend import (
 )
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery, replay
 from floe_orchestrator_dagster.lineage.spool import spool_status
+from floe_orchestrator_dagster.product.layout import spool_directory
 from kit.backends import OK, Backend, Reply, backend, event, free_port
 from kit.lineage_producer import outcome, start
 from kit.lineage_server import Backend as Recorder
@@ -490,6 +491,19 @@ def test_single_events_go_the_same_way(
     assert first["producer"] == single.PRODUCER
     assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer k3y"}
     assert not list((tmp_path / "volume" / "events").iterdir())
+
+
+def test_single_events_of_a_product_wait_where_its_runs_look(
+    marquez: tuple[Backend, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, directory = marquez
+    monkeypatch.setenv("FLOE_LINEAGE_SPOOL", str(tmp_path / "volume"))
+    plugin = DagsterOrchestratorPlugin(project_dir=directory)
+    plugin.emit_lineage_event(RunState.START, "job", "space")
+    plugin.shutdown()
+    assert len(server.taken) == 1
+    product = artifacts_of(directory)["metadata"]["product_name"]
+    assert [*(tmp_path / "volume").iterdir()] == [spool_directory(None, product)]
 
 
 @pytest.fixture
