@@ -34,9 +34,12 @@ def clues(tmp_path: Path) -> Clues:
 
 
 def test_the_first_that_is_named_decides(tmp_path: Path, clues: Clues) -> None:
-    for name in ("given", "configured", "environment"):
-        assert find_project(clues) == FoundProject(tmp_path / name, named=True)
-        clues = replace(clues, **{name: None})
+    assert find_project(clues) == FoundProject(tmp_path / "given", named=True)
+    clues = replace(clues, given=None)
+    assert find_project(clues) == FoundProject(tmp_path / "configured", named=True)
+    clues = replace(clues, configured=None)
+    assert find_project(clues) == FoundProject(tmp_path / "environment", named=True)
+    clues = replace(clues, environment=None)
     assert find_project(clues) == FoundProject(tmp_path / "searched", named=False)
 
 
@@ -65,24 +68,26 @@ def test_a_relative_name_starts_where_the_search_would(tmp_path: Path) -> None:
     assert found == FoundProject(tmp_path / "shop", named=True)
 
 
+NOWHERE = "/nowhere"
+
+
 @pytest.mark.parametrize(
-    ("name", "source"),
+    ("clues_to_nothing", "source"),
     [
-        ("given", "project_dir of the plugin's constructor"),
-        ("configured", "project_dir in plugins.orchestrator.config"),
-        ("environment", "FLOE_PROJECT_DIR"),
+        (Clues(Path("/"), given=NOWHERE), "project_dir of the plugin's constructor"),
+        (Clues(Path("/"), configured=NOWHERE), "project_dir in plugins.orchestrator.config"),
+        (Clues(Path("/"), environment=NOWHERE), "FLOE_PROJECT_DIR"),
     ],
 )
 def test_a_named_place_without_a_project_is_refused_not_passed_over(
-    name: str, source: str, tmp_path: Path
+    clues_to_nothing: Clues, source: str, tmp_path: Path
 ) -> None:
-    project(tmp_path / "fallback")
-    nothing = Clues(start=tmp_path / "fallback", **{name: "/nowhere"})
+    start = project(tmp_path / "fallback")
     with pytest.raises(ProductError) as caught:
-        find_project(replace(nothing, product="shop"))
+        find_project(replace(clues_to_nothing, start=start, product="shop"))
     assert str(caught.value) == (
         f"Cannot find the dbt project of product 'shop': {source} is /nowhere, where there is no "
-        f"dbt_project.yml. Correct it, or remove it to search {tmp_path / 'fallback'} and above."
+        f"dbt_project.yml. Correct it, or remove it to search {start} and above."
     )
     with pytest.raises(ProductError, match=f"^Cannot find the dbt project: {source} is"):
-        find_project(nothing)
+        find_project(replace(clues_to_nothing, start=start))
