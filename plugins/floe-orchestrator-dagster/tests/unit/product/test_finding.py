@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,12 +35,11 @@ def clues(tmp_path: Path) -> Clues:
 
 
 def test_the_first_that_is_named_decides(tmp_path: Path, clues: Clues) -> None:
-    assert find_project(clues) == FoundProject(tmp_path / "given", named=True)
-    clues = replace(clues, given=None)
-    assert find_project(clues) == FoundProject(tmp_path / "configured", named=True)
-    clues = replace(clues, configured=None)
-    assert find_project(clues) == FoundProject(tmp_path / "environment", named=True)
-    clues = replace(clues, environment=None)
+    named: dict[str, Any]
+    for name in ("given", "configured", "environment"):
+        assert find_project(clues) == FoundProject(tmp_path / name, named=True)
+        named = {name: None}
+        clues = replace(clues, **named)
     assert find_project(clues) == FoundProject(tmp_path / "searched", named=False)
 
 
@@ -68,26 +68,24 @@ def test_a_relative_name_starts_where_the_search_would(tmp_path: Path) -> None:
     assert found == FoundProject(tmp_path / "shop", named=True)
 
 
-NOWHERE = "/nowhere"
-
-
 @pytest.mark.parametrize(
-    ("clues_to_nothing", "source"),
+    ("name", "source"),
     [
-        (Clues(Path("/"), given=NOWHERE), "project_dir of the plugin's constructor"),
-        (Clues(Path("/"), configured=NOWHERE), "project_dir in plugins.orchestrator.config"),
-        (Clues(Path("/"), environment=NOWHERE), "FLOE_PROJECT_DIR"),
+        ("given", "project_dir of the plugin's constructor"),
+        ("configured", "project_dir in plugins.orchestrator.config"),
+        ("environment", "FLOE_PROJECT_DIR"),
     ],
 )
 def test_a_named_place_without_a_project_is_refused_not_passed_over(
-    clues_to_nothing: Clues, source: str, tmp_path: Path
+    name: str, source: str, tmp_path: Path
 ) -> None:
-    start = project(tmp_path / "fallback")
+    project(tmp_path / "fallback")
+    nothing = Clues(start=tmp_path / "fallback", **{name: "/nowhere"})
     with pytest.raises(ProductError) as caught:
-        find_project(replace(clues_to_nothing, start=start, product="shop"))
+        find_project(replace(nothing, product="shop"))
     assert str(caught.value) == (
         f"Cannot find the dbt project of product 'shop': {source} is /nowhere, where there is no "
-        f"dbt_project.yml. Correct it, or remove it to search {start} and above."
+        f"dbt_project.yml. Correct it, or remove it to search {tmp_path / 'fallback'} and above."
     )
     with pytest.raises(ProductError, match=f"^Cannot find the dbt project: {source} is"):
-        find_project(replace(clues_to_nothing, start=start))
+        find_project(nothing)
