@@ -18,7 +18,8 @@ import duckdb
 import yaml
 from click.testing import CliRunner
 
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from floe_orchestrator_dagster.product.product import Product, open_product
 
 BIN = Path(sys.executable).parent

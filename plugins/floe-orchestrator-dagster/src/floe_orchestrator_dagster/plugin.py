@@ -129,7 +129,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
                 computes without a dbt output.
         """
         from floe_orchestrator_dagster.arguments import as_transforms
-        from floe_orchestrator_dagster.definitions.build import build_transform_assets
+        from floe_orchestrator_dagster.definitions.transforms import build_transform_assets
 
         return build_transform_assets(as_transforms(transforms), self._project(), self.config)
 
@@ -365,9 +365,9 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             ScheduleError: (a ValueError) Dagster cannot run this cron schedule or time zone, or
                 the job has no name.
         """
-        from floe_orchestrator_dagster.schedules import Schedule, checked
+        from floe_orchestrator_dagster.schedules import Schedule, validated_schedule
 
-        schedule = checked(Schedule(job_name, cron, timezone))
+        schedule = validated_schedule(Schedule(job_name, cron, timezone))
         self._schedules[schedule.name] = schedule
 
     def generate_entry_point_code(

@@ -38,7 +38,8 @@ from floe_orchestrator_dagster.cli.report import (
 from floe_orchestrator_dagster.cli.retry import find_retry
 from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
 from floe_orchestrator_dagster.cli.selection import Selection, has_default_selector, select_nodes
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from floe_orchestrator_dagster.errors import did_you_mean, known
 from floe_orchestrator_dagster.plan import dagster_name, waves
 from floe_orchestrator_dagster.product.product import Product, open_product

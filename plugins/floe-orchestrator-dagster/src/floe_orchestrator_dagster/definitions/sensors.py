@@ -1,4 +1,4 @@
-"""Dagster sensors of a product: the one that drains lineage."""
+"""The Dagster sensor of a product, which delivers lineage that waits."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
 # it decorates.
@@ -14,12 +14,31 @@ from dagster import (
     sensor,
 )
 
+from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
+from floe_orchestrator_dagster.lineage.spool import spool_directory
+from floe_orchestrator_dagster.plan import dagster_name
+from floe_orchestrator_dagster.product.product import Product
 
 NAME = "lineage_drain"
 INTERVAL_SECONDS = 60
 # Well below the 60 s that Dagster gives a sensor.
 DRAIN_SECONDS = 30.0
+
+
+def product_sensors(product: Product) -> list[SensorDefinition]:
+    """Return the sensor that delivers lineage that waits, for a product that sends lineage."""
+    artifacts = product.compiled.artifacts
+    if why_off(artifacts, product.lineage_backend):
+        return []
+
+    def transport() -> Mapping[str, Any] | None:
+        # Looked up when it ticks: a plugin that is missing is no reason to lose the assets.
+        destination = lineage_destination(artifacts, product.lineage_backend)
+        return destination.transport if destination else None
+
+    directory = spool_directory(product.target_dir, product.plan.name)
+    return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]
 
 
 def lineage_drain(

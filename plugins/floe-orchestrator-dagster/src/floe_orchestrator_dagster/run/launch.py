@@ -107,8 +107,8 @@ def launch_of(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig
     _require_partition(context, specs)
     plan = specs.plan
     chosen = {specs.unique_ids[key] for key in context.selected_asset_keys}
-    by_key = {spec.key: uid for uid, spec in specs.checks.items()}
-    wanted = [by_key[key] for key in context.selected_asset_check_keys if key in by_key]
+    ids = specs.check_ids
+    wanted = [ids[key] for key in context.selected_asset_check_keys if key in ids]
     earlier = Earlier()
     if _resumed_from(context.run):
         earlier = earlier_attempts(context.instance, context.run)
