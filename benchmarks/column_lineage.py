@@ -19,12 +19,12 @@ sys.path.insert(
     0, str(Path(__file__).parents[1] / "plugins" / "floe-orchestrator-dagster" / "tests")
 )
 
-from column_shapes import SHAPES, Shape
 from floe_orchestrator_dagster.lineage.columns import (
     Source,
     column_lineage,
     lineage_key,
 )
+from kit.column_shapes import SHAPES, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

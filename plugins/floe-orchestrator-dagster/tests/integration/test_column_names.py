@@ -9,8 +9,8 @@ import psycopg2
 import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  it is a class
 
-from column_shapes import SHAPES, TABLES
 from floe_orchestrator_dagster.lineage.columns import column_lineage
+from kit.column_shapes import SHAPES, TABLES
 
 TYPES = {"tags": "text[]", "ordered_at": "timestamp", "paid_at": "timestamp", "at": "timestamp"}
 NUMBERS = {"id", "customer_id", "amount", "order_id", "manager_id", "user_id"}

@@ -8,7 +8,7 @@ import dagster as dg
 
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.definitions.jobs import job_named
-from support import TinyProject, checked, failure_of, materialized, run, tables
+from kit.support import TinyProject, checked, failure_of, materialized, run, tables
 
 CRITICAL = {
     "name": "few",

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from column_shapes import SHAPES, TABLES
 from floe_orchestrator_dagster.lineage.columns import (
     MAX_LINKS,
     MAX_NESTING,
@@ -27,6 +26,7 @@ from floe_orchestrator_dagster.lineage.columns import (
     lineage_key,
     snapshot_lineage,
 )
+from kit.column_shapes import SHAPES, TABLES
 
 T = {"t": {"a": "int", "b": "int"}}
 

@@ -24,7 +24,7 @@ from floe_orchestrator_dagster.webserver import (
     read_version,
     shown_url,
 )
-from hostile_server import CASES, SECRET, Case, _http, _json, serving
+from kit.hostile_server import CASES, SECRET, Case, _http, _json, serving
 
 SHORT = 1.0
 # A loaded machine may be late; an unbounded wait would take minutes.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from backends import event, free_port
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage import delivery
 from floe_orchestrator_dagster.lineage.channel import DELIVERED, Answer
@@ -19,6 +18,7 @@ from floe_orchestrator_dagster.lineage.delivery import (
     open_delivery,
 )
 from floe_orchestrator_dagster.lineage.spool import Segment, spool_status
+from kit.backends import event, free_port
 
 AWAY = Answer(reason="away")
 REFUSED = Answer(refused=True, reason="bad event")
