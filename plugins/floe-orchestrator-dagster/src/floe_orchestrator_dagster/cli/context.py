@@ -16,7 +16,7 @@ import click
 import yaml
 
 from floe_orchestrator_dagster.cli.output import respond
-from floe_orchestrator_dagster.cli.screen import console, progress_to
+from floe_orchestrator_dagster.cli.screen import Screen
 from floe_orchestrator_dagster.dbt.jinja import texts
 from floe_orchestrator_dagster.dbt.project import DBT_PROJECT
 from floe_orchestrator_dagster.errors import ProductError
@@ -95,7 +95,7 @@ def _context(directory: Path, wheels: Path | None) -> dict[str, bytes]:
     outline = outline_product(compiled, project)
     if any("local" in package for package in _packages(project)):
         # A package beside the project is not beside the image's.
-        install_packages(outline, progress_to(console(stderr=True)))
+        install_packages(outline, Screen.opened(as_json=True).progress)
     _refuse_addresses(project)
     product = {_place(path, project): _read(path) for path in _product_files(outline)}
     content = {
