@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.schedules import Schedule
     from floe_orchestrator_dagster.webserver import Answer
 
-# floe-core's FLOE_NAME_PATTERN for products, with its longest name.
-_PRODUCT_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _FALLBACK_VERSION = "0.0.0"
 
 logger = logging.getLogger(__name__)
@@ -387,17 +385,9 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             ValueError: the name is none that floe allows.
             ProductError: the file cannot be written.
         """
-        from floe_orchestrator_dagster.files import write_atomically
-        from floe_orchestrator_dagster.product.entry_point import entry_point_code
+        from floe_orchestrator_dagster.product.entry_point import write_entry_point
 
-        if not _PRODUCT_NAME.fullmatch(product_name):
-            raise ValueError(
-                f"Cannot generate definitions.py: '{product_name}' is no product name. Use "
-                "lower-case letters, digits and hyphens, starting with a letter, 63 at most."
-            )
-        path = Path(output_dir) / "definitions.py"
-        write_atomically(path, entry_point_code(product_name))
-        return str(path)
+        return str(write_entry_point(product_name, Path(output_dir)))
 
 
 def _artifacts_path(project: Path | None) -> Path | None:

@@ -81,7 +81,9 @@ class Retry:
     def adopt(self, instance: DagsterInstance) -> None:
         """Have the next run that is made on an instance be this run's child.
 
-        `execute_in_process` takes no parent; what it makes the run's record with does.
+        `execute_in_process` takes no parent; what it makes the run's record with does. Dagster's
+        public way, `execute_job` with `ReexecutionOptions`, takes only a job that it can load again
+        by itself, without our report.
         """
         parent = self.parent
         make = partial(
