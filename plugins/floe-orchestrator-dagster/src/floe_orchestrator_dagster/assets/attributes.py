@@ -1,4 +1,4 @@
-"""The attributes of an asset that its node tells: metadata, group, owners, kinds, tags."""
+"""The attributes of an asset besides its key: metadata, group, owners, kinds, tags."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ class Attributes:
         """Return the owners of a node that Dagster takes."""
         if node.dbt is None:
             return []
-        asked = node.dbt.dagster_meta.get("owners")
-        if not asked:
-            asked = self._plan.owners_of_group.get(node.dbt.config.group or "", ())
-        if not asked and self._plan.owner:
+        owners = node.dbt.dagster_meta.get("owners")
+        if not owners:
+            owners = self._plan.owners_of_group.get(node.dbt.config.group or "", ())
+        if not owners and self._plan.owner:
             owner = self._plan.owner
-            asked = [owner if "@" in owner or owner.startswith("team:") else f"team:{owner}"]
-        return [owner for owner in asked if is_owner(owner)]
+            owners = [owner if "@" in owner or owner.startswith("team:") else f"team:{owner}"]
+        return [owner for owner in owners if is_owner(owner)]
 
     def kinds(self, node: Node) -> set[str]:
         """Return the kinds of a node: dbt, and its compute's adapter."""
@@ -128,8 +128,8 @@ def description(node: Node) -> str | None:
     if dbt is None:
         return None
     code = textwrap.indent(dbt.raw_code or "", "    ")
-    said = dbt.description or f"dbt {dbt.resource_type} {dbt.name}"
-    return f"{said}\n\n#### Raw SQL:\n```sql\n{code}\n```"
+    text = dbt.description or f"dbt {dbt.resource_type} {dbt.name}"
+    return f"{text}\n\n#### Raw SQL:\n```sql\n{code}\n```"
 
 
 def automation(node: Node) -> AutomationCondition[Any] | None:

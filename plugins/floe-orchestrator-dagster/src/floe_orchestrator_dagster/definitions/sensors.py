@@ -56,7 +56,7 @@ def lineage_drain(
         description="Delivers lineage events that wait since the backend was away.",
     )
     def drain_sensor(_context: SensorEvaluationContext) -> SkipReason:
-        return SkipReason(said(drain(transport(), directory)))
+        return SkipReason(summary_of(drain(transport(), directory)))
 
     return drain_sensor
 
@@ -72,7 +72,7 @@ def drain(transport: Mapping[str, Any] | None, directory: Path) -> DeliveryRepor
     return replay(transport, directory, DRAIN_SECONDS, hurry=True)
 
 
-def said(report: DeliveryReport) -> str:
+def summary_of(report: DeliveryReport) -> str:
     """Return what a drain did, as one sentence or two."""
     if not report.made:
         return "No lineage events wait."

@@ -71,7 +71,7 @@ class Steps:
 
     Steps wait for no source of `declared`: nothing in Dagster loads those; and for each input of a
     step Dagster looks through all of its checks, which is half of the time that a job takes to
-    load. `listener` and `echo` are told of each run; see `build_definitions`.
+    load. `listener` and `echo` follow each run; see `build_definitions`.
     """
 
     product: Product
