@@ -20,7 +20,8 @@ from click.testing import CliRunner
 
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.definitions.jobs import job_named
-from floe_orchestrator_dagster.product.product import Product, open_product
+from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.product.product import Product
 
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[4] / "examples"

@@ -34,7 +34,7 @@ def validated_product(
     from floe_orchestrator_dagster.definitions.build import build_definitions
     from floe_orchestrator_dagster.files import write_atomically
     from floe_orchestrator_dagster.plan.drawing import draw
-    from floe_orchestrator_dagster.product.product import open_product
+    from floe_orchestrator_dagster.product.opening import open_product
 
     with collected_warnings() as warnings:
         product = open_product(directory, progress=progress)

@@ -28,7 +28,7 @@ from floe_orchestrator_dagster.cli.screen import Screen, collected_warnings
 from floe_orchestrator_dagster.cli.todo import RunOptions, Todo, first_run, rest_of_last_run
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.plan import waves
-from floe_orchestrator_dagster.product.product import open_product
+from floe_orchestrator_dagster.product.opening import open_product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

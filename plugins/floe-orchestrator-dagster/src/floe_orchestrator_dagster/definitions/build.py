@@ -14,7 +14,8 @@ from floe_orchestrator_dagster.definitions.schedules import dagster_schedule, re
 from floe_orchestrator_dagster.definitions.sensors import product_sensors
 from floe_orchestrator_dagster.definitions.steps import Steps
 from floe_orchestrator_dagster.plan import dagster_name
-from floe_orchestrator_dagster.product.product import Product, load_all_manifests, uncollected
+from floe_orchestrator_dagster.product.opening import uncollected
+from floe_orchestrator_dagster.product.product import Product, load_all_manifests
 from floe_orchestrator_dagster.schedules import product_schedule, schedule_checked_too
 from floe_orchestrator_dagster.telemetry import span
 

@@ -16,8 +16,8 @@ from dagster import (
 
 from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
-from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import dagster_name
+from floe_orchestrator_dagster.product.layout import spool_directory
 from floe_orchestrator_dagster.product.product import Product
 
 NAME = "lineage_drain"
@@ -37,7 +37,7 @@ def product_sensors(product: Product) -> list[SensorDefinition]:
         destination = lineage_destination(artifacts, product.lineage_backend)
         return destination.transport if destination else None
 
-    directory = spool_directory(product.target_dir, product.plan.name)
+    directory = spool_directory(product.layout, product.plan.name)
     return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]
 
 

@@ -11,7 +11,7 @@ from floe_orchestrator_dagster.assets.specs import Specs
 from floe_orchestrator_dagster.definitions.build import loading
 from floe_orchestrator_dagster.definitions.steps import StepContent, Steps
 from floe_orchestrator_dagster.plan import CompiledProduct, Ports, Transform
-from floe_orchestrator_dagster.product.product import load_project, product_of_transforms
+from floe_orchestrator_dagster.product.opening import load_project, product_of_transforms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

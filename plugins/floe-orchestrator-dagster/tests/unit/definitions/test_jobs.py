@@ -17,7 +17,7 @@ from floe_orchestrator_dagster.definitions.jobs import (
 )
 from floe_orchestrator_dagster.definitions.steps import Steps
 from floe_orchestrator_dagster.plan import CompiledProduct, QualityCheck, Transform
-from floe_orchestrator_dagster.product.product import product_of_transforms
+from floe_orchestrator_dagster.product.opening import product_of_transforms
 from kit.plans import plan, uid
 
 SPLIT = "daily, monthly, raw.t > plain"
