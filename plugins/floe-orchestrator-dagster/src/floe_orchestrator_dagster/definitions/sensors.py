@@ -3,8 +3,9 @@
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
 # it decorates.
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     DefaultSensorStatus,
@@ -18,7 +19,12 @@ from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_o
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
 from floe_orchestrator_dagster.plan import dagster_name
 from floe_orchestrator_dagster.product.layout import spool_directory
+from floe_orchestrator_dagster.product.outlet import EVENTS, LineageOutlet
 from floe_orchestrator_dagster.product.product import Product
+
+if TYPE_CHECKING:
+    # It takes a second to import, and only the type is wanted.
+    from floe_core.plugins.lineage import LineageBackendPlugin
 
 NAME = "lineage_drain"
 INTERVAL_SECONDS = 60
@@ -32,13 +38,31 @@ def product_sensors(product: Product) -> list[SensorDefinition]:
     if why_off(artifacts, product.lineage_backend):
         return []
 
-    def transport() -> Mapping[str, Any] | None:
-        # Looked up when it ticks: a plugin that is missing is no reason to lose the assets.
-        destination = lineage_destination(artifacts, product.lineage_backend)
-        return destination.transport if destination else None
-
+    # Looked up when it ticks: a plugin that is missing is no reason to lose the assets.
+    transport = partial(_transport, artifacts, product.lineage_backend)
     directory = spool_directory(product.layout, product.plan.name)
     return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]
+
+
+def plugin_sensor(outlet: LineageOutlet) -> SensorDefinition | None:
+    """Return the sensor of the product that a plugin is used for; None if it sends no lineage.
+
+    Raises:
+        LineageError: the backend is named, but not installed or not usable.
+    """
+    artifacts = outlet.artifacts()
+    backend = outlet.backend(artifacts)
+    if lineage_destination(artifacts, backend) is None:
+        return None
+    name = artifacts["metadata"]["product_name"] if artifacts else EVENTS
+    return lineage_drain(partial(_transport, artifacts, backend), outlet.spool(artifacts, name))
+
+
+def _transport(
+    artifacts: Mapping[str, Any], backend: "LineageBackendPlugin | None"
+) -> Mapping[str, Any] | None:
+    destination = lineage_destination(artifacts, backend)
+    return destination.transport if destination else None
 
 
 def lineage_drain(
