@@ -66,7 +66,7 @@ def validated_schedule(schedule: Schedule) -> Schedule:
 
 
 @contextmanager
-def schedule_checked_too(
+def adding_schedule_problems(
     product_name: str, spec: Mapping[str, Any], config: PluginConfig
 ) -> Iterator[None]:
     """Add what is wrong with the product's schedule to a `PlanError` that is raised inside."""

@@ -10,8 +10,8 @@ from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.errors import PlanError, Problem, ScheduleError
 from floe_orchestrator_dagster.schedules import (
     Schedule,
+    adding_schedule_problems,
     product_schedule,
-    schedule_checked_too,
     validated_schedule,
 )
 
@@ -70,7 +70,7 @@ def test_a_wrong_plan_names_each_problem_of_the_schedule_too() -> None:
     plan = Problem("transforms.a", "Twice.", "Rename one.")
     with (
         pytest.raises(PlanError) as error,
-        schedule_checked_too("shop", spec, PluginConfig()),
+        adding_schedule_problems("shop", spec, PluginConfig()),
     ):
         raise PlanError("Cannot plan product 'shop'", [plan])
     first, zone, cron = error.value.problems
@@ -85,7 +85,7 @@ def test_a_wrong_plan_names_each_problem_of_the_schedule_too() -> None:
 
 def test_a_wrong_plan_with_a_sound_schedule_stays_as_it_is() -> None:
     plan = PlanError("Cannot plan product 'shop'", [Problem("a", "Twice.", "Rename one.")])
-    with pytest.raises(PlanError) as error, schedule_checked_too("shop", {}, DAILY):
+    with pytest.raises(PlanError) as error, adding_schedule_problems("shop", {}, DAILY):
         raise plan
     assert error.value is plan
 

@@ -16,7 +16,7 @@ from floe_orchestrator_dagster.definitions.steps import Steps
 from floe_orchestrator_dagster.plan import dagster_name
 from floe_orchestrator_dagster.product.opening import uncollected
 from floe_orchestrator_dagster.product.product import Product, load_all_manifests
-from floe_orchestrator_dagster.schedules import product_schedule, schedule_checked_too
+from floe_orchestrator_dagster.schedules import adding_schedule_problems, product_schedule
 from floe_orchestrator_dagster.telemetry import span
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def build_definitions(
         return Definitions()
     with span("floe.definitions", product_name=product.plan.name), loading():
         manifests = dict(load_all_manifests(product)) if translator is not None else None
-        with schedule_checked_too(product.plan.name, product.spec, product.config):
+        with adding_schedule_problems(product.plan.name, product.spec, product.config):
             specs = Specs(
                 product.plan,
                 project_dir=product.project_dir,
