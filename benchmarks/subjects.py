@@ -232,9 +232,9 @@ def events_floor(directory: str) -> Callable[[], object]:
 def _replayed(directory: str, events: str) -> Any:
     """Return the product's job, with recorded events in dbt's place."""
     from floe_orchestrator_dagster.dbt.events import EventReader
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
     from floe_orchestrator_dagster.dbt.results import RunResults
     from floe_orchestrator_dagster.dbt.scrub import Scrubber
-    from floe_orchestrator_dagster.run import step
 
     class Replay:
         success = True
@@ -251,10 +251,10 @@ def _replayed(directory: str, events: str) -> Any:
                     yield from self._reader.read(line)
 
     @contextmanager
-    def replayed(command: Any) -> Iterator[Replay]:
+    def replayed(_: DbtProcesses, command: Any) -> Iterator[Replay]:
         yield Replay(command.compute)
 
-    step.run_dbt = replayed  # type: ignore[assignment]
+    DbtProcesses.run = replayed  # type: ignore[assignment]
     return _product_job(directory)
 
 

@@ -32,8 +32,6 @@ from floe_orchestrator_dagster.assets.translated import Translated
 from floe_orchestrator_dagster.plan import (
     Node,
     ProductPlan,
-    QualityCheck,
-    check_name,
     is_asked,
     version_of,
 )
@@ -125,30 +123,12 @@ class Specs:
 
     @cached_property
     def checks(self) -> Mapping[str, AssetCheckSpec]:
-        """Specs of dbt's tests by unique id, and of quality checks by `<unique id>#<name>`."""
-        checks = {uid: self._check(uid, node) for uid, node in self.plan.checks.items()}
-        for uid, node in self.plan.assets.items():
-            named = self._nodes[uid].quality_checks
-            # Dagster 1.10 looks names of its own up where the first check is made, `check` among
-            # them: no variable may be called so here.
-            for asked, shown in zip(node.quality_checks, named, strict=True):
-                checks[quality_check_id(uid, asked)] = AssetCheckSpec(
-                    name=check_name(shown.name),
-                    asset=self.keys[uid],
-                    description=f"floe quality check {asked.type} ({asked.dimension})",
-                    # It runs when its model is built already: too late to stop what is below in
-                    # the same dbt run.
-                    blocking=False,
-                    metadata={"floe/quality_check": asked.name, "floe/dimension": asked.dimension},
-                )
-        return checks
+        """Specs of dbt's tests and of floe.yaml's quality checks, by unique id."""
+        return {uid: self._check(uid, node) for uid, node in self.plan.checks.items()}
 
     def checks_on(self, unique_ids: AbstractSet[str]) -> list[str]:
         """Return the checks of all kinds that are on one of these assets or sources."""
-        return [uid for uid in self.checks if self._on(uid) in unique_ids]
-
-    def _on(self, check: str) -> str:
-        return check.partition("#")[0] if "#" in check else self.plan.nodes[check].on
+        return [uid for uid, node in self.plan.checks.items() if node.on in unique_ids]
 
     def partitions(self, uid: str) -> TimeWindowPartitionsDefinition | None:
         """Return the time-window partitions of a node, if its meta asks for any."""
@@ -215,6 +195,17 @@ class Specs:
         return dep
 
     def _check(self, uid: str, node: Node) -> AssetCheckSpec:
+        # Dagster 1.10 looks names of its own up where the first check is made, `check` among them:
+        # no variable may be called so here.
+        quality = node.quality
+        if quality is not None:
+            return AssetCheckSpec(
+                name=self._nodes[uid].name,
+                asset=self.keys[node.on],
+                description=f"floe quality check {quality.type} ({quality.dimension})",
+                blocking=node.blocking,
+                metadata={"floe/quality_check": quality.name, "floe/dimension": quality.dimension},
+            )
         dbt = node.dbt
         on = self.keys[node.on]
         reads = self.plan.folded_parents[uid]
@@ -232,11 +223,6 @@ class Specs:
             blocking=node.blocking,
             metadata={UNIQUE_ID: uid},
         )
-
-
-def quality_check_id(uid: str, check: QualityCheck) -> str:
-    """Return the id of a quality check of floe.yaml among the checks of a product."""
-    return f"{uid}#{check.name}"
 
 
 def code_version(node: Node, variables: Mapping[str, Any] | None = None) -> str | None:

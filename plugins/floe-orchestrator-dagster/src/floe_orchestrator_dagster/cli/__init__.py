@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -163,18 +164,19 @@ def run(
     `column_tag:`, a double quote, a parenthesis, or the words `and`, `or`, `not`. `tag:` and
     `group:` alone are dbt's; `dbt:` in front makes any selection dbt's.
     """
-    from floe_orchestrator_dagster.dbt.process import start_ahead
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
     # dbt's import and Dagster's below go on side by side.
-    start_ahead()
+    processes = DbtProcesses()
+    processes.start_ahead()
     from floe_orchestrator_dagster.cli.run import run_product
     from floe_orchestrator_dagster.cli.todo import RunOptions
 
     given = RunOptions(
         variables=read_variables(variables), as_json=as_json, verbose=verbose, **options
     )
-    with reporting(as_json=as_json):
-        code = run_product(directory, given)
+    with reporting(as_json=as_json), closing(processes):
+        code = run_product(directory, given, processes)
     if code:
         sys.exit(code)
 
@@ -192,15 +194,16 @@ def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> No
     so are tests that passed; selection, variables, partition and run config are that run's. It is
     Dagster's "re-execute from failure", and says first what is left.
     """
-    from floe_orchestrator_dagster.dbt.process import start_ahead
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
-    start_ahead()
+    processes = DbtProcesses()
+    processes.start_ahead()
     from floe_orchestrator_dagster.cli.run import run_product
     from floe_orchestrator_dagster.cli.todo import RunOptions
 
     given = RunOptions(from_failure=True, as_json=as_json, verbose=verbose, lineage=lineage)
-    with reporting(as_json=as_json):
-        code = run_product(directory, given)
+    with reporting(as_json=as_json), closing(processes):
+        code = run_product(directory, given, processes)
     if code:
         sys.exit(code)
 

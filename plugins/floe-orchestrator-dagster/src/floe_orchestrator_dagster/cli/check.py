@@ -63,7 +63,7 @@ def show(product: Product, warnings: Sequence[str], screen: Screen, *, as_json: 
         out.print("It has no models, seeds or snapshots: nothing is to be built.")
     else:
         out.print(_computes_table(plan, runs))
-        out.print(_runs_table(plan, runs))
+        out.print(_runs_table(runs))
     for line in warnings:
         out.print(f"warning: {line}", style="yellow")
     out.print("No problems found.", style="green")
@@ -77,9 +77,8 @@ def _counts(plan: ProductPlan, compute: str, runs: Sequence[Wave]) -> dict[str, 
         "target": place.target,
         "adapter": place.adapter,
         **{f"{kind}s": kinds.count(kind) for kind in KINDS},
-        "tests": sum(check.compute == compute for check in plan.checks.values())
-        + sum(len(node.quality_checks) for node in plan.assets.values() if node.compute == compute),
-        "dbt_runs": sum(wave.target == place.target for wave in runs),
+        "tests": sum(check.compute == compute for check in plan.checks.values()),
+        "dbt_runs": sum(wave.compute.target == place.target for wave in runs),
     }
 
 
@@ -94,20 +93,16 @@ def _document(product: Product, runs: Sequence[Wave], warnings: Sequence[str]) -
         "waves": [
             {
                 "number": number,
-                "compute": wave.compute,
-                "target": wave.target,
+                "compute": wave.compute.name,
+                "target": wave.compute.target,
                 "nodes": list(wave.nodes),
-                "tests": [*wave.checks, *_quality_checks(plan, wave)],
+                "tests": [*wave.checks, *wave.quality_checks],
             }
             for number, wave in enumerate(runs, 1)
         ],
         "warnings": list(warnings),
         "problems": [],
     }
-
-
-def _quality_checks(plan: ProductPlan, wave: Wave) -> list[str]:
-    return [f"{uid}#{check.name}" for uid in wave.nodes for check in plan.nodes[uid].quality_checks]
 
 
 def _computes_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
@@ -124,7 +119,7 @@ def _computes_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
     return table
 
 
-def _runs_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
+def _runs_table(runs: Sequence[Wave]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -134,6 +129,6 @@ def _runs_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
     for header in ("nodes", "tests"):
         table.add_column(header, justify="right")
     for number, wave in enumerate(runs, 1):
-        tests = len(wave.checks) + len(_quality_checks(plan, wave))
-        table.add_row(str(number), Text(wave.compute), str(len(wave.nodes)), str(tests))
+        tests = len(wave.checks) + len(wave.quality_checks)
+        table.add_row(str(number), Text(wave.compute.name), str(len(wave.nodes)), str(tests))
     return table

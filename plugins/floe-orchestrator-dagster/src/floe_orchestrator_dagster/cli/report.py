@@ -81,7 +81,7 @@ class RunReport:
         """Note floe.yaml's own checks, which run inside the dbt process and not as dbt nodes."""
         for evaluation in result.get_asset_check_evaluations():
             uid = specs.check_ids.get(evaluation.asset_check_key, "")
-            if "#" in uid and uid in self.planned:
+            if uid in specs.plan.quality_checks and uid in self.planned:
                 message = evaluation.description or ""
                 status = _check_status(evaluation)
                 self.finish(replace(self.planned[uid], status=status, message=message))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +22,9 @@ from dagster import (
 from floe_orchestrator_dagster.cli.report import times
 from floe_orchestrator_dagster.errors import known
 from floe_orchestrator_dagster.plan import dagster_name
-from floe_orchestrator_dagster.run.launch import PARENT_TAG, RESUMED_TAG, earlier_attempts, left_of
+from floe_orchestrator_dagster.run.consumed import consumed_by_others
+from floe_orchestrator_dagster.run.earlier import PARENT_TAG, RESUMED_TAG, earlier_attempts
+from floe_orchestrator_dagster.run.remainder import Work, remainder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.cli.loaded import LoadedProduct
     from floe_orchestrator_dagster.product.product import Product
 
-logger = logging.getLogger(__name__)
-
 RETRYABLE = frozenset({DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED})
 ROOT_TAG = "dagster/root_run_id"
 PARTITION = "dagster/partition"
@@ -46,10 +44,7 @@ RUNS_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A run to do the rest of, and by unique id what it was asked for in steps that did not end.
-
-    Quality checks are among the checks, by `<unique id>#<name>`.
-    """
+    """A run to do the rest of, and by unique id what it was asked for in steps that did not end."""
 
     parent: DagsterRun
     assets: Sequence[str]
@@ -115,19 +110,16 @@ class Retry:
         steps = {step.op.name: step for step in _steps(loaded.definitions)}
         for node in job.nodes:
             step = steps[node.name]
-            chosen = {uid for uid in self.assets if specs.keys[uid] in step.keys}
-            wanted = [uid for uid in self.checks if specs.checks[uid].key in step.check_keys]
-            # The rule is the step's own; of its context it needs no more than this.
-            context: Any = SimpleNamespace(
-                op_execution_context=SimpleNamespace(op_handle=SimpleNamespace(name=node.name)),
-                job_def=job,
-                assets_def=step,
-                log=logger,
+            asked = Work(
+                frozenset(uid for uid in self.assets if specs.keys[uid] in step.keys),
+                tuple(uid for uid in self.checks if specs.checks[uid].key in step.check_keys),
             )
             variables = self.config_of(node.name).get("variables") or {}
             earlier = earlier_attempts(instance, child)
-            again, kept = left_of(context, specs, earlier, variables, (chosen, wanted))
-            left.update(again, kept)
+            consumed = consumed_by_others(job, step, node.name).assets
+            # The rule is the step's own.
+            work = remainder(specs, earlier, asked, variables, consumed).work
+            left.update(work.assets, work.checks)
         if not left:
             raise _nothing_left(self.parent)
         return frozenset(left)

@@ -29,6 +29,7 @@ from floe_orchestrator_dagster.cli.todo import RunOptions, Todo, first_run, rest
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.plan import waves
 from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.run.step import Host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,9 +37,14 @@ if TYPE_CHECKING:
 
     from dagster import DagsterInstance, ExecuteInProcessResult
 
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
+    from floe_orchestrator_dagster.plan import ProductPlan
 
-def run_product(directory: Path, options: RunOptions) -> int:
+
+def run_product(directory: Path, options: RunOptions, processes: DbtProcesses) -> int:
     """Materialize a product and print what happened; returns the exit code.
+
+    `processes` may have started dbt already, for the first command of the run.
 
     Raises:
         FloeDagsterError: the product is wrong, dbt cannot be started, or there is nothing to retry.
@@ -51,9 +57,8 @@ def run_product(directory: Path, options: RunOptions) -> int:
         product = open_product(directory, progress=screen.progress, variables=options.variables)
     screen.warn(*warnings)
     report = RunReport()
-    definitions = build_definitions(
-        product, listener=report, echo=screen.progress if options.verbose else lambda _line: None
-    )
+    echo = screen.progress if options.verbose else lambda _line: None
+    definitions = build_definitions(product, host=Host(report, echo, processes))
     specs = Specs(product.plan, project_dir=product.project_dir)
     run = _Run(LoadedProduct(product, specs, definitions), options, screen, report)
     todo = None
@@ -86,9 +91,8 @@ class _Run:
     def execute(self, todo: Todo, instance: DagsterInstance) -> int:
         """Run the job, follow it on the screen, and say what became of it."""
         report, out, plan = self.report, self.screen.out, self.loaded.plan
-        planned = _planned(self.loaded, todo)
-        tests = [uid for uid in todo.checks if "#" not in uid]
-        runs = waves(plan, todo.assets, tests)
+        planned = _planned(plan, todo)
+        runs = waves(plan, todo.assets, todo.checks)
         out.print(
             f"{plan.name}: {times(len(planned), 'node')} planned ({len(todo.assets)} to build, "
             f"{len(todo.checks)} to test) in {times(len(runs), 'dbt run')}"
@@ -149,16 +153,12 @@ def _execute_in_process(todo: Todo, instance: DagsterInstance) -> ExecuteInProce
     )
 
 
-def _planned(loaded: LoadedProduct, todo: Todo) -> Mapping[str, NodeResult]:
-    planned = {}
-    for uid in (*todo.assets, *todo.checks):
-        model = uid.partition("#")[0]
-        node = loaded.plan.nodes[model]
-        quality = uid != model
-        name = loaded.specs.checks[uid].name if quality else node.name
-        kind = "quality_check" if quality else node.kind
-        planned[uid] = NodeResult(uid, name, kind, node.compute, "not run")
-    return planned
+def _planned(plan: ProductPlan, todo: Todo) -> Mapping[str, NodeResult]:
+    nodes = (plan.nodes[uid] for uid in (*todo.assets, *todo.checks))
+    return {
+        node.unique_id: NodeResult(node.unique_id, node.name, node.kind, node.compute, "not run")
+        for node in nodes
+    }
 
 
 def _exit_code(result: ExecuteInProcessResult, report: RunReport, failure: Failure) -> int:

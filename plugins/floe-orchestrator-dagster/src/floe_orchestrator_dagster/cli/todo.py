@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from dagster import DagsterError
 
-from floe_orchestrator_dagster.assets.specs import quality_check_id
 from floe_orchestrator_dagster.cli.retry import find_retry
 from floe_orchestrator_dagster.cli.selection import Selection, has_default_selector, select_nodes
 from floe_orchestrator_dagster.definitions.jobs import JobContent, job_named, narrowed_job
@@ -88,7 +87,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """What a run is to do: a job, what of it will be run, and how. Checks include floe.yaml's."""
+    """What a run is to do: a job, what of it will be run, and how."""
 
     job: JobDefinition
     assets: Sequence[str]
@@ -127,25 +126,17 @@ def _narrowed_to(
             f"{known(loaded.jobs)}.",
             param_hint="--job",
         )
-    quality = [
-        quality_check_id(uid, check)
-        for uid in assets
-        for check in plan.nodes[uid].quality_checks
-        if not options.no_checks
-    ]
-    content = JobContent(assets, [*checks, *quality])
     # To resolve a job takes a while: the whole one only where it is what will run.
-    if len(assets) == len(specs.assets) and len(content.checks) == len(specs.checks):
+    if len(assets) == len(specs.assets) and len(checks) == len(specs.checks):
         job = job_named(loaded.definitions, name)
     else:
-        job = _narrowed(loaded, name, content)
+        job = _narrowed(loaded, name, JobContent(assets, checks))
     _check_partition(job, options.partition)
     assets, checks = _of_job(loaded, job, assets, checks)
-    chosen = set(assets)
     return Todo(
         job=job,
         assets=assets,
-        checks=[*checks, *(uid for uid in quality if uid.partition("#")[0] in chosen)],
+        checks=checks,
         config={node.name: {"config": options.op_config()} for node in job.nodes},
         partition=options.partition,
     )

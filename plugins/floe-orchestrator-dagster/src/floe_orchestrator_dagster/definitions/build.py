@@ -16,13 +16,13 @@ from floe_orchestrator_dagster.definitions.steps import Steps
 from floe_orchestrator_dagster.plan import dagster_name
 from floe_orchestrator_dagster.product.opening import uncollected
 from floe_orchestrator_dagster.product.product import Product, load_all_manifests
+from floe_orchestrator_dagster.run.step import Host
 from floe_orchestrator_dagster.schedules import adding_schedule_problems, product_schedule
 from floe_orchestrator_dagster.telemetry import span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from floe_orchestrator_dagster.run.step import Listener
     from floe_orchestrator_dagster.schedules import Schedule
 
 
@@ -31,8 +31,7 @@ def build_definitions(
     *,
     schedules: Sequence[Schedule] = (),
     translator: Any = None,
-    listener: Listener | None = None,
-    echo: Callable[[str], None] | None = None,
+    host: Host | None = None,
 ) -> Definitions:
     """Return the Definitions of a product.
 
@@ -40,8 +39,7 @@ def build_definitions(
         product: the planned product.
         schedules: more schedules than the product's own, each for a job that exists.
         translator: a user's `DagsterDbtTranslator`, honoured for every spec.
-        listener: called with each node that dbt starts or finishes, in the same process.
-        echo: takes dbt's log lines; by default they go to stdout, Dagster's compute log.
+        host: who has the steps run in this process, and hears of them.
 
     Raises:
         PlanError: the partitions or schedules of the product contradict it.
@@ -59,7 +57,7 @@ def build_definitions(
             )
         own = product_schedule(product.plan.name, product.spec, product.config)
         declared = frozenset(spec.key for spec in specs.sources)
-        steps = Steps(product, specs, declared, listener, echo).all()
+        steps = Steps(product, specs, declared, host or Host()).all()
         contents = job_contents(specs)
         jobs = {name: asset_job(specs, name, content) for name, content in contents.items()}
         scheduled = {schedule.name: schedule for schedule in schedules}

@@ -2,9 +2,9 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
 # it decorates, and refuses `context: "OpExecutionContext"` as a string.
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,7 @@ from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
 from floe_orchestrator_dagster.plan import Compute, Ports, Wave, dagster_name, segments
 from floe_orchestrator_dagster.product.product import Product
 from floe_orchestrator_dagster.run.launch import DbtRunConfig
-from floe_orchestrator_dagster.run.step import Listener, build
+from floe_orchestrator_dagster.run.step import Host, build
 
 
 class StepDefinition(AssetsDefinition):
@@ -71,14 +71,13 @@ class Steps:
 
     Steps wait for no source of `declared`: nothing in Dagster loads those; and for each input of a
     step Dagster looks through all of its checks, which is half of the time that a job takes to
-    load. `listener` and `echo` follow each run; see `build_definitions`.
+    load. `host` is who has the steps run in this process, if any.
     """
 
     product: Product
     specs: Specs
     declared: frozenset[AssetKey] = frozenset()
-    listener: Listener | None = None
-    echo: Callable[[str], None] | None = None
+    host: Host = field(default_factory=Host)
 
     def all(self) -> list[AssetsDefinition]:
         """Return the steps of the whole product, each behind those that it waits for."""
@@ -89,11 +88,9 @@ class Steps:
                 made.append(self.make(StepContent(name, specs.assets, [*specs.checks])))
                 continue
             nodes = {uid: specs.assets[uid] for uid in wave.nodes if uid in specs.assets}
-            quality = [uid for uid in specs.checks if "#" in uid and uid.partition("#")[0] in nodes]
-            checks = [*wave.checks, *quality]
-            compute = self.product.plan.computes[wave.compute]
+            checks = [*wave.checks, *wave.quality_checks]
             awaited = _awaited(specs, checks, made)
-            made.append(self.make(StepContent(name, nodes, checks, compute, awaited)))
+            made.append(self.make(StepContent(name, nodes, checks, wave.compute, awaited)))
         return made
 
     def make(self, content: StepContent) -> AssetsDefinition:
@@ -119,7 +116,7 @@ class Steps:
             ]
         )
         # Bound here, so that a run does not hold on to the content.
-        product, specs, listener, echo = self.product, self.specs, self.listener, self.echo
+        product, specs, host = self.product, self.specs, self.host
 
         @op(
             name=content.name,
@@ -132,7 +129,7 @@ class Steps:
             # Asked for by its name, Dagster refuses the context of assets to a step of checks
             # alone.
             assets = AssetExecutionContext(context)
-            yield from build(assets, product, specs, config, listener, echo)
+            yield from build(assets, product, specs, config, host)
 
         partitioned = any(specs.partitions(uid) for uid in content.assets)
         return StepDefinition(
@@ -162,7 +159,7 @@ def _segments(product: Product) -> list[tuple[str, Wave | None]]:
     if product.config.isolation == "product":
         return [(name, None)]
     return [
-        (f"{name}_{number}_{dagster_name(wave.compute)}", wave)
+        (f"{name}_{number}_{dagster_name(wave.compute.name)}", wave)
         for number, wave in enumerate(segments(product.plan), 1)
     ]
 
@@ -176,9 +173,7 @@ def _awaited(
     built = {key for step in earlier for key in step.keys}
     awaited: dict[AssetKey, None] = {}
     for uid in checks:
-        node = specs.plan.nodes.get(uid)
-        if node is None:
-            continue
+        node = specs.plan.nodes[uid]
         reads = {specs.keys[read] for read in (node.on, *specs.plan.folded_parents[uid])}
         awaited |= dict.fromkeys(sorted(reads & built))
         if not node.parents:
