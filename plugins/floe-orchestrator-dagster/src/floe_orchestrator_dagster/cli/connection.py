@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def asked(directory: Path, url: str | None) -> Answer:
+def ask(directory: Path, url: str | None) -> Answer:
     """Ask the webserver of --url, else that of the product in `directory`, else the default.
 
     Raises:
