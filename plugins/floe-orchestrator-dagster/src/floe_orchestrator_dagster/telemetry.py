@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Span, Status, StatusCode
 
+from floe_orchestrator_dagster.urls import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -59,7 +61,7 @@ def start(artifacts: Mapping[str, Any]) -> None:
             logger.warning(
                 "No telemetry: no collector listens at %s. Start one, correct "
                 "observability.telemetry in manifest.yaml, or disable it there.",
-                _shown(endpoint),
+                shown(_with_scheme(endpoint)) or "otlp_endpoint",
             )
             return
         from floe_core.schemas.telemetry import TelemetryConfig
@@ -147,7 +149,7 @@ class _Once(logging.Filter):
 
 def _listens(endpoint: str, protocol: str) -> bool:
     try:
-        address = urlsplit(endpoint)
+        address = urlsplit(_with_scheme(endpoint))
         default = 443 if address.scheme == "https" else _DEFAULT_PORTS.get(protocol, 443)
         where = (address.hostname or "localhost", address.port or default)
         socket.create_connection(where, PROBE_SECONDS).close()
@@ -156,9 +158,9 @@ def _listens(endpoint: str, protocol: str) -> bool:
     return True
 
 
-def _shown(endpoint: str) -> str:
-    address = urlsplit(endpoint)
-    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
+def _with_scheme(endpoint: str) -> str:
+    """Return an endpoint as a URL: gRPC takes `collector:4317` as well."""
+    return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import socket
@@ -13,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from floe_orchestrator_dagster.errors import LineageError
+from floe_orchestrator_dagster.urls import WEB, basic_credentials, masked, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,7 +130,7 @@ class HttpChannel:
     def __init__(self, config: Mapping[str, Any]) -> None:
         url = config.get("url")
         parts = urlsplit(url.strip() if isinstance(url, str) else "")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in WEB or not parts.hostname:
             raise LineageError(
                 "Cannot use the lineage backend: its transport config has no `url` that starts "
                 "with http:// or https://. Correct plugins.lineage_backend in manifest.yaml and "
@@ -145,10 +145,9 @@ class HttpChannel:
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         elif parts.username:
-            self._headers["Authorization"] = _basic(parts)
-        token = self._headers.get("Authorization", "").partition(" ")[2]
+            self._headers["Authorization"] = f"Basic {basic_credentials(parts)}"
         # An answer may quote what it was sent.
-        self._secrets = [text for text in (token, unquote(parts.password or "")) if text]
+        self._secrets = [*([str(key)] if key else []), *secrets_of(parts)]
         self._connection, self._path = _connection(
             parts, self._timeout, verify=bool(config.get("verify_ssl", True))
         )
@@ -195,9 +194,7 @@ class HttpChannel:
 
     def _hide(self, said: bytes) -> str:
         text = " ".join(said.decode(errors="replace").split())
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text[:MAX_REASON]
+        return masked(text, self._secrets)[:MAX_REASON]
 
     def _break(self) -> None:
         # shutdown wakes a thread that waits in recv; close alone does not.
@@ -311,11 +308,6 @@ def seconds_of(retry_after: str | None) -> float | None:
     return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
 
 
-def _basic(parts: SplitResult) -> str:
-    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-    return f"Basic {base64.b64encode(pair.encode()).decode()}"
-
-
 def _connection(
     parts: SplitResult, timeout: float, *, verify: bool
 ) -> tuple[http.client.HTTPConnection, str]:
@@ -335,6 +327,6 @@ def _connection(
     context = httpx.create_ssl_context(verify=verify)
     connection = http.client.HTTPSConnection(to, to_port, timeout=timeout, context=context)
     if via:
-        headers = {"Proxy-Authorization": _basic(via)} if via.username else {}
-        connection.set_tunnel(host, port, headers)
+        proof = f"Basic {basic_credentials(via)}"
+        connection.set_tunnel(host, port, {"Proxy-Authorization": proof} if via.username else {})
     return connection, path

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import logging
-import re
 import subprocess
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -26,6 +25,7 @@ from floe_orchestrator_dagster.errors import LineageError, known
 from floe_orchestrator_dagster.lineage.backend import lineage_destination
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery
 from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
+from floe_orchestrator_dagster.urls import repository_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GIT_TIMEOUT_SECONDS = 5.0
-# git@github.com:org/repo.git is ssh's way to write ssh://git@github.com/org/repo.git.
-_SCP_LIKE = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/]+):(?P<path>(?!//).+)")
 
 
 def open_lineage(
@@ -267,7 +265,7 @@ def source_code(project_dir: Path) -> SourceCode | None:
         folder = _git(project_dir, "rev-parse", "--show-prefix").strip("/")
     except (OSError, subprocess.SubprocessError):
         return None
-    repository = _web_address(remote)
+    repository = repository_url(remote)
     if repository is None:
         return None
     return SourceCode(repository, version, "" if branch == "HEAD" else branch, folder)
@@ -281,17 +279,3 @@ def _git(folder: Path, *words: str) -> str:
         check=True,
         timeout=GIT_TIMEOUT_SECONDS,
     ).stdout.strip()
-
-
-def _web_address(remote: str) -> str | None:
-    """Return a remote as https URL, without whatever credentials are in it."""
-    scheme, found, rest = remote.partition("://")
-    if found:
-        if scheme not in {"http", "https", "ssh", "git"}:
-            return None
-        authority, _, path = rest.partition("/")
-        host = authority.rpartition("@")[2]
-        host = host if scheme.startswith("http") else host.partition(":")[0]
-        return f"https://{host}/{path}"
-    scp = _SCP_LIKE.fullmatch(remote)
-    return f"https://{scp['host']}/{scp['path']}" if scp else None
