@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.lineage.backend import Destination
     from floe_orchestrator_dagster.schedules import Schedule
-    from floe_orchestrator_dagster.webserver import Answer
+    from floe_orchestrator_dagster.webserver import WebserverState
 
 # floe-core's FLOE_NAME_PATTERN for products, with its longest name.
 _PRODUCT_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -157,7 +157,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return helm_values(self.config.workload_size, self.config.computes)
 
     def validate_connection(self) -> ValidationResult:
-        """Ask the configured Dagster webserver how it does; see `health.ask_webserver`."""
+        """Ask the configured Dagster webserver how it does; see `webserver.ask_webserver`."""
         from floe_orchestrator_dagster.webserver import DEADLINE_SECONDS
 
         answer = self._ask(DEADLINE_SECONDS)
@@ -186,7 +186,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         said = " ".join((f"Dagster {answer.version} at {answer.url}.", *answer.warnings))
         return HealthStatus(state, said)
 
-    def _ask(self, deadline: float) -> Answer:
+    def _ask(self, deadline: float) -> WebserverState:
         from floe_orchestrator_dagster.webserver import ask_webserver, webserver_address
 
         return ask_webserver(
