@@ -229,12 +229,10 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         run takes it along. Trouble, wrong arguments too, is logged, never raised. Returns the run
         id, new if none was given.
         """
-        from floe_orchestrator_dagster.lineage.emit import emit
+        from floe_orchestrator_dagster.lineage.emit import SingleEvent, emit
 
         destination, directory = self._lineage()
-        return emit(
-            destination.transport if destination else None,
-            directory,
+        event = SingleEvent(
             state=event_type,
             job_name=job_name,
             job_namespace=job_namespace or (destination.namespace if destination else None),
@@ -245,13 +243,14 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             job_facets=job_facets,
             producer=producer,
         )
+        return emit(destination.transport if destination else None, directory, event)
 
     def shutdown(self) -> None:
         """Wait a little for lineage events on their way."""
         if self._sends:
-            from floe_orchestrator_dagster.lineage.emit import finish
+            from floe_orchestrator_dagster.lineage.deliveries import PROCESS
 
-            finish()
+            PROCESS.close()
 
     def get_lineage_emitter(self) -> LineageEmitter | None:
         """Return floe-core's emitter over the spool to the same backend; None without one."""
