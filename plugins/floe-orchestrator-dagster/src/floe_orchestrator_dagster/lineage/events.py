@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from floe_orchestrator_dagster.lineage import facets
 from floe_orchestrator_dagster.lineage.columns import (
     ColumnLineage,
-    explained_lineage,
+    column_lineage,
     snapshot_lineage,
 )
 from floe_orchestrator_dagster.lineage.facets import (
@@ -548,7 +548,7 @@ class StepLineage:
         if not compiled:
             return None
         names, known = self._read_by(node, compute)
-        found, why = explained_lineage(compiled, compute.adapter, known)
+        found, why = column_lineage(compiled, compute.adapter, known)
         if found is None:
             self.without_columns[node.unique_id] = why
             return None
@@ -738,10 +738,7 @@ def _is_sql(node: Node) -> bool:
 
 
 def _transformation(source: Any) -> dict[str, Any]:
-    made = {"type": source.type, "subtype": source.subtype, "masking": source.masking}
-    if source.description:
-        made["description"] = source.description
-    return made
+    return {"type": source.type, "subtype": source.subtype, "masking": source.masking}
 
 
 def _statistics(result: NodeFinished) -> dict[str, int]:
