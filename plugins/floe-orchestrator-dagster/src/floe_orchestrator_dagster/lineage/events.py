@@ -17,6 +17,7 @@ from floe_orchestrator_dagster.lineage.columns import (
     column_lineage,
     snapshot_lineage,
 )
+from floe_orchestrator_dagster.lineage.datasets import TableName
 from floe_orchestrator_dagster.lineage.facets import (
     PRODUCER,
     RUN_EVENT_SCHEMA,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult, Relation
-    from floe_orchestrator_dagster.lineage.naming import DatasetName
+    from floe_orchestrator_dagster.lineage.datasets import DatasetName
     from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
     from floe_orchestrator_dagster.plan.manifest import DbtConfig
 
@@ -471,9 +472,11 @@ class StepLineage:
         named = dataset_name(
             compute.adapter,
             output,
-            told.database if told else dbt.database,
-            told.schema if told else dbt.schema,
-            (told.identifier if told else None) or node.identifier,
+            TableName(
+                told.database if told else dbt.database,
+                told.schema if told else dbt.schema,
+                (told.identifier if told else None) or node.identifier,
+            ),
             root=root,
             scope=self._plan.name,
         )

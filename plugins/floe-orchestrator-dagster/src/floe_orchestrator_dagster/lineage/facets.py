@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from floe_orchestrator_dagster.lineage.naming import Catalog
+    from floe_orchestrator_dagster.lineage.datasets import Catalog
 
 Facet = dict[str, Any]
 
