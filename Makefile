@@ -46,10 +46,10 @@ ifneq ($(OPENLINEAGE_SPEC),)
 endif
 
 chart-docs: .venv/.dev ## write the table of values in the chart's README
-	$(BIN)/python tests/chart_readme.py
+	$(BIN)/python tools/chart_readme.py
 
 test-matrix: ## run the tests that mind the version on every Python here and on three Dagsters
-	$(PYTHON) tests/matrix.py
+	$(PYTHON) tools/matrix.py
 
 bench: .venv/.dev ## measure against bare dbt, raw dagster-dbt and the last release (hours)
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -64,13 +64,13 @@ fuzz: .venv/.dev ## fuzz what reads other people's bytes, FUZZ_SECONDS (60) each
 			-rss_limit_mb=2048 -timeout=10 -print_final_stats=1 || exit 1; done
 
 check: .venv/.dev ## lint, check formatting and types
-	$(BIN)/ruff check $(PLUGIN) tests benchmarks
-	$(BIN)/ruff format --check $(PLUGIN) tests benchmarks
+	$(BIN)/ruff check $(PLUGIN) tests tools benchmarks
+	$(BIN)/ruff format --check $(PLUGIN) tests tools benchmarks
 	cd $(PLUGIN) && $(BIN)/mypy
 
 format: .venv/.dev ## format the code
-	$(BIN)/ruff check --fix $(PLUGIN) tests benchmarks
-	$(BIN)/ruff format $(PLUGIN) tests benchmarks
+	$(BIN)/ruff check --fix $(PLUGIN) tests tools benchmarks
+	$(BIN)/ruff format $(PLUGIN) tests tools benchmarks
 
 clean: ## remove what these verbs made
 	rm -rf .venv .venvs benchmarks/work examples/*/target examples/*/logs

@@ -19,7 +19,7 @@ sys.path.insert(
     0, str(Path(__file__).parents[1] / "plugins" / "floe-orchestrator-dagster" / "tests")
 )
 
-from column_shapes import SHAPES, Shape, read_lineage
+from kit.column_shapes import SHAPES, Shape, read_lineage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "plugins" / "floe-orchestrator-dagster" / "tests"))
 
 from floe_orchestrator_dagster.webserver import Address, WebserverState, ask_webserver  # noqa: E402
-from hostile_server import CASES, SECRET, serving  # noqa: E402
+from kit.hostile_server import CASES, SECRET, serving  # noqa: E402
 
 LIMIT_SECONDS = 10.0
 

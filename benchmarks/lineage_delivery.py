@@ -30,10 +30,10 @@ from rich.table import Table
 TESTS = Path(__file__).parents[1] / "plugins" / "floe-orchestrator-dagster" / "tests"
 sys.path.insert(0, str(TESTS))
 
-from backends import OK, Reply, backend, healthy  # noqa: E402
 from floe_orchestrator_dagster.lineage.delivery import replay  # noqa: E402
 from floe_orchestrator_dagster.lineage.spool import spool_status  # noqa: E402
-from lineage_producer import outcome, start  # noqa: E402
+from kit.backends import OK, Reply, backend, healthy  # noqa: E402
+from kit.lineage_producer import outcome, start  # noqa: E402
 
 DRAIN_SECONDS = 2.0
 JOB_SECONDS = 4.0

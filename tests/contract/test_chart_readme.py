@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "chart_readme.py"
+SCRIPT = Path(__file__).parents[2] / "tools" / "chart_readme.py"
 
 
 def test_the_table_of_values_is_up_to_date() -> None:

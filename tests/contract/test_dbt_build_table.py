@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from dbt_build_cases import CASES
+from kit.dbt_build_cases import CASES
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "dbt-build.md"

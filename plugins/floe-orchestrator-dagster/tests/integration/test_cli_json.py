@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from backends import Backend, backend
-from support import BIN, TinyProject
+from kit.backends import Backend, backend
+from kit.support import BIN, TinyProject
 
 COMMAND = str(BIN / "floe-dagster")
 TABLE = "{{ config(materialized='table') }} "

@@ -11,7 +11,7 @@ import pytest
 
 from floe_orchestrator_dagster.cli import main
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
-from support import TinyProject, cli_runner, tables
+from kit.support import TinyProject, cli_runner, tables
 
 TABLE = "{{ config(materialized='table') }} "
 FILES = {

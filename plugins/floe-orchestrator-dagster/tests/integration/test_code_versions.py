@@ -18,7 +18,7 @@ from dagster_dbt import DagsterDbtTranslator
 
 from floe_orchestrator_dagster.assets.specs import Specs, code_version
 from floe_orchestrator_dagster.product.product import Product, load_all_manifests, open_product
-from support import DBT_PROJECT, TinyProject, failure_of, materialized, run, tables
+from kit.support import DBT_PROJECT, TinyProject, failure_of, materialized, run, tables
 
 PROJECT = {
     **DBT_PROJECT,

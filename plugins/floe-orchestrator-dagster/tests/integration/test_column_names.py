@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  it is a class
 
-from column_shapes import SHAPES, TABLES, read_lineage
+from kit.column_shapes import SHAPES, TABLES, read_lineage
 
 TYPES = {"tags": "text[]", "ordered_at": "timestamp", "paid_at": "timestamp", "at": "timestamp"}
 NUMBERS = {"id", "customer_id", "amount", "order_id", "manager_id", "user_id"}

@@ -12,7 +12,7 @@ import yaml
 
 from floe_orchestrator_dagster.component import FloeProduct, FloeProductScaffolder
 from floe_orchestrator_dagster.definitions.build import job_named
-from support import TinyProject
+from kit.support import TinyProject
 
 
 def test_dg_finds_the_component_by_entry_point() -> None:

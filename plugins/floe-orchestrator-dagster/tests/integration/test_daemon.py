@@ -16,8 +16,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from servers import dagster_home, process
-from support import TinyProject, floe_product
+from kit.servers import dagster_home, process
+from kit.support import TinyProject, floe_product
 
 PATIENCE_SECONDS = 420
 SCHEDULED = ".dagster/scheduled_execution_time"

@@ -10,10 +10,10 @@ import duckdb
 import pytest
 import yaml
 
-from dbt_build_cases import CASES, DAYS, TABLE, Case, Row, by_day, project
-from dbt_server import Fork
-from oracle import Build, Twins, contradictions, differences, named
-from support import MANIFEST, TinyProject, floe_product
+from kit.dbt_build_cases import CASES, DAYS, TABLE, Case, Row, by_day, project
+from kit.dbt_server import Fork
+from kit.oracle import Build, Twins, contradictions, differences, named
+from kit.support import MANIFEST, TinyProject, floe_product
 
 ROWS = [(case, row) for case in CASES for row in case.rows]
 Builds = Callable[[Case], list[Build]]

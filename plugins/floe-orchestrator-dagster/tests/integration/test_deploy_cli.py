@@ -14,7 +14,7 @@ import yaml
 from floe_orchestrator_dagster.deploy.official import official_values
 from floe_orchestrator_dagster.deploy.sizes import SIZES
 from floe_orchestrator_dagster.deploy.values import helm_values
-from support import BIN, TinyProject
+from kit.support import BIN, TinyProject
 
 
 def command(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import pytest
 from dagster_dbt import DagsterDbtTranslator
 
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
-from support import TinyProject, checked, failure_of, materialized, run
+from kit.support import TinyProject, checked, failure_of, materialized, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -501,7 +501,7 @@ from pathlib import Path
 import sys
 sys.path.insert(0, {tests!r})
 import dagster as dg
-from support import run
+from kit.support import run
 from floe_orchestrator_dagster.product.product import open_product
 with dg.DagsterInstance.ephemeral() as instance:
     run(open_product(Path({directory!r})), instance, listener=lambda p: print(p, flush=True))

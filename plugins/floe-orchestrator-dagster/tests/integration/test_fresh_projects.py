@@ -16,7 +16,7 @@ from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.errors import PlanError, ProductError
 from floe_orchestrator_dagster.product.launch_variables import with_launch_variables
 from floe_orchestrator_dagster.product.product import Product, open_product
-from support import BIN, DBT_PROJECT, TinyProject, materialized, run
+from kit.support import BIN, DBT_PROJECT, TinyProject, materialized, run
 
 Said = list[str]
 TABLE = "{{ config(materialized='table') }}"

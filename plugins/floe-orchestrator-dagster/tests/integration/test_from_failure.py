@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
-from support import TinyProject, checked, failure_of, materialized, run, tables
+from kit.support import TinyProject, checked, failure_of, materialized, run, tables
 
 CRITICAL = {
     "name": "few",

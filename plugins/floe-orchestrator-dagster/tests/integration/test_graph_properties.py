@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.plan import CompiledProduct
 from floe_orchestrator_dagster.product.product import Product
-from random_products import Case, cases
-from support import asset_edges
+from kit.random_products import Case, cases
+from kit.support import asset_edges
 
 
 # Dagster loads a step of checks alone by a constructor of its own that it calls beta.

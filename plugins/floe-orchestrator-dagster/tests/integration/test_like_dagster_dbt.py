@@ -12,7 +12,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
 from floe_orchestrator_dagster.assets.specs import code_version
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
-from support import BIN, TinyProject
+from kit.support import BIN, TinyProject
 
 FILES = {
     "a": "{{ config(materialized='table') }} select 1 as id union all select 2",

@@ -20,9 +20,7 @@ from floe_core.lineage import LineageDataset, RunState
 from floe_core.plugin_registry import PluginRegistry, _reset_registry, get_registry
 from floe_core.plugin_types import PluginType
 from floe_lineage_marquez import MarquezLineageBackendPlugin
-from lineage_server import Backend as Recorder
 
-from backends import OK, Backend, Reply, backend, event, free_port
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.cli import main
 from floe_orchestrator_dagster.definitions.sensors import drain, lineage_drain
@@ -36,8 +34,10 @@ from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_deli
 from floe_orchestrator_dagster.lineage.facets import PRODUCER
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import spool_status
-from lineage_producer import outcome, start
-from support import BIN, MANIFEST, floe_product
+from kit.backends import OK, Backend, Reply, backend, event, free_port
+from kit.lineage_producer import outcome, start
+from kit.lineage_server import Backend as Recorder
+from kit.support import BIN, MANIFEST, floe_product
 
 COUNT = 300
 # What a job may lose to lineage besides the drain that it allows; machines under test are slow.

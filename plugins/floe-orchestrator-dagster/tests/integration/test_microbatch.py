@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
-from support import TinyProject, failure_of, materialized, run, tables
+from kit.support import TinyProject, failure_of, materialized, run, tables
 
 DAYS = "2026-01-0{}"
 EVENTS = """{{{{ config(materialized='table', event_time='ts') }}}}

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dbt_build_cases import TABLE, project
-from dbt_server import Fork
-from oracle import Twins, contradictions, differences
-from support import EXAMPLES, TinyProject, floe_compile
+from kit.dbt_build_cases import TABLE, project
+from kit.dbt_server import Fork
+from kit.oracle import Twins, contradictions, differences
+from kit.support import EXAMPLES, TinyProject, floe_compile
 
 
 @pytest.fixture

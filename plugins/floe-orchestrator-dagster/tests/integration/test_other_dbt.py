@@ -13,11 +13,11 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pytest
-from lineage_server import Backend, Recorded, build, kinds, sound
 
 from floe_orchestrator_dagster.dbt.process import INTERRUPT_TIMEOUT_SECONDS, run_dbt
 from floe_orchestrator_dagster.errors import FloeDagsterError
-from support import EXAMPLES, TinyProject, checked, failure_of, materialized, run
+from kit.lineage_server import Backend, Recorded, build, kinds, sound
+from kit.support import EXAMPLES, TinyProject, checked, failure_of, materialized, run
 
 # The last release whose wheel carries its program; later ones download it when they are built.
 WHEEL = "dbt==2.0.0rc196"

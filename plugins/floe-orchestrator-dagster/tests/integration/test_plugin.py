@@ -16,7 +16,7 @@ from floe_core.schemas.compiled_artifacts import CompiledArtifacts
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
 from floe_orchestrator_dagster.errors import PlanError
-from support import TinyProject, asset_edges, materialized
+from kit.support import TinyProject, asset_edges, materialized
 
 CHAIN = {"a": "select 1 as id", "b": "select id from {{ ref('a') }}"}
 TRANSFORMS = [{"name": "a", "tags": ["daily"]}, {"name": "b", "depends_on": ["a"]}]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from floe_orchestrator_dagster.product import product as rooms
-from support import TinyProject
+from kit.support import TinyProject
 
 
 def test_a_prepared_product_writes_nothing_beside_its_own_files(

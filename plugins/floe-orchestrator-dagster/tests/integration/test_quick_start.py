@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from support import BIN
+from kit.support import BIN
 
 LOCATION = "definitions.py"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dbt_server import Fork
-from oracle import Twins
-from random_builds import FAULTS, Edits, broken_build
-from support import TinyProject
+from kit.dbt_server import Fork
+from kit.oracle import Twins
+from kit.random_builds import FAULTS, Edits, broken_build
+from kit.support import TinyProject
 
 FEW, MANY = range(8), range(8, 220)
 FEW_PROJECTS, MANY_PROJECTS, EDITS = range(1), range(1, 22), 10

@@ -15,8 +15,8 @@ import yaml
 
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.product.product import Product, open_product
-from support import BIN, asset_edges, checked, floe_product, materialized, run, tables
-from support import dbt as bare_dbt
+from kit.support import BIN, asset_edges, checked, floe_product, materialized, run, tables
+from kit.support import dbt as bare_dbt
 
 
 def starter(directory: Path) -> Path:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from floe_orchestrator_dagster.webserver import Address, ask_webserver
-from servers import dagster_home, webserver
+from kit.servers import dagster_home, webserver
 
 UTC = timezone.utc
 START, END = datetime(2027, 1, 1, tzinfo=UTC), datetime(2028, 12, 31, tzinfo=UTC)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from floe_orchestrator_dagster.cli import main
-from support import TinyProject, cli_runner
+from kit.support import TinyProject, cli_runner
 
 OF_ENVIRONMENT, OF_PROFILE = "canary/of-env+0123", "canary/of-profile+4567"
 

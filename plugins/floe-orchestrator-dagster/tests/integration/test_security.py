@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from floe_orchestrator_dagster.errors import FloeDagsterError
-from support import BIN, TinyProject
+from kit.support import BIN, TinyProject
 
 OUTSIDE_NAMES = ["../../outside", "..", "/outside", "a/../../../outside", "", "a\x00b", "a\nb"]
 SECRETS = {

@@ -24,7 +24,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_messages
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
 
-from support import BIN, TinyProject
+from kit.support import BIN, TinyProject
 
 MODEL = "select '{{ env_var('TRACEPARENT', 'none') }}' as parent"
 

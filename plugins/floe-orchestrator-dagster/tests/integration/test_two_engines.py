@@ -12,7 +12,7 @@ import pytest
 
 from floe_orchestrator_dagster.errors import PlanError
 from floe_orchestrator_dagster.product.product import open_product
-from support import checked, failure_of, materialized, run
+from kit.support import checked, failure_of, materialized, run
 
 Query = Callable[[str], list[tuple[Any, ...]]]
 JOB = "two_engines"

@@ -19,7 +19,7 @@ from floe_orchestrator_dagster.webserver import Address, WebserverState, ask_web
 from floe_orchestrator_dagster.webserver.deadline import THREAD_NAME
 from floe_orchestrator_dagster.webserver.graphql import read_state, read_version
 from floe_orchestrator_dagster.webserver.refusal import RefusalError
-from hostile_server import CASES, SECRET, Case, _http, _json, serving
+from kit.hostile_server import CASES, SECRET, Case, _http, _json, serving
 
 SHORT = 1.0
 # A loaded machine may be late; an unbounded wait would take minutes.

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from oracle import (
+from kit.oracle import (
     Evaluation,
     Materialization,
     Outcome,

@@ -13,7 +13,7 @@ from floe_orchestrator_dagster.plan import (
     resolve_computes,
 )
 from floe_orchestrator_dagster.plan.preflight import same_relation
-from plans import manifest, plan, problems_of, product
+from kit.plans import manifest, plan, problems_of, product
 
 FIX = (
     "Give it the same database, schema and alias for both targets (+database and +schema in "

@@ -23,7 +23,7 @@ from floe_orchestrator_dagster.plan import (
     version_of,
 )
 from floe_orchestrator_dagster.plan.jinja import EVERY, reads_of
-from plans import product, raw_manifest
+from kit.plans import product, raw_manifest
 
 Json = dict[str, Any]
 
@@ -235,7 +235,7 @@ def test_versions_are_the_same_in_every_process_and_order() -> None:
                 **os.environ,
                 "PYTHONHASHSEED": seed,
                 "PYTHONPATH": os.pathsep.join(
-                    [str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path]
+                    [str(Path(__file__).parent), str(Path(__file__).parents[2]), *sys.path]
                 ),
             },
         )

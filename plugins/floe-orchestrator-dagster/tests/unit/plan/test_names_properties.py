@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from floe_orchestrator_dagster.plan import ProductPlan
-from plans import plan
+from kit.plans import plan
 
 NAMES = ["a", "A", "a_b", "a-b", "ä_b", "type", "a b"]
 PACKAGES = ["shop", "shop", "lib", "kit"]

@@ -20,7 +20,7 @@ from floe_orchestrator_dagster.plan import (
     resolve_computes,
     unknown_dependencies,
 )
-from plans import SCHEMA, manifest, plan, problems_of, product, uid
+from kit.plans import SCHEMA, manifest, plan, problems_of, product, uid
 
 DUCK = {"duck": Compute("duck", "duck", "duckdb")}
 

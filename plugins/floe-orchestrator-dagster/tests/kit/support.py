@@ -22,7 +22,7 @@ from floe_orchestrator_dagster.definitions.build import build_definitions, job_n
 from floe_orchestrator_dagster.product.product import Product, open_product
 
 BIN = Path(sys.executable).parent
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 DBT = tuple(map(int, version("dbt-core").split(".")[:2]))
 
 DBT_PROJECT = {

@@ -14,8 +14,8 @@ import pytest
 from floe_orchestrator_dagster.dbt.events import EventReader, NodeFinished, QualityResult
 from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
 from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck
-from openlineage_checks import Event, problems
-from plans import plan, uid
+from kit.openlineage_checks import Event, problems
+from kit.plans import plan, uid
 
 RUN = "6f0b3c1e-7f43-4d52-9a3a-0d2f5b1e9a11"
 INVOCATION = "0b9f5b65-2a5e-4a42-8a0c-6d2f4f0a7a10"

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backends import event
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.delivery import open_delivery
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
+from kit.backends import event
 
 
 def start(directory: Path, transport: dict[str, Any] | None, **asked: Any) -> subprocess.Popen[str]:
@@ -31,7 +31,8 @@ def start(directory: Path, transport: dict[str, Any] | None, **asked: Any) -> su
     """
     options = {"directory": str(directory), "transport": transport, **asked}
     return subprocess.Popen(
-        [sys.executable, __file__, json.dumps(options)],
+        [sys.executable, "-m", __name__, json.dumps(options)],
+        cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,7 +11,7 @@ import pytest
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.plan import CompiledProduct, ProductPlan
 from floe_orchestrator_dagster.product.cache import KEPT, digest_of, remembered
-from plans import plan
+from kit.plans import plan
 
 
 class Maker:

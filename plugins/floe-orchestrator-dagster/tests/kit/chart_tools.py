@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CHART = ROOT / "charts" / "floe-dagster"
 TOOLS = ROOT / ".venvs" / "helm"
-VALUES = Path(__file__).parent / "chart_values"
+VALUES = Path(__file__).parents[1] / "chart_values"
 RELEASE = "data"
 NAMESPACE = "floe"
 # Wheels that carry a helm: what AWS packs into a layer for its own functions.

@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from chart_tools import pod_specs
-
 from floe_orchestrator_dagster.deploy.sizes import quantity
+from kit.chart_tools import pod_specs
 
 Docs = Sequence[dict[str, Any]]
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

@@ -21,7 +21,7 @@ from floe_orchestrator_dagster.cli.report import Failure, Recorder, summarize
 from floe_orchestrator_dagster.cli.selection import is_dagster
 from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
 from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
-from support import cli_runner
+from kit.support import cli_runner
 
 
 def result(name: str, status: str = "not run", kind: str = "model", **more: Any) -> Result:

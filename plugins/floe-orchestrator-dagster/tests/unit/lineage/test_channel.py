@@ -5,7 +5,6 @@ from email.utils import format_datetime
 
 import pytest
 
-from backends import Reply, backend, event, free_port
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.channel import (
     DELIVERED,
@@ -18,6 +17,7 @@ from floe_orchestrator_dagster.lineage.channel import (
     seconds_of,
 )
 from floe_orchestrator_dagster.lineage.delivery import _line
+from kit.backends import Reply, backend, event, free_port
 
 EVENT = _line(event(1))
 

@@ -11,7 +11,7 @@ from floe_orchestrator_dagster.plan import (
     segments,
     waves,
 )
-from plans import manifest, plan, product, told, uid, waves_of
+from kit.plans import manifest, plan, product, told, uid, waves_of
 
 CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
 

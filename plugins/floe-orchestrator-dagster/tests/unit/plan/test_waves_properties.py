@@ -15,8 +15,8 @@ from floe_orchestrator_dagster.plan import (
     Wave,
     waves,
 )
-from plans import Json
-from random_products import TARGETS, Case, cases, reading
+from kit.plans import Json
+from kit.random_products import TARGETS, Case, cases, reading
 
 many = settings(max_examples=400, derandomize=True, deadline=None, database=None)
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from column_shapes import SHAPES, TABLES, read_lineage
 from floe_orchestrator_dagster.lineage.columns import (
     MAX_LINKS,
     MAX_NESTING,
@@ -24,6 +23,7 @@ from floe_orchestrator_dagster.lineage.columns import (
     column_lineage,
     snapshot_lineage,
 )
+from kit.column_shapes import SHAPES, TABLES, read_lineage
 
 T = {"t": {"a": "int", "b": "int"}}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from dbt_build_cases import OPEN_LOG, PAIR_CONFIG, PAIR_OUTPUTS, by_day, project
+from kit.dbt_build_cases import OPEN_LOG, PAIR_CONFIG, PAIR_OUTPUTS, by_day, project
 
 KINDS = (
     ["table"] * 3 + ["view"] * 3 + ["ephemeral", "incremental", "microbatch", "seed", "snapshot"]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from backends import event, free_port
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.channel import DELIVERED, Verdict
 from floe_orchestrator_dagster.lineage.deliveries import Deliveries
@@ -21,6 +20,7 @@ from floe_orchestrator_dagster.lineage.delivery import (
 from floe_orchestrator_dagster.lineage.outbox import Outbox
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import Segment, SpoolBounds, spool_status
+from kit.backends import event, free_port
 
 # Pauses are short; how long they are is not what these tests ask.
 QUICK = DeliveryTiming(first_pause=0.001, longest_pause=0.002, last_pause=0.001)

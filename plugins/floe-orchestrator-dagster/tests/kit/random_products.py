@@ -18,7 +18,7 @@ from floe_orchestrator_dagster.plan import (
     decode_manifest,
     plan_product,
 )
-from plans import SCHEMA, Json, product
+from kit.plans import SCHEMA, Json, product
 
 KINDS = ["model"] * 6 + ["seed", "snapshot", "ephemeral", "ephemeral", "source", "source"]
 TARGETS = ["duck", "pg", "spark", "trino"]

@@ -18,7 +18,7 @@ from floe_orchestrator_dagster.dbt.environment import (
     value_of,
 )
 
-DOCUMENT = Path(__file__).parents[4] / "docs" / "dbt-environment.md"
+DOCUMENT = Path(__file__).parents[5] / "docs" / "dbt-environment.md"
 WHY = "Our runs read the results, the manifest and the parsed project of each dbt run."
 # Behaviours of dbt itself, without a variable or an option: dbt reads them where we start it.
 BEHAVIOURS = (

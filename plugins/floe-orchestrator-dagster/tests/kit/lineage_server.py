@@ -16,8 +16,8 @@ import dagster as dg
 from floe_core.plugins.lineage import LineageBackendPlugin
 
 from floe_orchestrator_dagster.product.product import Product
-from openlineage_checks import Event, problems, spec_problems
-from support import run
+from kit.openlineage_checks import Event, problems, spec_problems
+from kit.support import run
 
 TEST_PARTS = 4
 Recorded = list[Event]
