@@ -71,7 +71,7 @@ def open_lineage(
     return delivery, destination.namespace
 
 
-class Recorder:
+class LineageRecorder:
     """The lineage of one running step."""
 
     def __init__(

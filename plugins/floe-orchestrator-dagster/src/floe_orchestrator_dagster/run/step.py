@@ -30,7 +30,7 @@ from floe_orchestrator_dagster.dbt.status import RETRIED, SKIPPED, is_failure
 from floe_orchestrator_dagster.errors import DbtError, known
 from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
 from floe_orchestrator_dagster.lineage.recorder import (
-    Recorder,
+    LineageRecorder,
     now,
     open_lineage,
     source_code,
@@ -52,6 +52,7 @@ from floe_orchestrator_dagster.run.outcome import Attempt, Outcome
 from floe_orchestrator_dagster.run.versions import Versions
 from floe_orchestrator_dagster.run.yields import Event, Yields, is_elsewhere, quality_message
 from floe_orchestrator_dagster.telemetry import (
+    NodeRun,
     current_trace_ids,
     flushed,
     node_done,
@@ -119,7 +120,7 @@ def _nothing_left_ahead() -> Iterator[None]:
 @contextmanager
 def _recording(
     context: AssetExecutionContext, product: Product, launch: Launch
-) -> Iterator[Recorder | None]:
+) -> Iterator[LineageRecorder | None]:
     """Record the lineage of what happens inside, however that ends; None without a backend."""
     opened = open_lineage(
         product.lineage_backend,
@@ -132,7 +133,7 @@ def _recording(
         return
     delivery, namespace = opened
     facts = _step_run(context, product, launch, namespace)
-    recorder = Recorder(facts, product.plan, delivery, context.log)
+    recorder = LineageRecorder(facts, product.plan, delivery, context.log)
     try:
         recorder.started()
         yield recorder
@@ -200,7 +201,7 @@ class _Step:
         launch: Launch,
         listener: Listener | None,
         echo: Callable[[str], None],
-        recorder: Recorder | None,
+        recorder: LineageRecorder | None,
     ) -> None:
         self.context = context
         self.product = product
@@ -363,14 +364,16 @@ class _Step:
     def _finished(self, result: NodeFinished) -> Iterator[Event]:
         uid = result.unique_id
         node_done(
-            uid,
-            result.compute,
-            result.status,
-            seconds=result.seconds,
-            started_at=result.started_at,
-            finished_at=result.finished_at,
-            failure=result.message if is_failure(result.status) else "",
-            attempt=result.attempt,
+            NodeRun(
+                unique_id=uid,
+                compute=result.compute,
+                status=result.status,
+                seconds=result.seconds,
+                started_at=result.started_at,
+                finished_at=result.finished_at,
+                failure=result.message if is_failure(result.status) else "",
+                attempt=result.attempt,
+            )
         )
         node = self.plan.nodes.get(uid)
         if node is None:
