@@ -19,7 +19,8 @@ import yaml
 from click.testing import CliRunner
 
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
-from floe_orchestrator_dagster.product.product import Product, open_product
+from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.product.product import Product
 
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[4] / "examples"

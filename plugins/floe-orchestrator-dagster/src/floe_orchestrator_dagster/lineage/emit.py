@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 
 from floe_orchestrator_dagster.lineage.deliveries import PROCESS
 from floe_orchestrator_dagster.lineage.facets import PRODUCER, RUN_EVENT_SCHEMA
-from floe_orchestrator_dagster.lineage.spool import spool_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,18 +60,18 @@ class SingleEvent:
 
 def emit(
     transport: Mapping[str, Any] | None,
-    target_dir: Path | None,
+    spool: Path | None,
     given: SingleEvent,
     deliveries: Deliveries = PROCESS,
 ) -> UUID:
-    """Put one event on the spool of `target_dir`, None the user's own; return its run id at once.
+    """Put one event on the spool in that directory; return its run id at once.
 
     An event of which a value is wrong is not sent; the log says what is wrong. Without a transport
-    nothing is done. Nothing is raised.
+    or a spool nothing is done. Nothing is raised.
     """
     problems: list[str] = []
     run = _run_id(given.run_id, problems)
-    if transport is None or transport.get("type") is None:
+    if spool is None or transport is None or transport.get("type") is None:
         return run
     try:
         event = {
@@ -90,7 +89,7 @@ def emit(
             "schemaURL": RUN_EVENT_SCHEMA,
         }
         if not problems:
-            deliveries.to(transport, spool_directory(target_dir, "events")).send(_json(event))
+            deliveries.to(transport, spool).send(_json(event))
     except Exception as error:  # noqa: BLE001  lineage never harms the job
         # Its text may quote a facet; what it is about is in most cases its first words.
         problems.append(f"{type(error).__name__}: {error}"[:MAX_REASON])
@@ -209,19 +208,19 @@ class SpoolTransport:
     def __init__(
         self,
         transport: Mapping[str, Any],
-        target_dir: Path | None,
+        spool: Path,
         deliveries: Deliveries = PROCESS,
     ) -> None:
         """Remember the backend's transport config and the spool's place; see `emit`."""
         self._deliveries = deliveries
         self._transport = transport
-        self._target_dir = target_dir
+        self._spool = spool
 
     async def emit(self, event: LineageEvent) -> None:
         """Put an event of floe-core's on the spool, as the specification wants it written."""
         emit(
             self._transport,
-            self._target_dir,
+            self._spool,
             SingleEvent(
                 state=event.event_type,
                 job_name=event.job.name,
