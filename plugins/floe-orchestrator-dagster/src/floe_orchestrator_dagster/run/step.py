@@ -33,8 +33,8 @@ from floe_orchestrator_dagster.lineage.recorder import (
     LineageRecorder,
     now,
     open_lineage,
-    source_code,
 )
+from floe_orchestrator_dagster.lineage.source_code import source_code
 from floe_orchestrator_dagster.plan import QualityCheck, Wave, waves
 from floe_orchestrator_dagster.product.launch_variables import with_launch_variables
 from floe_orchestrator_dagster.product.layout import spool_directory
