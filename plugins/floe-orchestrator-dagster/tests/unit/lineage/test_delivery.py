@@ -10,14 +10,12 @@ import pytest
 
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.channel import DELIVERED, Verdict
-from floe_orchestrator_dagster.lineage.deliveries import Deliveries
 from floe_orchestrator_dagster.lineage.delivery import (
     Delivery,
     DeliveryReport,
     SpooledDelivery,
     open_delivery,
 )
-from floe_orchestrator_dagster.lineage.outbox import Outbox
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import Segment, SpoolBounds, spool_status
 from kit.backends import event, free_port
@@ -236,55 +234,6 @@ def test_required_lineage_is_on_disk_when_send_returns(directory: Path) -> None:
             sending.send(event(number))
             assert spool_status(directory).waiting == number + 1
     assert sending.finish().waiting == 3
-
-
-def test_a_durable_event_is_synced_when_it_is_put(directory: Path) -> None:
-    outbox = Outbox(directory)
-    for durable in (False, True):
-        assert outbox.put([b"{}"], durable=durable) == 1
-        assert outbox.segment is not None
-        assert (outbox.segment.synced == outbox.segment.size) is durable
-    assert outbox.end() == 0
-
-
-def test_an_outbox_is_closed_by_the_side_that_comes_last(directory: Path) -> None:
-    outbox = Outbox(directory)
-    outbox.enter()
-    outbox.put([b"{}"], durable=False)
-    assert outbox.end() == 0
-    assert outbox.segment is not None
-    outbox.leave()
-    assert outbox.segment is None
-    assert spool_status(directory).waiting == 1
-
-
-@pytest.mark.parametrize(
-    ("failures", "asked", "least", "most"),
-    [
-        (1, None, 0.05, 0.1),
-        (3, None, 0.2, 0.4),
-        (10_000, None, 15.0, 30.0),
-        (1, 2.0, 2.0, 2.0),
-        (1, 86_400.0, 300.0, 300.0),
-    ],
-)
-def test_a_pause_doubles_up_to_a_bound_and_is_what_the_backend_asks_for(
-    failures: int, asked: float | None, least: float, most: float
-) -> None:
-    assert least <= DeliveryTiming().pause(failures, asked) <= most
-
-
-def test_single_events_share_a_delivery_until_it_is_closed(directory: Path) -> None:
-    transport = {"type": "http", "url": f"http://localhost:{free_port()}"}
-    deliveries = Deliveries(QUICK)
-    first = deliveries.to(transport, directory)
-    assert deliveries.to({**transport}, directory) is first
-    assert deliveries.to(transport, directory / "other") is not first
-    first.send(event(1))
-    deliveries.close()
-    assert first.finish().waiting == 1
-    assert deliveries.to(transport, directory) is not first
-    deliveries.close()
 
 
 def test_required_lineage_that_has_no_room_is_an_error(directory: Path) -> None:

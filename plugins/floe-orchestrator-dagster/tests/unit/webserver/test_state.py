@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trustme
-from hypothesis import given
-from hypothesis import strategies as st
 
 from floe_orchestrator_dagster.webserver import Address, WebserverState, ask_webserver
 from floe_orchestrator_dagster.webserver.deadline import THREAD_NAME
-from floe_orchestrator_dagster.webserver.graphql import read_state, read_version
-from floe_orchestrator_dagster.webserver.refusal import RefusalError
 from kit.hostile_server import CASES, SECRET, Case, _http, _json, serving
 
 SHORT = 1.0
@@ -173,27 +167,3 @@ def test_what_the_webserver_says_of_itself_becomes_warnings() -> None:
     assert skew.startswith("The webserver runs Dagster 0.1.2, this environment ")
     assert daemon.startswith("No healthy daemon for: scheduler. Schedules, sensors and queued")
     assert location.startswith("Code location 'shop' is in error: 'No module ***'.")
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["data", "version", "errors", "message", "instance", "daemonHealth"])
-            | st.text(max_size=5),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@given(answer=_JSON | st.binary(max_size=300))
-def test_no_answer_of_a_server_breaks_its_reading(answer: object) -> None:
-    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    with suppress(RefusalError):
-        assert isinstance(read_version(body), str)
-    with suppress(RefusalError):
-        assert all(line.isprintable() for line in read_state(body))
