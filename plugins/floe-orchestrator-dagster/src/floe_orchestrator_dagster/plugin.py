@@ -280,7 +280,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         try:
             artifacts = self._known_artifacts()
             destination = lineage_destination(artifacts, self._backend(artifacts))
-            spool = self._spool(artifacts, "events") if destination else None
+            spool = self._spool(artifacts) if destination else None
         except Exception as error:  # noqa: BLE001  a file of the product, a plugin of others
             ours = isinstance(error, FloeDagsterError)
             said = str(error) if ours else f"{type(error).__name__} from the lineage backend"
@@ -329,13 +329,14 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             self._read = (version, read_artifacts(path))
         return self._read[1]
 
-    def _spool(self, artifacts: Mapping[str, Any], product: str) -> Path:
-        """Return the spool of the dbt project that artifacts are built on, else the user's own."""
+    def _spool(self, artifacts: Mapping[str, Any]) -> Path:
+        """Return the spool of the product, which its runs deliver too; else the user's own."""
         from floe_orchestrator_dagster.dbt.project import read_project
         from floe_orchestrator_dagster.product.artifacts import plugin_config
         from floe_orchestrator_dagster.product.layout import layout_of, spool_directory
 
         config = plugin_config(artifacts)
+        product = artifacts["metadata"]["product_name"] if artifacts else "events"
         project = self._found_project(config, product)
         variables = {**self.config.vars, **config.vars}
         if project is None:
@@ -363,8 +364,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             destination = lineage_destination(artifacts, backend)
             return destination.transport if destination else None
 
-        product = artifacts["metadata"]["product_name"] if artifacts else "events"
-        return lineage_drain(transport, self._spool(artifacts, product))
+        return lineage_drain(transport, self._spool(artifacts))
 
     def schedule_job(self, job_name: str, cron: str, timezone: str) -> None:
         """Schedule a job of the Definitions that this plugin creates next; again: replace.

@@ -493,6 +493,19 @@ def test_single_events_go_the_same_way(
     assert not list((tmp_path / "volume" / "events").iterdir())
 
 
+def test_single_events_of_a_product_wait_where_its_runs_look(
+    marquez: tuple[Backend, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, directory = marquez
+    monkeypatch.setenv("FLOE_LINEAGE_SPOOL", str(tmp_path / "volume"))
+    plugin = DagsterOrchestratorPlugin(project_dir=directory)
+    plugin.emit_lineage_event(RunState.START, "job", "space")
+    plugin.shutdown()
+    assert len(server.taken) == 1
+    product = artifacts_of(directory)["metadata"]["product_name"]
+    assert [path.name for path in (tmp_path / "volume").iterdir()] == [product]
+
+
 @pytest.fixture
 def registry() -> Iterator[PluginRegistry]:
     """floe's registry, empty before and after."""
