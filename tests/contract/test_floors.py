@@ -13,8 +13,8 @@ SOURCE = Path(__file__).parents[2] / "plugins" / "floe-orchestrator-dagster" / "
 
 # From the ground up; a room may import from floors below its own, and from its own.
 FLOORS = (
-    {"errors", "telemetry", "dbt_json"},
-    {"config", "arguments"},
+    {"errors", "urls", "dbt_json"},
+    {"telemetry", "config", "arguments"},
     {"plan", "deploy"},
     {"files", "webserver"},
     {"dbt", "schedules"},

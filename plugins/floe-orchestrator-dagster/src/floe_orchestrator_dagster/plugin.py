@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.product.finding import PluginSettings
     from floe_orchestrator_dagster.product.outlet import LineageOutlet
     from floe_orchestrator_dagster.schedules import Schedule
-    from floe_orchestrator_dagster.webserver import Answer
+    from floe_orchestrator_dagster.webserver import WebserverState
 
 _FALLBACK_VERSION = "0.0.0"
 
@@ -140,7 +140,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return helm_values(self.config.workload_size, self.config.computes)
 
     def validate_connection(self) -> ValidationResult:
-        """Ask the configured Dagster webserver how it does; see `health.ask_webserver`."""
+        """Ask the configured Dagster webserver how it does; see `webserver.ask_webserver`."""
         from floe_orchestrator_dagster.webserver import DEADLINE_SECONDS
 
         answer = self._ask(DEADLINE_SECONDS)
@@ -169,7 +169,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         said = " ".join((f"Dagster {answer.version} at {answer.url}.", *answer.warnings))
         return HealthStatus(state, said)
 
-    def _ask(self, deadline: float) -> Answer:
+    def _ask(self, deadline: float) -> WebserverState:
         from floe_orchestrator_dagster.webserver import ask_webserver, webserver_address
 
         return ask_webserver(
@@ -212,12 +212,10 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         run takes it along. Trouble, wrong arguments too, is logged, never raised. Returns the run
         id, new if none was given.
         """
-        from floe_orchestrator_dagster.lineage.emit import emit
+        from floe_orchestrator_dagster.lineage.emit import SingleEvent, emit
 
         destination, spool = self._lineage.destination()
-        return emit(
-            destination.transport if destination else None,
-            spool,
+        event = SingleEvent(
             state=event_type,
             job_name=job_name,
             job_namespace=job_namespace or (destination.namespace if destination else None),
@@ -228,13 +226,14 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             job_facets=job_facets,
             producer=producer,
         )
+        return emit(destination.transport if destination else None, spool, event)
 
     def shutdown(self) -> None:
         """Wait a little for lineage events on their way."""
         if self._outlet is not None:
-            from floe_orchestrator_dagster.lineage.emit import finish
+            from floe_orchestrator_dagster.lineage.deliveries import PROCESS
 
-            finish()
+            PROCESS.close()
 
     def get_lineage_emitter(self) -> LineageEmitter | None:
         """Return floe-core's emitter over the spool to the same backend; None without one."""

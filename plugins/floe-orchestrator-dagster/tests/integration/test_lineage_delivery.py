@@ -25,13 +25,14 @@ from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.cli import main
 from floe_orchestrator_dagster.definitions.sensors import drain, lineage_drain
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage import emit as single
 from floe_orchestrator_dagster.lineage.backend import (
     backend_of,
     lineage_destination,
     transport_of,
 )
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery, replay
+from floe_orchestrator_dagster.lineage.facets import PRODUCER
+from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import spool_status
 from kit.backends import OK, Backend, Reply, backend, event, free_port
 from kit.lineage_producer import outcome, start
@@ -204,11 +205,11 @@ def test_keys_and_passwords_are_in_no_file_and_no_log(
     with backend(echo) as server:
         url = server.url.replace("127.0.0.1", "user:pa55-secret@127.0.0.1")
         transport = server.transport | {"url": url, "api_key": "k3y-secret"}
-        with open_delivery(transport, spool, drain_seconds=5) as sending:
+        with open_delivery(transport, spool, timing=DeliveryTiming(drain_seconds=5)) as sending:
             sending.send_all([event(1), event(2)])
             report = sending.finish()
     kept = b"".join(path.read_bytes() for path in spool.iterdir())
-    assert b"answered 400: Bearer *** for user:***" in kept
+    assert b"answered 400: Bearer *** for ***" in kept
     for text in (kept.decode(), caplog.text, str(report), str(spool_status(spool))):
         assert "secret" not in text
 
@@ -487,7 +488,7 @@ def test_single_events_go_the_same_way(
     assert [one["name"] for one in second["outputs"]] == ["out"]
     assert second["run"]["facets"] == {"b": facet}
     assert second["producer"] == "https://example.com/producer"
-    assert first["producer"] == single.PRODUCER
+    assert first["producer"] == PRODUCER
     assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer k3y"}
     assert not list((tmp_path / "volume" / "events").iterdir())
 
