@@ -23,7 +23,7 @@ FLOORS = (
     {"assets"},
     {"run"},
     {"definitions"},
-    {"plugin", "loader", "component", "cli"},
+    {"plugin", "loader", "component", "cli", "testing"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(SOURCE.rglob("*.py"))

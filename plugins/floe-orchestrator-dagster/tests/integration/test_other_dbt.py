@@ -16,7 +16,8 @@ import pytest
 
 from floe_orchestrator_dagster.dbt.process import INTERRUPT_TIMEOUT_SECONDS, run_dbt
 from floe_orchestrator_dagster.errors import FloeDagsterError
-from kit.lineage_server import Backend, Recorded, build, kinds, sound
+from floe_orchestrator_dagster.testing import RecordingBackend
+from kit.lineage_events import Recorded, build, kinds, sound
 from kit.support import EXAMPLES, TinyProject, checked, failure_of, materialized, run
 
 # The last release whose wheel carries its program; later ones download it when they are built.
@@ -82,7 +83,7 @@ def test_dbt_2_builds_tests_and_tells(
     tiny: TinyProject,
     fusion: Path,
     instance: dg.DagsterInstance,
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
 ) -> None:
     product = written(tiny, fusion, {**CHAIN, "models/t.yml": TESTS}).open()
     events, backend = recorded

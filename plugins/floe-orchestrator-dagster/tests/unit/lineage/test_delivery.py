@@ -18,7 +18,8 @@ from floe_orchestrator_dagster.lineage.delivery import (
     open_delivery,
 )
 from floe_orchestrator_dagster.lineage.spool import Segment, spool_status
-from kit.backends import event, free_port
+from kit.backends import event
+from kit.ports import free_port
 
 AWAY = Answer(reason="away")
 REFUSED = Answer(refused=True, reason="bad event")
