@@ -220,7 +220,9 @@ def test_selectors_and_the_default_one_run_what_dbt_runs(tiny: TinyProject) -> N
     ("words", "code", "said"),
     [
         (("--selector", "nightli"), 2, "Could not find selector named nightli, expected one of"),
-        (("--selector", "nothing"), 2, "'--selector nothing' selects no model, seed, snapshot or"),
+        (("--selector", "nothing"), 0, "'--selector nothing' selects no model, seed, snapshot or"),
+        (("--select", "nobody"), 0, "'nobody' selects no model, seed, snapshot or test of this"),
+        (("--select", "key:nobody"), 2, "'key:nobody' selects no model, seed, snapshot or test"),
         (("--select", "exposure:dash"), 0, "Only exposure.tiny.dash match, and there is nothing"),
     ],
 )

@@ -2,8 +2,8 @@
 
 docs/public-reports.md is the table of them. A folder of tests/cases is a product; its `builds.yaml`
 lists the builds one after the other: what is written before (`files`), the words of the command
-line (`options`: ours, where they differ), the environment, whether dbt fails, and dbt's words for
-some nodes by name, so that a case cannot pass by doing nothing.
+line (`options`: ours, `verb`: dbt's, where they differ), the environment, whether dbt fails, and
+dbt's words for some nodes by name, so that a case cannot pass by doing nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Build(msgspec.Struct, forbid_unknown_fields=True):
 
     files: dict[str, str | None] = {}
     words: list[str] = []
+    verb: str = "build"
     options: list[str] | None = None
     env: dict[str, str] = {}
     fails: bool = False
@@ -57,7 +58,9 @@ def test_case(case: str, tmp_path: Path, forks: Fork) -> None:
     compile_product(twins.ours)
     problems = []
     for number, build in enumerate(builds, start=1):
-        done = twins.write(build.files).build(*build.words, options=build.options, env=build.env)
+        done = twins.write(build.files).build(
+            *build.words, verb=build.verb, options=build.options, env=build.env
+        )
         problems += [f"build {number}: {line}" for line in done.mismatches]
         if done.bare.success is build.fails:
             problems.append(f"build {number} of dbt: {done.bare.words}")

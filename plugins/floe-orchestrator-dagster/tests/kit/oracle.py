@@ -566,7 +566,12 @@ class Twins:
         except json.JSONDecodeError:
             words += f"\nstdout is not one JSON document: {result.stdout[:300]!r}"
             document = {}
-        statuses = {node["unique_id"]: node["status"] for node in document.get("nodes", ())}
+        statuses = {
+            node["unique_id"]: node["status"]
+            for node in document.get("nodes", ())
+            # That an ephemeral model does not compile, dbt says of what inlines it alone.
+            if node["kind"] != "ephemeral"
+        }
         recorded = None
         if document.get("run_id"):
             with self.instance() as instance:
@@ -610,15 +615,18 @@ class Twins:
     def build(
         self,
         *words: str,
+        verb: str = "build",
         options: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         bare_builds: Sequence[Sequence[str]] = (),
     ) -> Build:
-        """Build both copies by the same words (`options`: ours, where they differ).
+        """Build both copies by the same words (`options`: ours, `verb`: dbt's, where they differ).
 
         `bare_builds` are the words of several dbt builds where one could not do it: one a target.
         """
-        bare = _merged([self.build_bare(*each, env=env) for each in bare_builds or [words]])
+        bare = _merged(
+            [self.build_bare(*each, verb=verb, env=env) for each in bare_builds or [words]]
+        )
         ours, recorded, document = self.build_ours(
             *(words if options is None else options), env=env
         )

@@ -78,10 +78,11 @@ def select_nodes(
     """Return the assets and the checks that are selected, by unique id, in the plan's order.
 
     Without any selection it is everything, or what the default selector of selectors.yml says.
-    Both are empty where all that is selected is nothing that is built, such as an exposure.
+    Both are empty, with a warning, where dbt selects nothing, or nothing that is built, such as an
+    exposure. A project with `warn_error` makes dbt refuse a selection of nothing.
 
     Raises:
-        click.BadParameter: nothing is selected, or a selection cannot be read.
+        click.BadParameter: a selection cannot be read, or one of Dagster's selects nothing.
         click.UsageError: there is a selector beside another selection.
     """
     _refuse_what_is_no_selection(asked)
@@ -158,15 +159,16 @@ def _refuse_what_is_no_selection(asked: Selection) -> None:
 def _explain_nothing(
     asked: Selection, chosen: Collection[str], warn: Callable[[str], None]
 ) -> None:
-    """Say why there is nothing to build; that nothing matches is a mistake, as of a name."""
+    """Say why there is nothing to build, which to dbt is a warning and to Dagster an error."""
     message = f"'{asked}' selects no model, seed, snapshot or test of this product."
     if chosen:
         warn(f"{message} Only {known(chosen)} match, and there is nothing to build of these.")
-        return
-    raise click.BadParameter(
-        f"{message} `floe-dagster check` shows what there is.",
-        param_hint="--select" if asked.selector is None else "--selector",
-    )
+    elif any(is_dagster(word) for word in (*asked.select, *asked.exclude)):
+        raise click.BadParameter(
+            f"{message} `floe-dagster check` shows what there is.", param_hint="--select"
+        )
+    else:
+        warn(f"{message} `floe-dagster check` shows what there is.")
 
 
 def _by_name(product: Product, select: Sequence[str]) -> set[str] | None:

@@ -222,19 +222,22 @@ class ProductPlan:
 
     def functions_of(self, unique_ids: Iterable[str]) -> Sequence[str]:
         """Return the dbt functions that nodes call, also through ephemerals and other functions."""
+        return [uid for uid in self._inlined(unique_ids) if self.nodes[uid].kind == "function"]
+
+    def ephemerals_of(self, unique_ids: Iterable[str]) -> Sequence[str]:
+        """Return the ephemeral models that dbt inlines into nodes, also through each other."""
+        return [uid for uid in self._inlined(unique_ids) if self.nodes[uid].kind == "ephemeral"]
+
+    def _inlined(self, unique_ids: Iterable[str]) -> Sequence[str]:
         found: dict[str, None] = {}
-        seen: set[str] = set()
         queue = list(unique_ids)
         while queue:
             uid = queue.pop()
             for parent in self.nodes[uid].parents if uid in self.nodes else ():
                 node = self.nodes.get(parent)
-                if parent in seen or node is None or node.kind not in {"function", "ephemeral"}:
-                    continue
-                seen.add(parent)
-                queue.append(parent)
-                if node.kind == "function":
+                if parent not in found and node is not None and node.kind in INLINED_KINDS:
                     found[parent] = None
+                    queue.append(parent)
         return tuple(found)
 
 

@@ -189,6 +189,7 @@ class Outcome:
             self._settle_node(uid, attempt, first)
         hooks = [one for uid, one in attempt.results.items() if uid.startswith("operation.")]
         if not retried:
+            self._settle_inlined(attempt)
             self._settle_hooks(hooks, attempt.wave.target)
             self._settle_ending(attempt, hooks)
         return retried
@@ -240,6 +241,13 @@ class Outcome:
         if above:
             return f"{self.name(above[0])} failed or was skipped"
         return result.message or "dbt skipped it"
+
+    def _settle_inlined(self, attempt: Attempt) -> None:
+        """Note which ephemeral models did not compile: nobody was to build them."""
+        for uid, result in attempt.results.items():
+            node = self.plan.nodes.get(uid)
+            if node is not None and node.kind == "ephemeral":
+                self._fail(uid, result.message)
 
     def _settle_hooks(self, hooks: Iterable[NodeFinished], target: str) -> None:
         for hook in hooks:

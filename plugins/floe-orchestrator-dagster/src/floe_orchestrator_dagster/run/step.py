@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from uuid import UUID
 
+import msgspec
 from dagster import AssetExecutionContext, Failure
 
 from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
@@ -307,6 +308,9 @@ class _Step:
             if self.wave_number < self.waves:
                 start_ahead()
             for event in run:
+                if self._is_of_inlined(event):
+                    self._hear_inlined(event, attempt)
+                    continue
                 if recorder is not None:
                     recorder.heard(event, command.target_path, run.scrubber)
                 yield from self._hear(event, attempt)
@@ -341,6 +345,20 @@ class _Step:
             attempt.cancelled.add(event.unique_id)
         elif isinstance(event, Line):
             self._log(event, attempt.errors)
+
+    def _is_of_inlined(self, event: DbtEvent) -> TypeGuard[Progress]:
+        """Tell whether an event is of an ephemeral model, which nobody plans, builds or records."""
+        if not isinstance(event, NodeStarted | NodeFinished):
+            return False
+        node = self.plan.nodes.get(event.unique_id)
+        return node is not None and node.kind == "ephemeral"
+
+    def _hear_inlined(self, event: Progress, attempt: Attempt) -> None:
+        """Keep that an ephemeral model does not compile: dbt then skips what inlines it."""
+        if isinstance(event, NodeFinished) and is_failure(event.status):
+            failed = msgspec.structs.replace(event, kind="ephemeral")
+            attempt.results[event.unique_id] = failed
+            self._tell(failed)
 
     def _finished(self, result: NodeFinished) -> Iterator[Event]:
         uid = result.unique_id
@@ -440,7 +458,7 @@ class _Step:
             "build" if nodes else "test",
             wave.target,
             self.product.new_run_dir(f"{self._step_name}-{name}", wave.target),
-            select=attempt.given,
+            select=(*attempt.given, *self._inlined(attempt)),
             flags=(
                 *config.flags(building=bool(nodes), full_refresh=settings.full_refresh),
                 *self._deferral(attempt),
@@ -458,6 +476,15 @@ class _Step:
             compute=wave.compute,
             attempt=attempt.number,
         )
+
+    def _inlined(self, attempt: Attempt) -> Sequence[str]:
+        """Return the ephemeral models of an attempt, in a launch of everything.
+
+        With them dbt's queue has the order of a bare build, and it skips what inlines a model that
+        does not compile. A part of the product is built as dbt builds a selection without them.
+        """
+        whole = attempt.nodes and {*self.launch.assets} >= self.plan.assets.keys()
+        return self.plan.ephemerals_of(attempt.given) if whole else ()
 
     def _deferral(self, attempt: Attempt) -> tuple[str, ...]:
         """Return flags that let a dbt run read what an earlier one of this step has built.

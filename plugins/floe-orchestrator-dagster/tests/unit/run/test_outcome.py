@@ -218,3 +218,17 @@ def test_a_failed_function_fails_and_stops_what_calls_it() -> None:
     outcome.settle(made)
     assert outcome.failed == {function: "no such type"}
     assert outcome.skipped == {uid("a"): "function f failed"}
+
+
+def test_an_ephemeral_that_does_not_compile_is_the_failure_and_not_what_inlines_it() -> None:
+    planned = plan("a > e > b", change={"e": {"config": {"materialized": "ephemeral"}}})
+    assert planned.ephemerals_of([uid("b")]) == [uid("e")]
+    made = attempt(
+        planned, result("a"), result("e", "error", "cannot compile"), result("b", "skipped")
+    )
+    outcome = Outcome(planned)
+    assert outcome.settle(made, retries_left=1) == [uid("b")]
+    assert not outcome.failed
+    outcome.settle(made)
+    assert outcome.failed == {uid("e"): "cannot compile"}
+    assert outcome.skipped == {uid("b"): "ephemeral e failed or was skipped"}
