@@ -61,11 +61,12 @@ SHOP = DeployedProduct("shop", Image("example/shop", "1.4.0"))
 def plugin_values(size: str) -> dict[str, Any]:
     plugin = DagsterOrchestratorPlugin()
     plugin.configure(parse_config({"workload_size": size}))
-    return plugin.get_helm_values()
+    return dict(plugin.get_helm_values())
 
 
 def container(docs: list[dict[str, Any]], kind: str, ending: str) -> dict[str, Any]:
-    return of_kind(docs, kind, ending)["spec"]["template"]["spec"]["containers"][0]
+    found: dict[str, Any] = of_kind(docs, kind, ending)["spec"]["template"]["spec"]["containers"][0]
+    return found
 
 
 def context_of_runs(docs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -418,10 +419,10 @@ def test_the_rules_find_what_breaks_them() -> None:
         change(changed)
         return {found.partition(":")[0] for found in breaches(changed)}
 
-    def web(changed: list[dict[str, Any]]) -> dict[str, Any]:
+    def web(changed: list[dict[str, Any]]) -> Any:
         return of_kind(changed, "Deployment", "-webserver")["spec"]["template"]
 
-    def first(changed: list[dict[str, Any]]) -> dict[str, Any]:
+    def first(changed: list[dict[str, Any]]) -> Any:
         return web(changed)["spec"]["containers"][0]
 
     def secret_in_a_config_map(changed: list[dict[str, Any]]) -> None:

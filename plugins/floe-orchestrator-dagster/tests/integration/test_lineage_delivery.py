@@ -25,13 +25,13 @@ from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.cli import main
 from floe_orchestrator_dagster.definitions.sensors import drain, lineage_drain
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage import emit as single
 from floe_orchestrator_dagster.lineage.backend import (
     backend_of,
     lineage_destination,
     transport_of,
 )
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery, replay
+from floe_orchestrator_dagster.lineage.facets import PRODUCER
 from floe_orchestrator_dagster.lineage.spool import spool_status
 from floe_orchestrator_dagster.testing import PLATFORM
 from kit.backends import OK, Backend, Reply, event
@@ -220,7 +220,7 @@ def test_other_transports_are_those_of_openlineage_python(
 ) -> None:
     log = tmp_path / "events"
     with Backend() as server, caplog.at_level(logging.INFO, "openlineage"):
-        transport = {
+        transports: dict[str, dict[str, Any]] = {
             "file": {"type": "file", "log_file_path": str(log), "append": True},
             "console": {"type": "console"},
             "composite": {
@@ -230,8 +230,8 @@ def test_other_transports_are_those_of_openlineage_python(
                     {"type": "file", "log_file_path": str(log), "append": True},
                 ],
             },
-        }[kind]
-        with open_delivery(transport, spool) as sending:
+        }
+        with open_delivery(transports[kind], spool) as sending:
             sending.send_all([event(number) for number in range(5)])
             assert sending.finish().delivered == 5
         if kind == "composite":
@@ -250,7 +250,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("marquez")
     backend_named = {"type": "marquez", "config": {"url": "http://localhost:1", "api_key": "k3y"}}
     plugins = PLATFORM["plugins"] | {"lineage_backend": backend_named}
-    floe_product(directory, "shop", ["a"], manifest=PLATFORM | {"plugins": plugins})
+    floe_product(directory, "shop", ["a"], manifest={**PLATFORM, "plugins": plugins})
     return artifacts_of(directory)
 
 
@@ -488,7 +488,7 @@ def test_single_events_go_the_same_way(
     assert [one["name"] for one in second["outputs"]] == ["out"]
     assert second["run"]["facets"] == {"b": facet}
     assert second["producer"] == "https://example.com/producer"
-    assert first["producer"] == single.PRODUCER
+    assert first["producer"] == PRODUCER
     assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer k3y"}
     assert not list((tmp_path / "volume" / "events").iterdir())
 

@@ -14,6 +14,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from floe_orchestrator_dagster.dbt.events import NodeStarted
 from floe_orchestrator_dagster.dbt.process import INTERRUPT_TIMEOUT_SECONDS, run_dbt
 from floe_orchestrator_dagster.errors import FloeDagsterError
 from floe_orchestrator_dagster.testing import RecordingBackend
@@ -165,7 +166,7 @@ def test_dbt_2_is_stopped_with_its_run(tiny: TinyProject, fusion: Path) -> None:
     command = product.command("build", "dev", product.new_run_dir("stopped", "dev"))
     with run_dbt(command) as begun:
         for message in begun:
-            if message["info"]["name"] == "NodeStart":
+            if isinstance(message, NodeStarted):
                 break
         process = begun._process
     assert process.wait(2 * INTERRUPT_TIMEOUT_SECONDS) != 0

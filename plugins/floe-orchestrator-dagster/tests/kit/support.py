@@ -37,7 +37,8 @@ DBT_PROJECT = {
 def cli_runner() -> CliRunner:
     """Return a runner that keeps stderr apart, which click before 8.2 does only when asked."""
     old = "mix_stderr" in inspect.signature(CliRunner).parameters
-    return CliRunner(mix_stderr=False) if old else CliRunner()
+    options: dict[str, Any] = {"mix_stderr": False} if old else {}
+    return CliRunner(**options)
 
 
 def spell_for_installed_dbt(directory: Path) -> None:
