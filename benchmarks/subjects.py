@@ -23,7 +23,7 @@ def load_ours(directory: str, with_job: str) -> Callable[[], object]:
     import floe_core.schemas.compiled_artifacts  # noqa: F401  imported before the clock starts
 
     import floe_orchestrator_dagster.definitions.build
-    import floe_orchestrator_dagster.product.product  # noqa: F401
+    import floe_orchestrator_dagster.product.opening  # noqa: F401
     from floe_orchestrator_dagster import load_product_definitions
 
     name = Path(directory).parent.name.partition("-v")[0]
@@ -83,7 +83,7 @@ def load_same(directory: str) -> Callable[[], object]:
     import dagster as dg
 
     from floe_orchestrator_dagster.definitions.build import build_definitions
-    from floe_orchestrator_dagster.product.product import open_product
+    from floe_orchestrator_dagster.product.opening import open_product
 
     made = [*(build_definitions(open_product(Path(directory))).assets or ())]
     (step,) = (asset for asset in made if isinstance(asset, dg.AssetsDefinition))

@@ -42,7 +42,7 @@ class FloeProduct(dg.Component, dg.Model, dg.Resolvable):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the Definitions of the product."""
         from floe_orchestrator_dagster.definitions.build import build_definitions
-        from floe_orchestrator_dagster.product.product import open_product
+        from floe_orchestrator_dagster.product.opening import open_product
 
         directory = (Path(context.path) / self.product_dir).resolve()
         return build_definitions(open_product(directory, product_name=self.product_name))

@@ -25,7 +25,7 @@ def load_product_definitions(
         PlanError: the product contradicts itself; lists every problem.
     """
     from floe_orchestrator_dagster.definitions.build import build_definitions
-    from floe_orchestrator_dagster.product.product import open_product, uncollected
+    from floe_orchestrator_dagster.product.opening import open_product, uncollected
 
     with uncollected():
         product = open_product(Path(project_dir), product_name=product_name)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from floe_orchestrator_dagster.lineage.backend import Destination
+    from floe_orchestrator_dagster.product.finding import FoundProject
     from floe_orchestrator_dagster.schedules import Schedule
     from floe_orchestrator_dagster.webserver import Answer
 
@@ -100,9 +101,9 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """Return the Dagster Definitions of compiled artifacts.
 
         The dbt project is that of the constructor, of the plugin's config, of
-        ``FLOE_PROJECT_DIR``, or the working directory if it holds ``dbt_project.yml``. Without
-        any, names, graph, tags and computes come from the artifacts, and only materializing
-        asks for the project. floe-core's own `CompiledArtifacts` do as well as a dictionary.
+        ``FLOE_PROJECT_DIR``, or the one around the working directory. Without any, names, graph,
+        tags and computes come from the artifacts, and only materializing asks for the project.
+        floe-core's own `CompiledArtifacts` do as well as a dictionary.
 
         Raises:
             PlanError: (a ValueError) listing everything that is wrong with the product.
@@ -110,11 +111,13 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """
         from floe_orchestrator_dagster.arguments import as_artifacts
         from floe_orchestrator_dagster.definitions.build import build_definitions
-        from floe_orchestrator_dagster.product.product import product_of_artifacts
+        from floe_orchestrator_dagster.product.artifacts import compiled_product
+        from floe_orchestrator_dagster.product.opening import product_of_artifacts
 
         checked = as_artifacts(artifacts)
-        guessed = not self._names_project()
-        product = product_of_artifacts(checked, self._project(), guessed=guessed)
+        compiled = compiled_product(checked)
+        project = self._found_project(compiled.config, compiled.name)
+        product = product_of_artifacts(compiled, project)
         self._artifacts = checked
         product = replace(product, lineage_backend=self._given_backend(checked))
         return build_definitions(product, schedules=list(self._schedules.values()))
@@ -131,21 +134,22 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         from floe_orchestrator_dagster.arguments import as_transforms
         from floe_orchestrator_dagster.definitions.build import build_transform_assets
 
-        return build_transform_assets(as_transforms(transforms), self._project(), self.config)
+        checked, project = as_transforms(transforms), self._found_project(self.config)
+        directory = project.directory if project else None
+        return build_transform_assets(checked, directory, self.config)
 
-    def _names_project(self) -> bool:
-        """Tell whether anybody has said where the project is, or it is but where we are."""
-        named = self.config.project_dir or os.environ.get("FLOE_PROJECT_DIR")
-        return self._project_dir is not None or bool(named)
+    def _found_project(self, config: PluginConfig, product: str = "") -> FoundProject | None:
+        """Return the dbt project; `config` goes before the one that was given to `configure`."""
+        from floe_orchestrator_dagster.product.finding import PROJECT_ENV, Clues, find_project
 
-    def _project(self) -> Path | None:
-        if self._project_dir is not None:
-            return self._project_dir
-        named = self.config.project_dir or os.environ.get("FLOE_PROJECT_DIR")
-        if named:
-            return Path(named)
-        here = Path.cwd()
-        return here if (here / "dbt_project.yml").is_file() else None
+        clues = Clues(
+            start=Path.cwd(),
+            given=self._project_dir,
+            configured=config.project_dir or self.config.project_dir,
+            environment=os.environ.get(PROJECT_ENV),
+            product=product,
+        )
+        return find_project(clues)
 
     def get_helm_values(self) -> dict[str, Any]:
         """Return values for the chart ``charts/floe-dagster`` at the configured workload size.
@@ -231,10 +235,10 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """
         from floe_orchestrator_dagster.lineage.emit import emit
 
-        destination, directory = self._lineage()
+        destination, spool = self._lineage()
         return emit(
             destination.transport if destination else None,
-            directory,
+            spool,
             state=event_type,
             job_name=job_name,
             job_namespace=job_namespace or (destination.namespace if destination else None),
@@ -255,20 +259,20 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
     def get_lineage_emitter(self) -> LineageEmitter | None:
         """Return floe-core's emitter over the spool to the same backend; None without one."""
-        destination, directory = self._lineage()
-        if destination is None:
+        destination, spool = self._lineage()
+        if destination is None or spool is None:
             return None
         from floe_core.lineage import EventBuilder, LineageEmitter
 
         from floe_orchestrator_dagster.lineage.emit import SpoolTransport
         from floe_orchestrator_dagster.lineage.facets import PRODUCER
 
-        transport = SpoolTransport(destination.transport, directory)
+        transport = SpoolTransport(destination.transport, spool)
         builder = EventBuilder(producer=PRODUCER, default_namespace=destination.namespace)
         return LineageEmitter(transport, builder, destination.namespace)
 
     def _lineage(self) -> tuple[Destination | None, Path | None]:
-        """Return where single events go, and the directory below which they wait for that.
+        """Return where single events go, and the spool in which they wait for that.
 
         Never raises: nobody's job fails for lineage.
         """
@@ -277,7 +281,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         try:
             artifacts = self._known_artifacts()
             destination = lineage_destination(artifacts, self._backend(artifacts))
-            directory = self._events_dir() if destination else None
+            spool = self._spool(artifacts, "events") if destination else None
         except Exception as error:  # noqa: BLE001  a file of the product, a plugin of others
             ours = isinstance(error, FloeDagsterError)
             said = str(error) if ours else f"{type(error).__name__} from the lineage backend"
@@ -289,7 +293,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         if destination is None:
             logger.debug("No lineage backend is configured: lineage events go nowhere.")
         self._sends = self._sends or destination is not None
-        return destination, directory
+        return destination, spool
 
     def _given_backend(self, artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
         """Return the constructor's backend; that of floe's registry where artifacts name none."""
@@ -314,25 +318,31 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """Return the artifacts given to `create_definitions`, else those of the project, if any."""
         if self._artifacts is not None:
             return self._artifacts
-        path = _artifacts_path(self._project())
+        from floe_orchestrator_dagster.product.artifacts import artifacts_beside, read_artifacts
+
+        project = self._found_project(self.config)
+        path = artifacts_beside(project.directory) if project else None
         if path is None:
             return {}
-        from floe_orchestrator_dagster.product.product import read_artifacts
-
         stat = path.stat()
         version = (path, stat.st_mtime_ns, stat.st_size)
         if self._read is None or self._read[0] != version:
             self._read = (version, read_artifacts(path))
         return self._read[1]
 
-    def _events_dir(self) -> Path | None:
-        """Return the product's directory below dbt's target, where the spool is."""
-        project = self._project()
-        if project is None:
-            return None
-        from floe_orchestrator_dagster.product.product import target_directory
+    def _spool(self, artifacts: Mapping[str, Any], product: str) -> Path:
+        """Return the spool of the dbt project that artifacts are built on, else the user's own."""
+        from floe_orchestrator_dagster.dbt.project import read_project
+        from floe_orchestrator_dagster.product.artifacts import plugin_config
+        from floe_orchestrator_dagster.product.layout import layout_of, spool_directory
 
-        return target_directory(project, self.config.vars)
+        config = plugin_config(artifacts)
+        project = self._found_project(config, product)
+        variables = {**self.config.vars, **config.vars}
+        if project is None:
+            return spool_directory(None, product)
+        layout = layout_of(read_project(project.directory, variables))
+        return spool_directory(layout, product)
 
     def sensor_definition(self) -> SensorDefinition | None:
         """Return the sensor that delivers waiting lineage; None for a product that sends none.
@@ -349,14 +359,13 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         if lineage_destination(artifacts, backend) is None:
             return None
         from floe_orchestrator_dagster.definitions.sensors import lineage_drain
-        from floe_orchestrator_dagster.lineage.spool import spool_directory
 
         def transport() -> Mapping[str, Any] | None:
             destination = lineage_destination(artifacts, backend)
             return destination.transport if destination else None
 
         product = artifacts["metadata"]["product_name"] if artifacts else "events"
-        return lineage_drain(transport, spool_directory(self._events_dir(), product))
+        return lineage_drain(transport, self._spool(artifacts, product))
 
     def schedule_job(self, job_name: str, cron: str, timezone: str) -> None:
         """Schedule a job of the Definitions that this plugin creates next; again: replace.
@@ -398,16 +407,3 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         path = Path(output_dir) / "definitions.py"
         write_atomically(path, entry_point_code(product_name))
         return str(path)
-
-
-def _artifacts_path(project: Path | None) -> Path | None:
-    """Return the compiled artifacts of a project; None where there are none."""
-    if project is None:
-        return None
-    from floe_orchestrator_dagster.errors import ProductError
-    from floe_orchestrator_dagster.product.product import find_artifacts
-
-    try:
-        return find_artifacts(project)
-    except ProductError:  # not compiled yet
-        return None

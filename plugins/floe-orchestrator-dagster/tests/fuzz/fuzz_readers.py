@@ -18,12 +18,9 @@ with atheris.instrument_imports(include=["floe_orchestrator_dagster"]):
     from floe_orchestrator_dagster.config import PluginConfig
     from floe_orchestrator_dagster.dbt.events import EventReader
     from floe_orchestrator_dagster.errors import FloeDagsterError
-    from floe_orchestrator_dagster.product.product import (
-        compiled_product,
-        parse_manifest,
-        read_artifacts,
-        read_spec,
-    )
+    from floe_orchestrator_dagster.product.artifacts import compiled_product, read_artifacts
+    from floe_orchestrator_dagster.product.prepare import parse_manifest
+    from floe_orchestrator_dagster.product.spec import read_spec
     from floe_orchestrator_dagster.schedules import product_schedule
     from floe_orchestrator_dagster.webserver import _Refusal, read_state, read_version, shown_url
 
@@ -47,7 +44,7 @@ def manifest(data: bytes) -> None:
 def spec(data: bytes) -> None:
     """floe.yaml."""
     (FOLDER / "floe.yaml").write_bytes(data)
-    product_schedule("fuzz", read_spec(FOLDER), PluginConfig())
+    product_schedule("fuzz", read_spec(FOLDER / "floe.yaml"), PluginConfig())
 
 
 def line(data: bytes) -> None:

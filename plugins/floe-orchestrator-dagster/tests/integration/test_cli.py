@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from floe_orchestrator_dagster.cli import selection
-from floe_orchestrator_dagster.product.product import open_product
+from floe_orchestrator_dagster.product.opening import open_product
 from kit.support import BIN, TinyProject, tables
 
 COMMAND = str(BIN / "floe-dagster")

@@ -17,7 +17,8 @@ import yaml
 from dagster_dbt import DagsterDbtTranslator
 
 from floe_orchestrator_dagster.assets.specs import Specs, code_version
-from floe_orchestrator_dagster.product.product import Product, load_all_manifests, open_product
+from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.product.product import Product, load_all_manifests
 from kit.support import DBT_PROJECT, TinyProject, failure_of, materialized, run, tables
 
 PROJECT = {

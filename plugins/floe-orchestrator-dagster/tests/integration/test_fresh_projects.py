@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -12,10 +13,13 @@ import duckdb
 import pytest
 import yaml
 
-from floe_orchestrator_dagster import DagsterOrchestratorPlugin
+from floe_orchestrator_dagster import DagsterOrchestratorPlugin, load_product_definitions
+from floe_orchestrator_dagster.cli.lineage import status as lineage_status
 from floe_orchestrator_dagster.errors import PlanError, ProductError
+from floe_orchestrator_dagster.product.image import image_context
 from floe_orchestrator_dagster.product.launch_variables import with_launch_variables
-from floe_orchestrator_dagster.product.product import Product, open_product
+from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.product.product import Product
 from kit.support import BIN, DBT_PROJECT, TinyProject, materialized, run
 
 Said = list[str]
@@ -125,7 +129,8 @@ def test_settings_with_jinja_are_read_as_dbt_reads_them(
     )
     monkeypatch.setenv("MY_TARGET", "built")
     product, _ = opened(tiny)
-    assert product.target_dir == tiny.directory / "built" / "floe"
+    assert product.layout is not None
+    assert product.layout.own == tiny.directory / "built" / "floe"
     assert "model.tiny.a" in product.plan.assets
     assert sorted(path.name for path in tiny.directory.iterdir() if "{" in path.name) == []
     installed = (tiny.directory / "dbt_packages").stat().st_mtime_ns
@@ -134,7 +139,9 @@ def test_settings_with_jinja_are_read_as_dbt_reads_them(
     assert said == []
     assert (tiny.directory / "dbt_packages").stat().st_mtime_ns == installed
     monkeypatch.setenv("DBT_TARGET_PATH", "chosen")
-    assert opened(tiny)[0].target_dir == tiny.directory / "chosen" / "floe"
+    layout = opened(tiny)[0].layout
+    assert layout is not None
+    assert layout.own == tiny.directory / "chosen" / "floe"
 
 
 VARIED = {
@@ -304,6 +311,56 @@ def test_a_project_for_another_dbt_is_refused_with_dbts_words(tiny: TinyProject)
     settings(tiny, require_dbt_version=">=99.0.0")
     with pytest.raises(ProductError, match="This version of dbt is not supported"):
         opened(tiny)
+
+
+def through_plugin(tiny: TinyProject) -> None:
+    artifacts = json.loads((tiny.directory / "target" / "compiled_artifacts.json").read_text())
+    DagsterOrchestratorPlugin().create_definitions(artifacts)
+
+
+DOORS: Mapping[str, Callable[[TinyProject], object]] = {
+    "plugin": through_plugin,
+    "loader": lambda tiny: load_product_definitions("tiny", tiny.directory / "target"),
+    "image": lambda tiny: image_context(tiny.directory, None, print),
+    "lineage": lambda tiny: lineage_status(tiny.directory, as_json=True),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_looks_for_the_project_in_the_same_order(
+    door: str, tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is refused before dbt starts: what decides has no project, what comes after it has."""
+    tiny.write({"a": "select 1 as id"})
+    monkeypatch.chdir(tiny.directory)
+    monkeypatch.setenv("FLOE_PROJECT_DIR", str(tiny.directory))
+    tiny.compile([{"name": "a"}], config={"project_dir": "/configured"})
+    with pytest.raises(ProductError) as caught:
+        DOORS[door](tiny)
+    assert str(caught.value).startswith(
+        "Cannot find the dbt project of product 'tiny': project_dir in plugins.orchestrator.config "
+        "is /configured, where there is no dbt_project.yml. "
+    )
+    tiny.compile([{"name": "a"}])
+    monkeypatch.setenv("FLOE_PROJECT_DIR", "/environment")
+    with pytest.raises(ProductError, match="product 'tiny': FLOE_PROJECT_DIR is /environment, "):
+        DOORS[door](tiny)
+
+
+def test_what_the_plugin_is_made_with_decides(
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write({"a": "select 1 as id"})
+    tiny.compile([{"name": "a"}], config={"project_dir": str(tiny.directory)})
+    monkeypatch.setenv("FLOE_PROJECT_DIR", str(tiny.directory))
+    artifacts = json.loads((tiny.directory / "target" / "compiled_artifacts.json").read_text())
+    plugin = DagsterOrchestratorPlugin(project_dir="/given")
+    with pytest.raises(ProductError, match="project_dir of the plugin's constructor is /given, "):
+        plugin.create_definitions(artifacts)
+    tiny.compile([{"name": "a"}], config={"project_dir": "/configured"})
+    artifacts = json.loads((tiny.directory / "target" / "compiled_artifacts.json").read_text())
+    plugin = DagsterOrchestratorPlugin(project_dir=tiny.directory)
+    assert len([*(plugin.create_definitions(artifacts).assets or ())]) == 1
 
 
 def test_a_project_of_another_product_is_refused(

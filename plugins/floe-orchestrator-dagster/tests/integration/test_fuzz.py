@@ -17,13 +17,10 @@ from hypothesis import strategies as st
 from floe_orchestrator_dagster.dbt.events import EventReader
 from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError
 from floe_orchestrator_dagster.plan import plan_product, resolve_computes
-from floe_orchestrator_dagster.product.product import (
-    compiled_product,
-    parse_manifest,
-    product_of_transforms,
-    read_artifacts,
-    read_spec,
-)
+from floe_orchestrator_dagster.product.artifacts import compiled_product, read_artifacts
+from floe_orchestrator_dagster.product.opening import product_of_transforms
+from floe_orchestrator_dagster.product.prepare import parse_manifest
+from floe_orchestrator_dagster.product.spec import read_spec
 from floe_orchestrator_dagster.schedules import product_schedule
 
 # Loaded machines are slow, and the fixtures only lend a directory.
@@ -151,7 +148,9 @@ def test_a_broken_floe_yaml_gets_our_errors(
     text = spec if isinstance(spec, bytes) else yaml.safe_dump(spec).encode(errors="replace")
     path.write_bytes(text)
     with suppress(FloeDagsterError):
-        product_schedule("tiny", read_spec(tmp_path), compiled_product(compiled_template).config)
+        product_schedule(
+            "tiny", read_spec(tmp_path / "floe.yaml"), compiled_product(compiled_template).config
+        )
 
 
 EVENTS: list[Any] = [

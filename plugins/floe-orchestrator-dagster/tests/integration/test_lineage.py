@@ -26,7 +26,7 @@ from floe_core.lineage import LineageDataset, RunState
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.lineage.facets import PRODUCER
-from floe_orchestrator_dagster.product.product import open_product
+from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.testing import RecordingBackend
 from kit.lineage_events import Recorded, build, kinds, sound
 from kit.openlineage_checks import Event, spec_problems

@@ -169,7 +169,7 @@ def test_a_memory_duckdb_becomes_a_file_with_a_warning(
 
 
 def test_a_project_is_parsed_again_only_when_it_changed(tiny: TinyProject) -> None:
-    from floe_orchestrator_dagster.product.product import open_product
+    from floe_orchestrator_dagster.product.opening import open_product
 
     said: list[str] = []
     tiny.write(CHAIN).compile(TRANSFORMS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from floe_orchestrator_dagster.plan import LAYOUT
-from floe_orchestrator_dagster.product import product as rooms
+from floe_orchestrator_dagster.product import layout, opening
 from kit.support import TinyProject
 
 
@@ -24,7 +24,7 @@ def test_a_prepared_product_writes_nothing_beside_its_own_files(
         return elsewhere
 
     # Root may write anywhere, so the answer is given, not made.
-    monkeypatch.setattr(rooms, "writable_dir", not_here)
+    monkeypatch.setattr(layout, "writable_dir", not_here)
     product = tiny.open()
     [manifest] = product.manifest_paths.values()
     assert manifest.is_relative_to(tiny.directory)
@@ -44,6 +44,6 @@ def test_a_plan_is_made_anew_where_its_nodes_have_other_fields(
     assert len([*kept.glob("ProductPlan-*")]) == 1
     assert again.plan == first.plan
     # Nodes are written by position: what an earlier release wrote would be read as something else.
-    monkeypatch.setattr(rooms, "LAYOUT", f"{LAYOUT} more")
+    monkeypatch.setattr(opening, "LAYOUT", f"{LAYOUT} more")
     assert tiny.open().plan == first.plan
     assert len([*kept.glob("ProductPlan-*")]) == 2

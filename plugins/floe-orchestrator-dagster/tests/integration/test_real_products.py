@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from floe_orchestrator_dagster.definitions.build import build_definitions
-from floe_orchestrator_dagster.product.product import Product, open_product
+from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.product.product import Product
 from kit.support import BIN, asset_edges, checked, floe_product, materialized, run, tables
 from kit.support import dbt as bare_dbt
 

@@ -88,8 +88,8 @@ def test_a_linked_runs_directory_is_not_cleared(tiny: TinyProject, tmp_path: Pat
     others = tmp_path / "others"
     for number in range(40):
         (others / f"folder-{number}").mkdir(parents=True)
-    assert product.target_dir is not None
-    (product.target_dir / "runs").symlink_to(others)
+    assert product.layout is not None
+    product.layout.runs.symlink_to(others)
     with pytest.raises(FloeDagsterError, match=r"it is a link\. Remove it"):
         product.new_run_dir("run", "dev")
     assert len([*others.iterdir()]) == 40

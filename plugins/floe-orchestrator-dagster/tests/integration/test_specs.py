@@ -11,7 +11,8 @@ import pytest
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
 
 from floe_orchestrator_dagster.assets.specs import Specs
-from floe_orchestrator_dagster.product.product import Product, load_all_manifests, open_product
+from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.product.product import Product, load_all_manifests
 
 # `build_definitions` means to use what Dagster calls beta, and says so; here specs are made bare.
 # The whole manifest and translator hung on each spec, and dbt Cloud's id of the project.

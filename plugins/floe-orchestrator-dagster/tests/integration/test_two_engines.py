@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from floe_orchestrator_dagster.errors import PlanError
-from floe_orchestrator_dagster.product.product import open_product
+from floe_orchestrator_dagster.product.opening import open_product
 from kit.support import checked, failure_of, materialized, run
 
 Query = Callable[[str], list[tuple[Any, ...]]]

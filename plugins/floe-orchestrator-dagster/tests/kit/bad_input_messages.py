@@ -134,9 +134,10 @@ MESSAGES = {
     "an_unknown_compute_key": "Cannot use plugins.orchestrator.config of the platform manifest: "
     "computes.duckdb.targt: unknown key (Did you mean 'target'?). Mend "
     "manifest.yaml and compile again.",
-    "a_project_dir_without_a_project": "Cannot load product 'tiny': project_dir is /nowhere, where "
-    "there is no dbt_project.yml. Correct it, or remove it to "
-    "search beside the artifacts.",
+    "a_project_dir_without_a_project": "Cannot find the dbt project of product 'tiny': project_dir "
+    "in plugins.orchestrator.config is /nowhere, where there is "
+    "no dbt_project.yml. Correct it, or remove it to search "
+    "DIR/target and above.",
     "a_default_schedule_that_never_comes": "Cannot use "
     "plugins.orchestrator.config.default_schedule: cron '0 0 "
     "31 4 *' never comes, such as on February 30. Write five "

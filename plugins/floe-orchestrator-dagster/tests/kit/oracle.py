@@ -32,7 +32,7 @@ from floe_orchestrator_dagster.cli import main as floe_dagster
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.errors import FloeDagsterError
 from floe_orchestrator_dagster.plan import dagster_name
-from floe_orchestrator_dagster.product.product import open_product
+from floe_orchestrator_dagster.product.opening import open_product
 from kit.dbt_server import Fork
 from kit.support import cli_runner
 from kit.support import run as run_by_dagster

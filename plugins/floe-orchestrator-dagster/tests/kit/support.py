@@ -19,7 +19,8 @@ import yaml
 from click.testing import CliRunner
 
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
-from floe_orchestrator_dagster.product.product import Product, open_product
+from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.product.product import Product
 from floe_orchestrator_dagster.testing import PLATFORM, write_product
 
 BIN = Path(sys.executable).parent

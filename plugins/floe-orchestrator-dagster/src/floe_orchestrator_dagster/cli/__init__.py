@@ -148,7 +148,7 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
     With the manifests built and FLOE_PREPARED=1 set, a deployed code location starts without dbt.
     """
     from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
-    from floe_orchestrator_dagster.product.product import open_product
+    from floe_orchestrator_dagster.product.opening import open_product
 
     with _reporting(as_json=as_json):
         errors = console(stderr=True)

@@ -35,7 +35,7 @@ def checked(
     from floe_orchestrator_dagster.definitions.build import build_definitions
     from floe_orchestrator_dagster.files import write_atomically
     from floe_orchestrator_dagster.plan.drawing import draw
-    from floe_orchestrator_dagster.product.product import open_product
+    from floe_orchestrator_dagster.product.opening import open_product
 
     with collected_warnings() as said:
         product = open_product(directory, progress=progress_to(errors))

@@ -9,11 +9,7 @@ import click
 from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import console
 from floe_orchestrator_dagster.config import PluginConfig
-from floe_orchestrator_dagster.product.product import (
-    artifacts_beside,
-    compiled_product,
-    read_artifacts,
-)
+from floe_orchestrator_dagster.product.artifacts import artifacts_beside, read_compiled
 from floe_orchestrator_dagster.webserver import Address, Answer, ask_webserver, webserver_address
 
 if TYPE_CHECKING:
@@ -27,7 +23,7 @@ def asked(directory: Path, url: str | None) -> Answer:
         FloeDagsterError: there is a product, and it cannot be read.
     """
     found = artifacts_beside(directory)
-    config = compiled_product(read_artifacts(found)).config if found else PluginConfig()
+    config = read_compiled(found).config if found else PluginConfig()
     address = Address(url, "--url") if url else webserver_address(config.url)
     return ask_webserver(address, ca_bundle=config.ca_bundle)
 

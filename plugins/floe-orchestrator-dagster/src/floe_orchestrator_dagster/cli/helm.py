@@ -93,13 +93,9 @@ def _product(directory: Path | None) -> tuple[str | None, PluginConfig]:
     """Return a product's name and plugin config from its artifacts; no dbt is asked."""
     if directory is None:
         return None, PluginConfig()
-    from floe_orchestrator_dagster.product.product import (
-        compiled_product,
-        find_artifacts,
-        read_artifacts,
-    )
+    from floe_orchestrator_dagster.product.artifacts import find_artifacts, read_compiled
 
-    compiled = compiled_product(read_artifacts(find_artifacts(directory)))
+    compiled = read_compiled(find_artifacts(directory))
     return compiled.name, compiled.config
 
 

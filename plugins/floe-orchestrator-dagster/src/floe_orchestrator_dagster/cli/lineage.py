@@ -5,31 +5,29 @@ from __future__ import annotations
 import io
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from floe_orchestrator_dagster.cli.output import respond
+from floe_orchestrator_dagster.dbt.project import read_project
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
-from floe_orchestrator_dagster.lineage.spool import spool_directory, spool_status
-from floe_orchestrator_dagster.product.product import (
-    compiled_product,
-    find_artifacts,
-    find_project,
-    read_artifacts,
-    target_directory,
-)
+from floe_orchestrator_dagster.lineage.spool import spool_status
+from floe_orchestrator_dagster.product.finding import find_product
+from floe_orchestrator_dagster.product.layout import layout_of, spool_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from floe_orchestrator_dagster.plan import CompiledProduct
+
 
 def status(directory: Path, *, as_json: bool) -> None:
     """Print what waits, was refused and was dropped."""
-    _, artifacts, spool = _opened(directory)
-    found, reason = spool_status(spool), why_off(artifacts)
+    compiled, spool = _opened(directory)
+    found, reason = spool_status(spool), why_off(compiled.artifacts)
     if as_json:
         respond({"directory": str(spool), "enabled": not reason, **asdict(found)})
         return
@@ -49,13 +47,13 @@ def send(directory: Path, seconds: float, *, as_json: bool) -> bool:
     Raises:
         LineageError: the product has no backend, or it cannot be used.
     """
-    name, artifacts, spool = _opened(directory)
+    compiled, spool = _opened(directory)
     # floe-core's registry prints its steps on stdout, which is the document's.
     with redirect_stdout(io.StringIO()):
-        destination = lineage_destination(artifacts)
+        destination = lineage_destination(compiled.artifacts)
     if destination is None:
-        reason = why_off(artifacts) or "its lineage backend has no transport."
-        raise LineageError(f"Cannot replay lineage of product '{name}': {reason}")
+        reason = why_off(compiled.artifacts) or "its lineage backend has no transport."
+        raise LineageError(f"Cannot replay lineage of product '{compiled.name}': {reason}")
     report = replay(destination.transport, spool, seconds)
     if as_json:
         respond(asdict(report))
@@ -64,13 +62,14 @@ def send(directory: Path, seconds: float, *, as_json: bool) -> bool:
     return not report.waiting
 
 
-def _opened(directory: Path) -> tuple[str, dict[str, Any], Path]:
-    path = find_artifacts(directory)
-    artifacts = read_artifacts(path)
-    compiled = compiled_product(artifacts)
-    project = find_project(compiled, path.parent)
-    target = target_directory(project, compiled.config.vars) if project else None
-    return compiled.name, artifacts, spool_directory(target, compiled.name)
+def _opened(directory: Path) -> tuple[CompiledProduct, Path]:
+    """Return a product as it was compiled, and the directory of its spool."""
+    found = find_product(directory)
+    compiled, project = found.compiled, found.project
+    if project is None:
+        return compiled, spool_directory(None, compiled.name)
+    layout = layout_of(read_project(project.directory, compiled.config.vars))
+    return compiled, spool_directory(layout, compiled.name)
 
 
 def _sentence(report: DeliveryReport, seconds: float) -> str:

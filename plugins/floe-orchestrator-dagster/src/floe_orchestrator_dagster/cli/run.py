@@ -41,7 +41,7 @@ from floe_orchestrator_dagster.cli.selection import Selection, has_default_selec
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
 from floe_orchestrator_dagster.errors import did_you_mean, known
 from floe_orchestrator_dagster.plan import dagster_name, waves
-from floe_orchestrator_dagster.product.product import Product, open_product
+from floe_orchestrator_dagster.product.opening import open_product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from floe_orchestrator_dagster.plan import ProductPlan
+    from floe_orchestrator_dagster.product.product import Product
 
 
 @dataclass(frozen=True, slots=True)

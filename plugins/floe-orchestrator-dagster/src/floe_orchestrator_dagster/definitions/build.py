@@ -40,7 +40,6 @@ from floe_orchestrator_dagster.definitions.sensors import NAME, lineage_drain
 from floe_orchestrator_dagster.deploy.sizes import USER_CODE_SIZES
 from floe_orchestrator_dagster.errors import PlanError, Problem
 from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
-from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import (
     CompiledProduct,
     Ports,
@@ -49,13 +48,13 @@ from floe_orchestrator_dagster.plan import (
     dagster_name,
     segments,
 )
-from floe_orchestrator_dagster.product.product import (
-    Product,
-    load_all_manifests,
+from floe_orchestrator_dagster.product.layout import spool_directory
+from floe_orchestrator_dagster.product.opening import (
     load_project,
     product_of_transforms,
     uncollected,
 )
+from floe_orchestrator_dagster.product.product import Product, load_all_manifests
 from floe_orchestrator_dagster.run.launch import DbtRunConfig
 from floe_orchestrator_dagster.run.step import Listener, build
 from floe_orchestrator_dagster.schedules import (
@@ -154,7 +153,7 @@ def _sensors(product: Product) -> list[SensorDefinition]:
         destination = lineage_destination(artifacts, product.lineage_backend)
         return destination.transport if destination else None
 
-    directory = spool_directory(product.target_dir, product.plan.name)
+    directory = spool_directory(product.layout, product.plan.name)
     return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]
 
 

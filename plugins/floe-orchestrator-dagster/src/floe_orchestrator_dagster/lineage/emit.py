@@ -14,7 +14,6 @@ from uuid import UUID, uuid4
 
 from floe_orchestrator_dagster.lineage.delivery import open_delivery
 from floe_orchestrator_dagster.lineage.facets import PRODUCER, RUN_EVENT_SCHEMA
-from floe_orchestrator_dagster.lineage.spool import spool_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +38,7 @@ _lock = threading.Lock()
 
 def emit(
     transport: Mapping[str, Any] | None,
-    target_dir: Path | None = None,
+    spool: Path | None,
     *,
     state: object,
     job_name: object,
@@ -52,16 +51,16 @@ def emit(
     producer: object = None,
     event_time: datetime | None = None,
 ) -> UUID:
-    """Put one event on the spool of `target_dir`, None the user's own; return its run id at once.
+    """Put one event on the spool in that directory; return its run id at once.
 
     Arguments are what a caller gives, whatever that is: `state` a `RunState` or its name, `run_id`
     a UUID or its text, datasets `LineageDataset`s or mappings of the same fields, facets mappings.
     An event of which one is something else is not sent; the log says what is wrong. Without a
-    transport nothing is done. Nothing is raised.
+    transport or a spool nothing is done. Nothing is raised.
     """
     problems: list[str] = []
     run = _run_id(run_id, problems)
-    if transport is None or transport.get("type") is None:
+    if spool is None or transport is None or transport.get("type") is None:
         return run
     try:
         event = {
@@ -81,7 +80,7 @@ def emit(
         }
         if not problems:
             line = _json(event)
-            _delivery(transport, spool_directory(target_dir, "events")).send(line)
+            _delivery(transport, spool).send(line)
     except Exception as error:  # noqa: BLE001  lineage never harms the job
         # Its text may quote a facet; what it is about is in most cases its first words.
         problems.append(f"{type(error).__name__}: {error}"[:MAX_REASON])
@@ -192,16 +191,16 @@ def _shown(value: object) -> str:
 class SpoolTransport:
     """floe-core's `LineageTransport` over the spool: what its emitter makes is not lost either."""
 
-    def __init__(self, transport: Mapping[str, Any], target_dir: Path | None) -> None:
+    def __init__(self, transport: Mapping[str, Any], spool: Path) -> None:
         """Remember the backend's transport config and the spool's place; see `emit`."""
         self._transport = transport
-        self._target_dir = target_dir
+        self._spool = spool
 
     async def emit(self, event: LineageEvent) -> None:
         """Put an event of floe-core's on the spool, as the specification wants it written."""
         emit(
             self._transport,
-            self._target_dir,
+            self._spool,
             state=event.event_type,
             job_name=event.job.name,
             job_namespace=event.job.namespace,

@@ -21,15 +21,13 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from floe_orchestrator_dagster.files import private_dir
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -41,19 +39,9 @@ MAX_DEAD_LETTER_BYTES = 16 * 2**20
 # What is read from a segment at once.
 READ_BYTES = 256 * 2**10
 LOCK_TIMEOUT_SECONDS = 10.0
-# Where spools are to be kept, for instance on a volume that outlives a pod.
-SPOOL_ENV = "FLOE_LINEAGE_SPOOL"
 
 _SEGMENT = ".jsonl"
 _DEAD, _DROPPED = "dead_letters.jsonl", "dropped.jsonl"
-
-
-def spool_directory(target_dir: Path | None, product: str) -> Path:
-    """Return where a product's events wait: under `SPOOL_ENV`, its target, or the user's own."""
-    named = os.environ.get(SPOOL_ENV)
-    if named:
-        return Path(named) / product
-    return target_dir / "lineage" if target_dir else private_dir("lineage", product)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.dbt.project import read_project
 from floe_orchestrator_dagster.errors import PlanError, ProductError, known
-from floe_orchestrator_dagster.product.product import Product, load_project
+from floe_orchestrator_dagster.product.opening import load_project
+from floe_orchestrator_dagster.product.prepare import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from floe_orchestrator_dagster.dbt.project import DbtProject
     from floe_orchestrator_dagster.plan import ProductPlan
+    from floe_orchestrator_dagster.product.product import Product
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +60,7 @@ def with_launch_variables(
             product.compiled,
             product.project_dir,
             spec=product.spec,
-            progress=progress,
-            variables=merged,
+            how=Preparation(progress, variables=merged),
         )
     except PlanError as error:
         raise _other_graph(product, variables, str(error)) from error

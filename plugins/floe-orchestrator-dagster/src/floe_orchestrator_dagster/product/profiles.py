@@ -12,13 +12,14 @@ import yaml
 from floe_orchestrator_dagster.dbt.environment import value_of
 from floe_orchestrator_dagster.dbt.jinja import render
 from floe_orchestrator_dagster.errors import ProductError, did_you_mean, known
-from floe_orchestrator_dagster.files import private_dir, read_yaml, write_atomically
+from floe_orchestrator_dagster.files import read_yaml, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from floe_orchestrator_dagster.dbt.project import DbtProject
     from floe_orchestrator_dagster.plan import CompiledProduct
+    from floe_orchestrator_dagster.product.layout import Layout
 
 logger = logging.getLogger(__name__)
 
@@ -167,15 +168,14 @@ def _outputs_of(profile: Any, path: Path, name: str) -> dict[str, dict[str, Any]
     return dict(outputs or {})
 
 
-def write_profiles(project_dir: Path, profile: Profile, target: str) -> Path:
+def write_profiles(layout: Layout, profile: Profile, target: str) -> Path:
     """Write profiles.yml to a private directory, never into the project; return the directory."""
     outputs = {name: dict(output) for name, output in profile.outputs.items()}
     document: dict[str, Any] = {profile.name: {"target": target, "outputs": outputs}}
     if profile.flags:
         document["config"] = dict(profile.flags)
     content = yaml.safe_dump(document)
-    # Content-addressed: a worker that holds an older profile keeps it through a new compile.
-    folder = private_dir("profiles", f"{project_dir}\n{content}")
+    folder = layout.profiles(content)
     path = folder / PROFILES
     if not path.is_file() or path.read_text() != content:
         write_atomically(path, content, mode=0o600)

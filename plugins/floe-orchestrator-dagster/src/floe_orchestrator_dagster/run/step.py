@@ -35,9 +35,9 @@ from floe_orchestrator_dagster.lineage.recorder import (
     open_lineage,
     source_code,
 )
-from floe_orchestrator_dagster.lineage.spool import spool_directory
 from floe_orchestrator_dagster.plan import QualityCheck, Wave, waves
 from floe_orchestrator_dagster.product.launch_variables import with_launch_variables
+from floe_orchestrator_dagster.product.layout import spool_directory
 from floe_orchestrator_dagster.run.launch import (
     FAILED_HOOKS,
     MISSING_BATCHES,
@@ -124,7 +124,7 @@ def _recording(
     opened = open_lineage(
         product.lineage_backend,
         product.compiled.artifacts,
-        spool_directory(product.target_dir, product.plan.name),
+        spool_directory(product.layout, product.plan.name),
         required=product.config.lineage == "required",
     )
     if opened is None:

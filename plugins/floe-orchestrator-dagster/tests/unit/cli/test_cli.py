@@ -124,7 +124,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def open_product(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("floe_orchestrator_dagster.product.product.open_product", open_product)
+    monkeypatch.setattr("floe_orchestrator_dagster.product.opening.open_product", open_product)
     monkeypatch.setattr("floe_orchestrator_dagster.cli.run.open_product", open_product)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
 from floe_orchestrator_dagster.plan import CompiledProduct, QualityCheck, Transform
-from floe_orchestrator_dagster.product.product import product_of_transforms
+from floe_orchestrator_dagster.product.opening import product_of_transforms
 
 
 @pytest.fixture

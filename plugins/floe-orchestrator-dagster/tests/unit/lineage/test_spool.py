@@ -23,7 +23,6 @@ from floe_orchestrator_dagster.lineage.spool import (
     bury,
     drop,
     leftovers,
-    spool_directory,
     spool_status,
     trim,
 )
@@ -279,18 +278,6 @@ def test_nothing_is_said_of_a_directory_that_does_not_exist(directory: Path) -> 
     assert spool_status(directory) == SpoolStatus()
     assert list(leftovers(directory)) == []
     assert not directory.exists()
-
-
-def test_the_place_of_the_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FLOE_LINEAGE_SPOOL", raising=False)
-    assert spool_directory(tmp_path, "shop") == tmp_path / "lineage"
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    own = spool_directory(None, "shop")
-    assert own.is_relative_to(tmp_path)
-    assert stat.S_IMODE(own.stat().st_mode) == 0o700
-    monkeypatch.setenv("FLOE_LINEAGE_SPOOL", str(tmp_path / "volume"))
-    assert spool_directory(tmp_path, "shop") == tmp_path / "volume" / "shop"
 
 
 class AnySpool(RuleBasedStateMachine):

@@ -1,0 +1,306 @@
+"""Prepares a dbt project for planning: its profile, its packages, a manifest for each target."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from floe_orchestrator_dagster.dbt.events import Line
+from floe_orchestrator_dagster.dbt.process import run_dbt
+from floe_orchestrator_dagster.dbt.project import DbtProject, read_project
+from floe_orchestrator_dagster.errors import ProductError
+from floe_orchestrator_dagster.files import locked, mtime, read_bytes
+from floe_orchestrator_dagster.plan import (
+    CompiledProduct,
+    DbtManifest,
+    ProductPlan,
+    decode_manifest,
+    plan_product,
+    resolve_computes,
+)
+from floe_orchestrator_dagster.product.cache import digest_of
+from floe_orchestrator_dagster.product.freshness import (
+    PARTIAL_PARSE,
+    STAMP,
+    fingerprint,
+    read_stamp,
+    write_stamp,
+)
+from floe_orchestrator_dagster.product.layout import Layout, layout_of
+from floe_orchestrator_dagster.product.product import Product
+from floe_orchestrator_dagster.product.profiles import (
+    Profile,
+    merged_profile,
+    on_disk,
+    write_profiles,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from floe_orchestrator_dagster.dbt.command import DbtCommand
+
+logger = logging.getLogger(__name__)
+
+PREPARE = "floe-dagster prepare"
+MAX_MANIFEST_BYTES = 4 * 2**30
+# Set where the manifests were built with the image and must not be built again.
+PREPARED_ENV = "FLOE_PREPARED"
+_TARGET_NAME = re.compile(r"\w[\w.-]{0,99}")
+# Manifests of launches with vars of their own, kept beside those of the product.
+VARIANTS_KEPT = 4
+_MANIFEST_REMEDY = f"Make it again with `{PREPARE} --force`."
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How a product is prepared.
+
+    Attributes:
+        progress: takes a sentence before each step that takes long.
+        force_parse: parse also where the manifests are fresh, or come with the image.
+        variables: dbt vars to parse and run with, laid over those of the plugin's config.
+    """
+
+    progress: Callable[[str], None] = logger.info
+    force_parse: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A product whose project is yet to be parsed: its plan has computes and no nodes."""
+
+    product: Product
+    layout: Layout
+    project: DbtProject
+    profile: Profile
+
+    @property
+    def target(self) -> str:
+        """The target of the default compute."""
+        plan = self.product.plan
+        return plan.computes[plan.default_compute].target
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """The targets of all computes, each once."""
+        computes = self.product.plan.computes.values()
+        return tuple(dict.fromkeys(compute.target for compute in computes))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What planning reads: the manifest of each target, and the cache of plans made of them."""
+
+    manifests: Mapping[str, Path]
+    cache: Path
+
+
+def outline_product(
+    compiled: CompiledProduct,
+    project_dir: Path,
+    spec: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> Outline:
+    """Return what is known of a product before its project is parsed; see `open_product`."""
+    variables = {**compiled.config.vars, **(variables or {})}
+    project = read_project(project_dir, variables)
+    profile = merged_profile(compiled, project)
+    layout = layout_of(project)
+    profile = on_disk(profile, layout.database(compiled.name))
+    if not compiled.default_compute:
+        compiled = _with_default(compiled, profile.default)
+    compiled = replace(compiled, owner=_owner(spec))
+    computes, problems = resolve_computes(compiled, profile.adapters, profile.preferred)
+    if problems:
+        # Without every target there is no manifest to compare with, but the rest can be checked.
+        plan_product(compiled, computes, problems=problems)
+    for compute in computes.values():
+        _require_file_name(compute.target)
+    target = computes[compiled.default_compute].target
+    project = project.on(profile.target(target))
+    flags = project.settings.get("flags") or profile.flags
+    product = Product(
+        plan=ProductPlan(compiled.name, {}, computes, compiled.default_compute),
+        compiled=compiled,
+        layout=layout,
+        profiles_dir=write_profiles(layout, profile, target),
+        profile=profile.name,
+        spec=spec or {},
+        variables=variables,
+        project_flags=flags if isinstance(flags, dict) else {},
+    )
+    return Outline(product, layout, project, profile)
+
+
+def prepare(outline: Outline, how: Preparation) -> Prepared:
+    """Make the manifest of each target, where it is missing or stale, and what dbt needs for that.
+
+    Raises:
+        ProductError: dbt cannot parse the project, or the image lacks what it should bring.
+    """
+    product, layout = outline.product, outline.layout
+    in_image = _is_prepared()
+    if not in_image:
+        install_packages(outline, how.progress)
+    made = in_image and not how.force_parse
+    # An image's own files are read-only where it runs: what was prepared is in it all the same.
+    layout = layout.prepared if made else layout
+    folder = layout.manifests
+    if product.variables != product.config.vars:
+        # Nobody has prepared these.
+        made, folder = False, _variant(outline.layout, product.variables)
+    parsing = _Parsing(outline, how, made=made)
+    manifests = {target: parsing.manifest(folder / target) for target in outline.targets}
+    return Prepared(manifests, layout.cache)
+
+
+def _variant(layout: Layout, variables: Mapping[str, Any]) -> Path:
+    """Return where the manifests of these vars are; of other launches' only the newest stay."""
+    key = digest_of([json.dumps(dict(variables), sort_keys=True, default=str)])[:16]
+    folder = layout.variants / key
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(layout.variants.iterdir(), key=mtime)[:-VARIANTS_KEPT]:
+        if old != folder and old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _require_file_name(target: str) -> None:
+    """Refuse an output whose name would lead out of the directory that keeps its manifest."""
+    if not _TARGET_NAME.fullmatch(target):
+        raise ProductError(
+            f"Cannot use dbt output {target!r}: its manifest is kept in a directory of that name. "
+            "Use letters, digits, '-', '_' and '.', beginning with a letter or digit, 100 at most."
+        )
+
+
+def _owner(spec: Mapping[str, Any] | None) -> str | None:
+    metadata = (spec or {}).get("metadata")
+    owner = metadata.get("owner") if isinstance(metadata, dict) else None
+    return owner if isinstance(owner, str) and owner else None
+
+
+def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:
+    """Put what names no compute on the profile's default output."""
+    transforms = (
+        item if item.compute else replace(item, compute=compute) for item in compiled.transforms
+    )
+    return replace(compiled, default_compute=compute, transforms=tuple(transforms))
+
+
+def read_manifest(path: Path) -> bytes:
+    """Return the content of dbt's manifest at `path`."""
+    return read_bytes(path, MAX_MANIFEST_BYTES, _MANIFEST_REMEDY)
+
+
+def parse_manifest(path: Path, content: bytes) -> DbtManifest:
+    """Return the content of dbt's manifest at `path`, decoded."""
+    try:
+        return decode_manifest(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProductError(f"Cannot read {path}: {error}. {_MANIFEST_REMEDY}") from error
+
+
+def _is_prepared() -> bool:
+    return os.environ.get(PREPARED_ENV, "").lower() in {"1", "true", "yes"}
+
+
+def _is_fresh(manifest: Path, inputs: str) -> bool:
+    stamp = read_stamp(manifest.parent) if manifest.is_file() else None
+    return stamp is not None and stamp.inputs == inputs and not stamp.changed(os.environ)
+
+
+@dataclass
+class _Parsing:
+    """Parses a project, once for each of its targets, where what was parsed is missing or stale."""
+
+    outline: Outline
+    how: Preparation
+    # Whether the manifests came with the image.
+    made: bool
+    _inputs: dict[tuple[str, str | None], str] = field(default_factory=dict)
+
+    def manifest(self, folder: Path) -> Path:
+        """Return the manifest in a target's `folder`."""
+        target, manifest = folder.name, folder / "manifest.json"
+        if self.made:
+            if manifest.is_file():
+                return manifest
+            raise ProductError(
+                f"Cannot find {manifest}: {PREPARED_ENV} is set, so it should have been built with "
+                f"the image. Run `{PREPARE}` in the product's directory at build time."
+            )
+        inputs = self.inputs(target)
+        if not self.how.force_parse and _is_fresh(manifest, inputs):
+            return manifest
+        with locked(folder.with_name(f"{target}.lock")):
+            if self.how.force_parse or not _is_fresh(manifest, inputs):
+                self._parse(folder, inputs)
+        return manifest
+
+    def inputs(self, target: str) -> str:
+        """Return the fingerprint of what a target's manifest is parsed from."""
+        project, executable = self._on(target), self.outline.product.executable(target)
+        key = (target if project.depends_on_target else "", executable)
+        if key not in self._inputs:
+            self._inputs[key] = fingerprint(project, self.outline.profile, executable)
+        return self._inputs[key]
+
+    def _on(self, target: str) -> DbtProject:
+        if not self.outline.project.depends_on_target:
+            return self.outline.project
+        return self.outline.project.on(self.outline.profile.target(target))
+
+    def _parse(self, folder: Path, inputs: str) -> None:
+        target = folder.name
+        name = self.outline.product.plan.name
+        self.how.progress(f"Parsing the dbt project of '{name}' for target '{target}' ...")
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ)
+        stamp = read_stamp(folder)
+        if stamp is not None and stamp.unwatched & stamp.changed(environment):
+            # dbt would take what has not changed itself from its memory.
+            (folder / PARTIAL_PARSE).unlink(missing_ok=True)
+        (folder / STAMP).unlink(missing_ok=True)
+        _run_quietly(self.outline.product.command("parse", target, folder))
+        write_stamp(
+            folder,
+            inputs,
+            self._on(target),
+            self.outline.profile,
+            environment,
+            other_dbt=self.outline.product.executable(target) is not None,
+        )
+
+
+def install_packages(outline: Outline, progress: Callable[[str], None]) -> None:
+    """Run `dbt deps` when the project asks for packages and has none installed."""
+    product, project = outline.product, outline.project
+    if not project.wants_packages or project.packages_path.is_dir():
+        return
+    layout, target = outline.layout, outline.target
+    with locked(layout.packages_lock):
+        if not project.packages_path.is_dir():
+            progress(f"Installing the dbt packages of '{product.plan.name}' ...")
+            _run_quietly(product.command("deps", target, layout.manifests / target))
+
+
+def _run_quietly(command: DbtCommand) -> None:
+    with run_dbt(command) as run:
+        errors = [event.text for event in run if isinstance(event, Line) and event.level == "error"]
+    if not run.success:
+        said = run.exception or "\n".join(errors) or "no reason given"
+        raise ProductError(
+            f"Cannot {command.verb} the dbt project {command.project_dir} for target "
+            f"'{command.target}'. dbt says: {said.strip()}"
+        )
