@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import httpx
@@ -12,8 +14,9 @@ import pytest
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin, load_product_definitions
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.testing import PLATFORM, RecordingBackend, write_product
-from kit.support import asset_edges, materialized
+from kit.support import EXAMPLES, asset_edges, materialized
 
+PAGE = EXAMPLES.parent / "docs" / "testing.md"
 FILES = {"orders": "select 1 as id", "revenue": "select * from {{ ref('orders') }}"}
 
 
@@ -37,15 +40,25 @@ def test_a_recording_backend_keeps_the_events_of_a_run(
     artifacts = json.loads((target / "compiled_artifacts.json").read_text())
     with RecordingBackend() as backend:
         plugin = DagsterOrchestratorPlugin(project_dir=tmp_path, lineage_backend=backend)
-        definitions = plugin.create_definitions(artifacts)
-        [job] = (job.name for job in definitions.jobs or ())
-        result = definitions.resolve_job_def(job).execute_in_process(instance=instance)
+        job = plugin.create_definitions(artifacts).resolve_job_def("tested")
+        result = job.execute_in_process(instance=instance)
     assert materialized(result) == ["orders", "revenue"]
     models = [event for event in backend.events if event["job"]["name"].endswith("revenue")]
     assert [event["eventType"] for event in models] == ["START", "COMPLETE"]
     assert {event["job"]["namespace"] for event in backend.events} == {"test.floe"}
     with pytest.raises(httpx.ConnectError):
         httpx.post(backend.url, json={})
+
+
+def test_the_page_on_testing_shows_tests_that_pass(tmp_path: Path) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, str(PAGE), "exec"), names)  # noqa: S102  the page is our own
+    tests = [name for name in names if name.startswith("test_")]
+    assert len(tests) == 2
+    for name in tests:
+        (tmp_path / name).mkdir()
+        names[name](tmp_path / name)
 
 
 def test_what_is_there_already_is_kept(tmp_path: Path) -> None:
