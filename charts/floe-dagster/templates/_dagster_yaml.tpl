@@ -1,11 +1,11 @@
-{{/* dagster.yaml: where everything of Dagster itself is decided. */}}
+{{/* dagster.yaml: the settings of the Dagster instance. */}}
 {{- define "floe-dagster.dagsterYaml" -}}
 telemetry:
   enabled: false
 storage:
   postgres:
     postgres_db:
-      # The driver that dagster-postgres brings; SQLAlchemy 2.1 takes another one without a name.
+      # The driver that dagster-postgres installs. Without a name, SQLAlchemy 2.1 uses a different one.
       scheme: postgresql+psycopg2
       hostname: {{ include "floe-dagster.databaseHost" . | quote }}
       port: {{ include "floe-dagster.databasePort" . }}
@@ -156,7 +156,7 @@ compute_logs:
   {{- end }}
 {{- end -}}
 
-{{/* workspace.yaml: the code servers that webserver and daemon ask. */}}
+{{/* workspace.yaml: the code servers that the webserver and the daemon connect to. */}}
 {{- define "floe-dagster.workspaceYaml" -}}
 {{- $code := index .Values "dagster-user-code" -}}
 {{- if and $code.enabled $code.deployments -}}

@@ -1,4 +1,4 @@
-{{/* Names: at most 63 characters; what is cut off is replaced by a digest, so names stay apart. */}}
+{{/* A name of at most 63 characters. A digest replaces the part that is cut off, so that names stay different. */}}
 {{- define "floe-dagster.short" -}}
 {{- if le (len .) 63 -}}{{ . }}{{- else -}}{{ printf "%s-%s" (trunc 54 . | trimSuffix "-") (sha256sum . | trunc 8) }}{{- end -}}
 {{- end -}}
@@ -36,7 +36,7 @@ app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* What network policies select by; run pods carry these two labels as well. */}}
+{{/* Labels that network policies select by; run pods have these two labels too. */}}
 {{- define "floe-dagster.role" -}}
 floe-dagster/release: {{ (index . 0).Release.Name }}
 floe-dagster/role: {{ index . 1 }}
@@ -50,7 +50,7 @@ floe-dagster/role: {{ index . 1 }}
 {{- include "floe-dagster.image" (dict "repository" .Values.image.repository "tag" (default .Chart.AppVersion .Values.image.tag) "digest" .Values.image.digest) -}}
 {{- end -}}
 
-{{/* Bytes or cores of a quantity, to compare a request with its limit. */}}
+{{/* The bytes or cores of a quantity as a number, to compare a request with its limit. */}}
 {{- define "floe-dagster.number" -}}
 {{- $factors := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
 {{- $text := toString . -}}
@@ -58,7 +58,7 @@ floe-dagster/role: {{ index . 1 }}
 {{- mulf (trimSuffix $unit $text | float64) (get $factors $unit) -}}
 {{- end -}}
 
-{{/* Resources whose requests are within their limits; call with (list resources "path.of.value"). */}}
+{{/* Resources; fails if a request is more than its limit. Call with (list resources "path.of.value"). */}}
 {{- define "floe-dagster.resources" -}}
 {{- $path := index . 1 -}}
 {{- with index . 0 -}}
@@ -75,7 +75,7 @@ floe-dagster/role: {{ index . 1 }}
 {{- end -}}
 {{- end -}}
 
-{{/* Restricted Pod Security, for a pod and for each of its containers. */}}
+{{/* Restricted Pod Security Standard, for a pod and for each of its containers. */}}
 {{- define "floe-dagster.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ .Values.podSecurity.runAsUser }}
@@ -97,7 +97,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* The database: host, port and the Secret that has its password as `postgresql-password`. */}}
+{{/* The database: host, port and the Secret with its password in key `postgresql-password`. */}}
 {{- define "floe-dagster.databaseHost" -}}
 {{- if .Values.postgresql.enabled -}}{{ include "floe-dagster.of" (list . "postgresql") }}{{- else -}}{{ .Values.postgresql.external.host }}{{- end -}}
 {{- end -}}
@@ -118,8 +118,8 @@ seccompProfile:
 {{- default (include "floe-dagster.of" (list . "lineage-spool")) .Values.lineageSpool.existingClaim -}}
 {{- end -}}
 
-{{/* Environment that every Dagster process gets, as a map; call with (list $ env env ...), the
-     later maps win. */}}
+{{/* Environment of every Dagster process, as a map. Call with (list $ env env ...); later maps
+     win. */}}
 {{- define "floe-dagster.envMap" -}}
 {{- $root := index . 0 -}}
 {{- $env := dict "HOME" "/tmp" "PYTHONUNBUFFERED" "1" "DAGSTER_DISABLE_TELEMETRY" "1" "DO_NOT_TRACK" "1" "DBT_SEND_ANONYMOUS_USAGE_STATS" "false" -}}
@@ -145,7 +145,7 @@ seccompProfile:
 {{- toYaml $env -}}
 {{- end -}}
 
-{{/* The same as a list of container environment variables. */}}
+{{/* The same environment, as a list of container environment variables. */}}
 {{- define "floe-dagster.env" -}}
 {{- $root := index . 0 -}}
 - name: DAGSTER_HOME
@@ -186,7 +186,7 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* Where a Dagster process may write: its home and /tmp, both gone with the pod. */}}
+{{/* Directories that a Dagster process may write to: its home and /tmp. Both are deleted with the pod. */}}
 {{- define "floe-dagster.volumeMounts" -}}
 - name: home
   mountPath: {{ .Values.dagsterHome }}
@@ -210,7 +210,7 @@ envFrom:
     sizeLimit: {{ .Values.podSecurity.tmpSizeLimit }}
 {{- end -}}
 
-{{/* Where pods run; call with (list $ "component" block). */}}
+{{/* Settings that decide on which nodes pods run; call with (list $ "component" block). */}}
 {{- define "floe-dagster.scheduling" -}}
 {{- $block := index . 2 -}}
 {{- with (index . 0).Values.imagePullSecrets }}
@@ -232,8 +232,8 @@ tolerations:
 {{- end }}
 {{- end -}}
 
-{{/* Waits in the same image until a host takes connections; seconds 0: for ever.
-     Call with (list $ name host port seconds). */}}
+{{/* Init container that waits until each place (host:port) accepts connections; seconds 0: without limit.
+     Call with (list $ name seconds places). */}}
 {{- define "floe-dagster.wait" -}}
 {{- $root := index . 0 -}}
 - name: {{ index . 1 }}
@@ -271,29 +271,29 @@ tolerations:
 {{- include "floe-dagster.wait" (list . "wait-for-database" "0" (list $place)) -}}
 {{- end -}}
 
-{{/* Names of a product's own server. Call with (list $ name). */}}
+{{/* Name of a product's code server; call with (list $ name). */}}
 {{- define "floe-dagster.codeServer" -}}
 {{- include "floe-dagster.of" (list (index . 0) (printf "code-%s" (index . 1))) -}}
 {{- end -}}
 
-{{/* What must hold and a schema cannot say. */}}
+{{/* Rules that a JSON schema cannot express. */}}
 {{- define "floe-dagster.checked" -}}
 {{- $names := list -}}
 {{- range (index .Values "dagster-user-code").deployments -}}
 {{- if has .name $names -}}
-{{- fail (printf "dagster-user-code.deployments: two of them are named %q. Give each product a name of its own." .name) -}}
+{{- fail (printf "dagster-user-code.deployments: two products are named %q. Give each product a different name." .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
 {{- $_ := include "floe-dagster.resources" (list .Values.runs.resources "runs.resources") -}}
 {{- with index .Values "dagster-webserver" -}}
 {{- if and .autoscaling.enabled (gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) -}}
-{{- fail "dagster-webserver.autoscaling: minReplicas is more than maxReplicas. Lower the one or raise the other." -}}
+{{- fail "dagster-webserver.autoscaling: minReplicas is more than maxReplicas. Lower minReplicas or raise maxReplicas." -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* What the pods of a product's runs have beyond the launcher's settings, as JSON.
+{{/* Settings of a product's run pods in addition to the settings of the launcher, as JSON.
      Call with (list $ deployment env "path.of.value"). */}}
 {{- define "floe-dagster.containerContext" -}}
 {{- $root := index . 0 -}}
@@ -304,7 +304,7 @@ tolerations:
 {{- end -}}
 {{- $k8s := dict "namespace" $root.Release.Namespace "image_pull_policy" ($item.image.pullPolicy | default $root.Values.image.pullPolicy) "env_vars" $variables -}}
 {{- with $item.envSecrets }}{{ $_ := set $k8s "env_secrets" . }}{{ end -}}
-{{- /* Here and not in the launcher: Dagster would add the launcher's limits to a product's requests. */ -}}
+{{- /* Set here and not in the launcher: Dagster would combine the launcher's limits with a product's requests. */ -}}
 {{- $resources := list (index $root.Values "dagster-user-code").resources "dagster-user-code.resources" -}}
 {{- with $root.Values.runs.resources }}{{ $resources = list . "runs.resources" }}{{ end -}}
 {{- with $item.runResources }}{{ $resources = list . (printf "%s.runResources" (index $ 3)) }}{{ end -}}

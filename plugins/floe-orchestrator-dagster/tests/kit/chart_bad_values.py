@@ -103,7 +103,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "a product's name in capitals": (code(name="Shop"), "name"),
     "two products of one name": (
         {"dagster-user-code": {"deployments": [SHOP, SHOP]}},
-        'two of them are named "shop"',
+        'two products are named "shop"',
     ),
     "a file and a module": (code(definitionsFile="a.py", module="a"), "deployments"),
     "a server's unknown key": (code(replicas=1), "replicas"),
