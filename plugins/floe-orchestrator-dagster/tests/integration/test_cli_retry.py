@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 
 from floe_orchestrator_dagster.cli import main
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from floe_orchestrator_dagster.run.step import Host
 from kit.support import TinyProject, cli_runner, tables
 

@@ -14,7 +14,8 @@ import duckdb
 import pytest
 from dagster_dbt import DagsterDbtTranslator
 
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from floe_orchestrator_dagster.run.step import Host
 from kit.support import TinyProject, checked, failure_of, materialized, run
 

@@ -11,7 +11,8 @@ from dagster import AssetExecutionContext
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
 from floe_orchestrator_dagster.assets.specs import code_version
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from floe_orchestrator_dagster.run.step import Host
 from kit.support import BIN, TinyProject
 

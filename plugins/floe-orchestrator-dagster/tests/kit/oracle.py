@@ -54,6 +54,9 @@ PASSED = frozenset({"pass", "success"})
 BUILT = frozenset({"success", "warn", "no-op", "reused"})
 
 
+Verdict = Literal["passed", "warned", "failed"]
+
+
 @dataclass(frozen=True, slots=True)
 class Materialization:
     """One materialization event of a run."""
@@ -67,7 +70,7 @@ class Evaluation:
     """One check evaluation event of a run."""
 
     unique_id: str
-    verdict: Literal["passed", "warned", "failed"]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ def contradictions_of_resumed(
     clean: Mapping[str, str], before: Recorded | None, resumed: Recorded
 ) -> list[str]:
     """Return where two runs, the second "from failure", have not recorded a clean build."""
-    told = {event.unique_id for event in (*resumed.materializations, *resumed.evaluations)}
+    told = {event.unique_id for event in resumed.materializations}
+    told |= {event.unique_id for event in resumed.evaluations}
     lines = contradictions(
         {uid: status for uid, status in clean.items() if uid in told}, resumed, success=True
     )
@@ -337,7 +341,9 @@ def graph_of(manifest: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[Edg
         kind = node["resource_type"]
         return kind in ASSETS and node["config"].get("materialized") != "ephemeral"
 
-    built = {node["relation_name"]: uid for uid, node in nodes.items() if is_asset(uid)}
+    built: dict[str, str] = {
+        node["relation_name"]: uid for uid, node in nodes.items() if is_asset(uid)
+    }
 
     def named(uid: str) -> str:
         if nodes[uid]["resource_type"] != "source":
@@ -403,7 +409,7 @@ def read_events(instance: dg.DagsterInstance, run_id: str) -> Recorded:
             check = event.asset_check_evaluation_data
             if "unique_id" in check.metadata:
                 warned = check.severity is dg.AssetCheckSeverity.WARN
-                verdict = "passed" if check.passed else "warned" if warned else "failed"
+                verdict: Verdict = "passed" if check.passed else "warned" if warned else "failed"
                 seen.append(Evaluation(_unique_id(check.metadata), verdict))
     run = instance.get_run_by_id(run_id)
     success = run is not None and run.status is dg.DagsterRunStatus.SUCCESS

@@ -67,10 +67,10 @@ def launch_of(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig
     """
     _require_partition(context, specs)
     plan = specs.plan
-    by_key = {spec.key: uid for uid, spec in specs.checks.items()}
+    ids = specs.check_ids
     work = Work(
         frozenset(specs.unique_ids[key] for key in context.selected_asset_keys),
-        tuple(by_key[key] for key in context.selected_asset_check_keys if key in by_key),
+        tuple(ids[key] for key in context.selected_asset_check_keys if key in ids),
     )
     partly_built = None
     if resumed_from(context.run):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from floe_orchestrator_dagster.lineage.events import StepRun, run_id_of
-from floe_orchestrator_dagster.lineage.recorder import Recorder, now, open_lineage, source_code
+from floe_orchestrator_dagster.lineage.recorder import LineageRecorder, now, open_lineage
+from floe_orchestrator_dagster.lineage.source_code import source_code
 from floe_orchestrator_dagster.product.layout import spool_directory
 from floe_orchestrator_dagster.telemetry import current_trace_ids, span, spool_depth
 
@@ -26,7 +27,7 @@ SCHEDULED_TAG = ".dagster/scheduled_execution_time"
 @contextmanager
 def recording(
     context: AssetExecutionContext, product: Product, launch: Launch
-) -> Iterator[Recorder | None]:
+) -> Iterator[LineageRecorder | None]:
     """Record the lineage of what happens inside, however that ends; None without a backend."""
     opened = open_lineage(
         product.lineage_backend,
@@ -39,7 +40,7 @@ def recording(
         return
     delivery, namespace = opened
     facts = _step_run(context, product, launch, namespace)
-    recorder = Recorder(facts, product.plan, delivery, context.log)
+    recorder = LineageRecorder(facts, product.plan, delivery, context.log)
     try:
         recorder.started()
         yield recorder

@@ -31,14 +31,14 @@ from floe_orchestrator_dagster.run.outcome import Outcome
 from floe_orchestrator_dagster.run.recording import recording
 from floe_orchestrator_dagster.run.versions import Versions
 from floe_orchestrator_dagster.run.yields import Event, Yields, is_elsewhere
-from floe_orchestrator_dagster.telemetry import flushed, node_done, span
+from floe_orchestrator_dagster.telemetry import NodeRun, flushed, node_done, span
 
 if TYPE_CHECKING:
     from floe_orchestrator_dagster.assets.specs import Specs
     from floe_orchestrator_dagster.dbt.command import DbtCommand
     from floe_orchestrator_dagster.dbt.events import Event as DbtEvent
     from floe_orchestrator_dagster.dbt.process import DbtRun
-    from floe_orchestrator_dagster.lineage.recorder import Recorder
+    from floe_orchestrator_dagster.lineage.recorder import LineageRecorder
     from floe_orchestrator_dagster.plan import Node
     from floe_orchestrator_dagster.product.product import Product
     from floe_orchestrator_dagster.run.outcome import Attempt
@@ -108,7 +108,7 @@ class StepBuild:
     specs: Specs
     launch: Launch
     host: Host
-    recorder: Recorder | None
+    recorder: LineageRecorder | None
 
     def __post_init__(self) -> None:
         context, launch = self.context, self.launch
@@ -241,14 +241,16 @@ class StepBuild:
     def _finished(self, result: NodeFinished) -> Iterator[Event]:
         uid = result.unique_id
         node_done(
-            uid,
-            result.compute,
-            result.status,
-            seconds=result.seconds,
-            started_at=result.started_at,
-            finished_at=result.finished_at,
-            failure=result.message if is_failure(result.status) else "",
-            attempt=result.attempt,
+            NodeRun(
+                unique_id=uid,
+                compute=result.compute,
+                status=result.status,
+                seconds=result.seconds,
+                started_at=result.started_at,
+                finished_at=result.finished_at,
+                failure=result.message if is_failure(result.status) else "",
+                attempt=result.attempt,
+            )
         )
         node = self.plan.nodes.get(uid)
         if node is None:

@@ -8,8 +8,8 @@ import pytest
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.channel import (
     DELIVERED,
-    Answer,
     HttpChannel,
+    Verdict,
     client_transport,
     judged,
     open_channel,
@@ -17,7 +17,8 @@ from floe_orchestrator_dagster.lineage.channel import (
     seconds_of,
 )
 from floe_orchestrator_dagster.lineage.delivery import _line
-from kit.backends import Reply, backend, event, free_port
+from kit.backends import Backend, Reply, event
+from kit.ports import free_port
 
 EVENT = _line(event(1))
 
@@ -44,21 +45,21 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert seconds_of("soon") is None
     later = datetime.now(timezone.utc) + timedelta(seconds=60)
     assert 50 < (seconds_of(format_datetime(later, usegmt=True)) or 0) <= 60
-    assert judged(503, "3", "") == Answer(reason="the backend answered 503", wait=3.0)
+    assert judged(503, "3", "") == Verdict(reason="the backend answered 503", wait=3.0)
 
 
 def test_one_connection_carries_all_events() -> None:
-    with backend() as server:
+    with Backend() as server:
         channel = HttpChannel(server.transport)
         assert [channel.post(EVENT) for _ in range(5)] == [DELIVERED] * 5
         channel.close()
         assert server.connections == 1
-        assert server.taken == [event(1)] * 5
+        assert server.events == [event(1)] * 5
 
 
 def test_a_connection_that_the_server_closed_is_opened_again_unseen() -> None:
     closes = Reply(headers={"Connection": "close"})
-    with backend(lambda *_: closes) as server:
+    with Backend(lambda *_: closes) as server:
         channel = HttpChannel(server.transport)
         assert [channel.post(EVENT) for _ in range(3)] == [DELIVERED] * 3
         channel.close()
@@ -66,7 +67,7 @@ def test_a_connection_that_the_server_closed_is_opened_again_unseen() -> None:
 
 def test_a_connection_cut_half_way_is_not_reachable() -> None:
     cut = Reply(status=0)
-    with backend(lambda *_: cut) as server:
+    with Backend(lambda *_: cut) as server:
         channel = HttpChannel(server.transport)
         assert channel.post(EVENT).reason == "not reachable (RemoteDisconnected)"
 
@@ -77,7 +78,7 @@ def test_nobody_there_is_not_reachable() -> None:
 
 
 def test_silence_ends_at_the_timeout() -> None:
-    with backend(lambda *_: Reply(wait=5)) as server:
+    with Backend(lambda *_: Reply(wait=5)) as server:
         channel = HttpChannel(server.transport | {"timeout": 0.2})
         assert channel.post(EVENT).reason == "no whole answer within 0.2 s"
 
@@ -91,7 +92,7 @@ def test_silence_ends_at_the_timeout() -> None:
     ],
 )
 def test_the_key_goes_as_a_bearer(config: dict[str, str], header: str | None) -> None:
-    with backend() as server:
+    with Backend() as server:
         channel = HttpChannel(server.transport | config)
         assert channel.post(EVENT) is DELIVERED
         channel.close()
@@ -103,7 +104,7 @@ def test_the_key_goes_as_a_bearer(config: dict[str, str], header: str | None) ->
 
 def test_credentials_in_the_url_go_as_basic_and_not_into_reasons() -> None:
     told = Reply(status=400, body=b"user said pa55 and dXNlcjpwYTU1")
-    with backend(lambda *_: told) as server:
+    with Backend(lambda *_: told) as server:
         url = server.url.replace("127.0.0.1", "user:pa55@127.0.0.1")
         channel = HttpChannel({"url": url})
         answer = channel.post(EVENT)
@@ -113,7 +114,7 @@ def test_credentials_in_the_url_go_as_basic_and_not_into_reasons() -> None:
 
 
 def test_events_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    with backend() as proxy:
+    with Backend() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
         channel = HttpChannel({"url": "http://marquez.example:5000/api/v1/lineage"})
@@ -150,15 +151,15 @@ def test_floe_http_config_becomes_openlineage_http_config() -> None:
 
 
 def test_what_floe_http_config_cannot_say_goes_through_openlineage_python() -> None:
-    with backend(lambda number, _: Reply(status=[201, 422, 503][number])) as server:
+    with Backend(lambda number, _: Reply(status=[201, 422, 503][number])) as server:
         channel = open_channel(server.transport | {"custom_headers": {"X-Team": "blue"}})
         assert channel.post(EVENT) is DELIVERED
-        assert channel.post(EVENT) == Answer(refused=True, reason="the backend answered 422")
-        assert channel.post(EVENT) == Answer(reason="the backend answered 503")
+        assert channel.post(EVENT) == Verdict(refused=True, reason="the backend answered 422")
+        assert channel.post(EVENT) == Verdict(reason="the backend answered 503")
         channel.close()
     assert server.requests[0][1] == "/api/v1/lineage"
     assert server.requests[0][2]["X-Team"] == "blue"
-    assert server.taken[0]["run"] == event(1)["run"]
+    assert server.events[0]["run"] == event(1)["run"]
 
 
 def test_an_event_keeps_its_contents_as_a_class_of_openlineage_python() -> None:

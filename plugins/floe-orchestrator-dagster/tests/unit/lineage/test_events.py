@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from floe_orchestrator_dagster.dbt.events import EventReader, NodeFinished, QualityResult
-from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
+from floe_orchestrator_dagster.lineage.events import StepLineage, StepRun, WaveRun
+from floe_orchestrator_dagster.lineage.source_code import SourceCode
 from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck, Transform
 from kit.openlineage_checks import Event, problems
 from kit.plans import plan, uid
@@ -57,7 +58,7 @@ def told(
     compute = planned.computes[planned.default_compute]
     events = [
         *lineage.start(),
-        *lineage.invocation_started(INVOCATION, AT.format(1), compute, wave=1, waves=1, nodes=1),
+        *lineage.invocation_started(INVOCATION, AT.format(1), WaveRun(compute, 1, 1, 1)),
     ]
     lineage.connected(output)
     for result in results:
@@ -117,7 +118,7 @@ def test_what_is_still_running_is_ended_with_its_run() -> None:
     compute = planned.computes[planned.default_compute]
     events = [
         *lineage.start(),
-        *lineage.invocation_started(INVOCATION, AT.format(1), compute, wave=1, waves=1, nodes=1),
+        *lineage.invocation_started(INVOCATION, AT.format(1), WaveRun(compute, 1, 1, 1)),
         *lineage.node_started(uid("a"), AT.format(2), 1),
         *lineage.abort(AT.format(3), "Cancelled"),
     ]
@@ -137,7 +138,7 @@ def invoked(lineage: StepLineage, planned: ProductPlan, compute: str, number: in
     """Start a dbt run on a compute; its invocation id ends with `number`."""
     at = AT.format(number)
     where, run = planned.computes[compute], INVOCATION[:-1] + str(number)
-    return [*lineage.invocation_started(run, at, where, wave=number, waves=2, nodes=1)]
+    return [*lineage.invocation_started(run, at, WaveRun(where, number, 2, 1))]
 
 
 def test_what_was_never_reached_is_named_as_its_compute_names_it_and_hangs_below_its_dbt_run() -> (
@@ -332,7 +333,7 @@ def test_quality_checks_that_run_alone_are_told() -> None:
     events = [*lineage.start(), *invoked(lineage, planned, "duck", 1)]
     lineage.connected(OUTPUT)
     results = (QualityResult(check_id, failures=2),)
-    events += lineage.checked(uid("a"), AT.format(2), 1, results)
+    events += lineage.quality_checked(uid("a"), AT.format(2), 1, results)
     events += lineage.invocation_ended(AT.format(4), success=False)
     events += lineage.finish(AT.format(5), "1 failed")
     assert problems(events) == []

@@ -20,7 +20,7 @@ from floe_orchestrator_dagster.plan import (
     resolve_computes,
     unknown_dependencies,
 )
-from kit.plans import SCHEMA, manifest, plan, problems_of, product, uid
+from kit.plans import SCHEMA, Json, manifest, plan, problems_of, product, uid
 
 DUCK = {"duck": Compute("duck", "duck", "duckdb")}
 
@@ -763,7 +763,7 @@ def test_a_test_without_any_asset_to_be_on_is_said() -> None:
 
 
 def test_a_test_across_computes_can_run_wherever_all_it_reads_is_seen() -> None:
-    both = {"tests": {"t": "a b"}, "on": {"b": "pg"}}
+    both: Json = {"tests": {"t": "a b"}, "on": {"b": "pg"}}
     check = plan("a > b", **both).checks[uid("t", "test")]
     assert (check.compute, check.also_on) == ("pg", ("duck",))
     elsewhere = {"duck": {"change": {"b": {"relation_name": "other.b"}}}}
@@ -772,7 +772,7 @@ def test_a_test_across_computes_can_run_wherever_all_it_reads_is_seen() -> None:
 
 
 def test_a_test_runs_only_where_it_is_enabled() -> None:
-    off = {"pg": {"without": ["t"]}}
+    off: Json = {"pg": {"without": ["t"]}}
     check = plan("a > b", tests={"t": "a b"}, on={"b": "pg"}, per_target=off).checks
     assert check[uid("t", "test")].compute == "duck"
     there = plan("a > b", tests={"t": "b"}, on={"b": "pg"}, per_target=off).checks

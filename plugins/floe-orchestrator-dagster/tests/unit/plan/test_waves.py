@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from floe_orchestrator_dagster.plan import (
     Compute,
+    ProductPlan,
     QualityCheck,
     Transform,
     Wave,
@@ -19,7 +22,7 @@ from kit.plans import manifest, plan, product, told, uid, waves_of
 CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
 
 
-def names(planned, uids) -> str:
+def names(planned: ProductPlan, uids: Iterable[str]) -> str:
     return " ".join(sorted(planned.nodes[one].name for one in uids))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,11 @@ def clues(tmp_path: Path) -> Clues:
 
 
 def test_the_first_that_is_named_decides(tmp_path: Path, clues: Clues) -> None:
+    named: dict[str, Any]
     for name in ("given", "configured", "environment"):
         assert find_project(clues) == FoundProject(tmp_path / name, named=True)
-        clues = replace(clues, **{name: None})
+        named = {name: None}
+        clues = replace(clues, **named)
     assert find_project(clues) == FoundProject(tmp_path / "searched", named=False)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult
 from floe_orchestrator_dagster.dbt.results import Result, RunResults
@@ -11,6 +12,11 @@ from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck, Transform,
 from floe_orchestrator_dagster.run.outcome import FAIL_FAST, Attempt, Outcome
 from kit.plans import plan, uid
 
+SEVERITIES: Sequence[tuple[str, Literal["error", "warn"]]] = (
+    ("few", "error"),
+    ("new", "warn"),
+    ("known", "error"),
+)
 HOOK = "operation.shop.shop-on-run-end-0"
 
 
@@ -221,10 +227,7 @@ def test_a_failed_function_fails_and_stops_what_calls_it() -> None:
 
 
 def test_a_critical_quality_check_fails_the_step_and_stops_nothing() -> None:
-    checks = tuple(
-        QualityCheck(name, "x", {}, severity=severity)
-        for name, severity in (("few", "error"), ("new", "warn"), ("known", "error"))
-    )
+    checks = tuple(QualityCheck(name, "x", {}, severity=severity) for name, severity in SEVERITIES)
     transforms = [Transform("a", "duck", quality_checks=checks), Transform("b", "pg")]
     planned = plan("a > b", transforms=transforms, macros=["test_x"])
     few, new, known = planned.quality_checks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from dagster import AssetKey
 
@@ -17,7 +18,7 @@ FIRST = ("2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00")
 SECOND = ("2026-01-02T00:00:00+00:00", "2026-01-03T00:00:00+00:00")
 
 
-def checked_plan(graph: str = "a", **fields) -> ProductPlan:
+def checked_plan(graph: str = "a", **fields: Any) -> ProductPlan:
     """Return a plan whose "a" has the quality check "few"."""
     transforms = [Transform("a", "duck", quality_checks=(QualityCheck("few", "x", {}),))]
     return plan(graph, transforms=transforms, macros=["test_x"], **fields)
@@ -28,7 +29,7 @@ def left(
     built: Iterable[str] = (),
     settled: Iterable[str] = (),
     consumed: Iterable[str] = (),
-    **more,
+    **more: Any,
 ) -> Remainder:
     """Return what is left of everything, after assets were built and checks passed."""
     specs = Specs(planned)
