@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage.channel import DELIVERED, Verdict
 from floe_orchestrator_dagster.lineage.delivery import (
     Delivery,
     DeliveryReport,
@@ -18,6 +17,7 @@ from floe_orchestrator_dagster.lineage.delivery import (
 )
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import Segment, SpoolBounds, spool_status
+from floe_orchestrator_dagster.lineage.verdict import DELIVERED, Verdict
 from kit.backends import event, free_port
 
 # Pauses are short; how long they are is not what these tests ask.

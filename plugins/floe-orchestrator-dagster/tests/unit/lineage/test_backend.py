@@ -1,0 +1,33 @@
+"""A backend that fails costs lineage, never the job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from floe_orchestrator_dagster.errors import LineageError
+from floe_orchestrator_dagster.lineage.backend import lineage_destination
+from floe_orchestrator_dagster.lineage.recorder import open_lineage
+from kit.lineage_server import Backend
+
+
+class Broken(Backend):
+    """A backend that cannot say where it is."""
+
+    def get_transport_config(self) -> dict[str, Any]:
+        raise KeyError("k3y-secret")
+
+
+def test_a_backend_without_a_transport_config_fails_what_requires_lineage_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken("http://localhost")
+    with pytest.raises(LineageError, match=r"'recorder' gives no transport config \(KeyError\)"):
+        lineage_destination({}, broken)
+    with pytest.raises(LineageError):
+        open_lineage(broken, {}, tmp_path, required=True)
+    assert open_lineage(broken, {}, tmp_path, required=False) is None
+    assert "The run goes on without lineage." in caplog.text
+    assert "k3y-secret" not in caplog.text
