@@ -261,7 +261,7 @@ def namespace_of(backend: LineageBackendPlugin) -> str:
     try:
         strategy = NamespaceResolver(**backend.get_namespace_strategy())
         return strategy.resolve_job_namespace()
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  a plugin of others
         logger.warning(
             "Lineage backend '%s' names jobs by a strategy that floe-core does not know (%s): "
             "its strategy is not used.",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage.backend import lineage_destination
+from floe_orchestrator_dagster.lineage.backend import lineage_destination, namespace_of
 from floe_orchestrator_dagster.lineage.recorder import open_lineage
 from kit.lineage_server import Backend
 
@@ -31,3 +31,20 @@ def test_a_backend_without_a_transport_config_fails_what_requires_lineage_only(
     assert open_lineage(broken, {}, tmp_path, required=False) is None
     assert "The run goes on without lineage." in caplog.text
     assert "k3y-secret" not in caplog.text
+
+
+class Nameless(Backend):
+    """A backend that cannot say how jobs are named."""
+
+    def get_namespace_strategy(self) -> dict[str, Any]:
+        raise KeyError("strategy")
+
+
+def test_a_backend_without_a_strategy_names_no_jobs_and_is_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert namespace_of(Nameless("http://localhost")) == ""
+    assert "its strategy is not used" in caplog.text
+    destination = lineage_destination({}, Nameless("http://localhost"))
+    assert destination is not None
+    assert destination.namespace == "floe"
