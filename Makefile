@@ -12,7 +12,7 @@ BEYOND = $(shell $(BIN)/python -c 'import sys; print("--ignore-requires-python" 
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(BEYOND)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-charts test-image test-matrix conformance chart-docs bench bench-quick fuzz check format clean
+.PHONY: help demo test test-all test-charts test-image test-wheel test-matrix conformance docs chart-docs wheel bench bench-quick fuzz check format clean
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test-charts: .venv/.dev ## test the chart with helm 3.17 and 4.3, Kubernetes 1.2
 test-image: .venv/.dev ## build a product's image with Docker and run it (needs a Docker daemon)
 	cd $(PLUGIN) && $(BIN)/python -m pytest ../../tests/image -s $(ARGS)
 
+test-wheel: .venv/.dev ## build the wheel, install it alone, and run the contract tests against it
+	cd $(PLUGIN) && $(BIN)/python -m pytest ../../tests/wheel $(ARGS)
+
 conformance: .venv/.dev ## check against others' data, where given: CHART_DATA=DIR, OPENLINEAGE_SPEC=DIR
 	@test -n "$(CHART_DATA)$(OPENLINEAGE_SPEC)" \
 		|| { echo "Nothing to check against: give CHART_DATA=DIR or OPENLINEAGE_SPEC=DIR."; exit 2; }
@@ -44,6 +47,18 @@ ifneq ($(OPENLINEAGE_SPEC),)
 	cd $(PLUGIN) && OPENLINEAGE_SPEC="$(abspath $(OPENLINEAGE_SPEC))" \
 		$(BIN)/python -m pytest -n $(WORKERS) tests/integration/test_lineage.py $(ARGS)
 endif
+
+wheel: .venv/.dev ## build the wheel into dist; TAG=v1.2.3 refuses a wheel of another version
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist $(PLUGIN)
+ifneq ($(TAG),)
+	@test -f "dist/floe_orchestrator_dagster-$(TAG:v%=%)-py3-none-any.whl" \
+		|| { echo "The tag $(TAG) is not the version of pyproject.toml: $$(ls dist)"; exit 1; }
+endif
+
+docs: .venv/.dev ## write what is generated of the documents: architecture, rooms, indexes, READMEs
+	$(BIN)/python tools/write_docs.py
+	$(BIN)/python tools/chart_readme.py
 
 chart-docs: .venv/.dev ## write the table of values in the chart's README
 	$(BIN)/python tools/chart_readme.py
@@ -73,7 +88,7 @@ format: .venv/.dev ## format the code
 	$(BIN)/ruff format $(PLUGIN) tests tools benchmarks
 
 clean: ## remove what these verbs made
-	rm -rf .venv .venvs benchmarks/work examples/*/target examples/*/logs
+	rm -rf .venv .venvs dist benchmarks/work examples/*/target examples/*/logs
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

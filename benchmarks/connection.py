@@ -5,7 +5,6 @@ Run from the root: ``.venv/bin/python benchmarks/connection.py``. Every case mus
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ sys.path.insert(0, str(ROOT / "plugins" / "floe-orchestrator-dagster" / "tests")
 
 from floe_orchestrator_dagster.webserver import Address, WebserverState, ask_webserver  # noqa: E402
 from kit.hostile_server import CASES, SECRET, serving  # noqa: E402
+from kit.ports import free_port  # noqa: E402
 
 LIMIT_SECONDS = 10.0
 
@@ -34,8 +34,7 @@ def main() -> int:
             rows.append((case.name, *timed(f"http://user:{SECRET}@127.0.0.1:{port}")))
     with serving(CASES[0].act) as port:
         rows.append(("TLS to a silent server", *timed(f"https://127.0.0.1:{port}")))
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     rows += [
         ("refused", *timed(f"http://user:{SECRET}@127.0.0.1:{port}")),
         ("refused on IPv6", *timed(f"http://user:{SECRET}@[::1]:{port}")),

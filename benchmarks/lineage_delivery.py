@@ -32,7 +32,7 @@ sys.path.insert(0, str(TESTS))
 
 from floe_orchestrator_dagster.lineage.delivery import replay  # noqa: E402
 from floe_orchestrator_dagster.lineage.spool import spool_status  # noqa: E402
-from kit.backends import OK, Reply, backend, healthy  # noqa: E402
+from kit.backends import OK, Backend, Reply, healthy  # noqa: E402
 from kit.lineage_producer import outcome, start  # noqa: E402
 
 DRAIN_SECONDS = 2.0
@@ -148,7 +148,7 @@ def run_case(case: Case, events: int) -> dict[str, Any]:
         "required": case.required,
         "kill_at": each // 2 if case.kill else None,
     }
-    with spool_of(case, events) as spool, backend(case.script) as server:
+    with spool_of(case, events) as spool, Backend(case.script) as server:
         transport = server.transport | ({"url": "http://127.0.0.1:1/"} if case.away else {})
         firsts = [number * FAR for number in range(case.jobs)]
         jobs = [start(spool, transport, first=first, **asked) for first in firsts]

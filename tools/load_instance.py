@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import dagster as dg
 import kubernetes
@@ -16,20 +17,20 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.storage.dagster_run import DagsterRun
 
-created = []
+created: list[Any] = []
 
 
 class Cluster:
     """Takes the place of the Kubernetes API."""
 
-    def create_namespaced_job_with_retries(self, body, **_):
+    def create_namespaced_job_with_retries(self, body: Any, **_: Any) -> None:
         created.append(kubernetes.client.ApiClient().sanitize_for_serialization(body))
 
 
 kubernetes.config.load_incluster_config = lambda: None
 image, context = sys.argv[1:]
 with dg.DagsterInstance.get() as instance:
-    launcher = instance.run_launcher
+    launcher: Any = instance.run_launcher
     launcher._api_client = Cluster()
     origin = RepositoryPythonOrigin(
         executable_path=sys.executable,
@@ -45,7 +46,7 @@ with dg.DagsterInstance.get() as instance:
     )
     instance.add_run(run)
     launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
-    concurrency = instance.get_concurrency_config()
+    concurrency: Any = instance.get_concurrency_config()
     answer = {
         "dagster": dg.__version__,
         "launcher": type(launcher).__name__,

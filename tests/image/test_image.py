@@ -94,7 +94,7 @@ def image(tmp_path_factory: pytest.TempPathFactory, figures: dict[str, str]) -> 
     compiler = ["--spec", "floe.yaml", "--manifest", "manifest.yaml", "--generate-definitions"]
     subprocess.run(
         [
-            *(BIN / "floe", "platform", "compile", *compiler),
+            *(str(BIN / "floe"), "platform", "compile", *compiler),
             *("--output", "target/compiled_artifacts.json"),
         ],
         cwd=product,
@@ -102,16 +102,24 @@ def image(tmp_path_factory: pytest.TempPathFactory, figures: dict[str, str]) -> 
         env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
     )
     wheels, context = folder / "wheels", folder / "context.tar"
-    command = [BIN / "floe-dagster", "build-context", product]
+    command = [str(BIN / "floe-dagster"), "build-context", str(product)]
     first = folder / "first"
     subprocess.run([*command, "--output", first], check=True)
-    pip = [BIN / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [str(BIN / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", wheels, PLUGIN], check=True)
     subprocess.run(
         [
-            *(*pip, "download", "--prefer-binary", "--dest", wheels, "--find-links", wheels),
-            *("--constraint", ROOT / "constraints.txt"),
-            *("--requirement", first / "requirements.txt"),
+            *(
+                *pip,
+                "download",
+                "--prefer-binary",
+                "--dest",
+                str(wheels),
+                "--find-links",
+                str(wheels),
+            ),
+            *("--constraint", str(ROOT / "constraints.txt")),
+            *("--requirement", str(first / "requirements.txt")),
         ],
         check=True,
     )

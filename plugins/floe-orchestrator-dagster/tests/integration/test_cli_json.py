@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kit.backends import Backend, backend
+from kit.backends import Backend
 from kit.support import BIN, TinyProject
 
 COMMAND = str(BIN / "floe-dagster")
@@ -65,7 +65,7 @@ def marquez(tiny: TinyProject) -> Iterator[tuple[TinyProject, Backend]]:
         }
     )
     tiny.compile([{"name": "a"}])
-    with backend() as server:
+    with Backend() as server:
         path = tiny.directory / "target" / "compiled_artifacts.json"
         artifacts = json.loads(path.read_text())
         url = server.url.removesuffix("/api/v1/lineage").replace("127.0.0.1", "localhost")

@@ -10,10 +10,11 @@ import duckdb
 import pytest
 import yaml
 
+from floe_orchestrator_dagster.testing import PLATFORM
 from kit.dbt_build_cases import CASES, DAYS, TABLE, Case, Row, by_day, project
 from kit.dbt_server import Fork
 from kit.oracle import Build, Twins, contradictions, differences, named
-from kit.support import MANIFEST, TinyProject, floe_product
+from kit.support import TinyProject, floe_product
 
 ROWS = [(case, row) for case in CASES for row in case.rows]
 Builds = Callable[[Case], list[Build]]
@@ -146,7 +147,7 @@ def test_the_default_target_of_the_profile(tmp_path: Path, forks: Fork) -> None:
         }
     )
     plugins = {"compute": {"type": "duckdb"}, "orchestrator": {"type": "dagster"}}
-    floe_product(twins.ours, "tiny", ["here"], manifest={**MANIFEST, "plugins": plugins})
+    floe_product(twins.ours, "tiny", ["here"], manifest={**PLATFORM, "plugins": plugins})
     built = twins.build()
     assert not built.mismatches, "\n".join(built.mismatches)
     assert built.bare.relations == {"target/mine.duckdb: main.here": (("home",), ("'mine'",))}

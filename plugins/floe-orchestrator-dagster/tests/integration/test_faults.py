@@ -293,7 +293,12 @@ def test_a_clock_that_jumps_neither_fails_a_run_nor_makes_times_negative(
     monkeypatch.setenv("ROWS_OF_b", str(10**5))
     jumped = once("NodeStarted", "b", lambda: write(offset, str(jump)))
     told: list[Any] = []
-    result = run(product, instance, listener=lambda item: (told.append(item), jumped(item)))
+
+    def listener(event: Any) -> None:
+        told.append(event)
+        jumped(event)
+
+    result = run(product, instance, listener=listener)
     assert result.success, failure_of(result)
     assert materialized(result) == ["a", "b", "c"]
     [b] = [item for item in told if item.unique_id == "model.tiny.b" and hasattr(item, "status")]

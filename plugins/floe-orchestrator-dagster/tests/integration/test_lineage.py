@@ -27,7 +27,8 @@ from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.lineage.facets import PRODUCER
 from floe_orchestrator_dagster.product.opening import open_product
-from kit.lineage_server import Backend, Recorded, build, kinds, sound
+from floe_orchestrator_dagster.testing import RecordingBackend
+from kit.lineage_events import Recorded, build, kinds, sound
 from kit.openlineage_checks import Event, spec_problems
 from kit.support import TinyProject, failure_of, run
 
@@ -36,7 +37,7 @@ TABLE = "{{ config(materialized='table') }} "
 
 def test_a_run_tells_its_tree_its_tables_and_its_columns(
     example: Callable[[str], Path],
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
 ) -> None:
     events, backend = recorded
@@ -87,7 +88,7 @@ def test_a_run_tells_its_tree_its_tables_and_its_columns(
 
 
 def test_times_are_those_of_dbt(
-    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+    tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
     finished: dict[str, tuple[str, str]] = {}
@@ -106,7 +107,7 @@ def test_times_are_those_of_dbt(
 
 
 def test_a_failure_is_told_in_dbts_words_and_what_is_below_it_is_aborted(
-    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+    tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
     tiny.write(
@@ -155,7 +156,7 @@ def test_a_failure_is_told_in_dbts_words_and_what_is_below_it_is_aborted(
 
 
 def test_a_model_that_fails_and_is_retried_is_two_runs(
-    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+    tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
     flag = tiny.directory / "flag.csv"
@@ -176,7 +177,7 @@ def test_a_model_that_fails_and_is_retried_is_two_runs(
 
 
 def test_a_cancelled_run_leaves_nothing_open(
-    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+    tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
     tiny.write({"a": "select 1 as id", "b": TABLE + "select id from {{ ref('a') }}"})
@@ -207,7 +208,7 @@ def column_sources(events: list[Event], name: str) -> dict[str, list[tuple[str, 
 
 def test_snapshots_batches_and_files_have_their_columns(
     tiny: TinyProject,
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -272,7 +273,7 @@ def test_snapshots_batches_and_files_have_their_columns(
 
 
 def test_a_model_without_column_lineage_is_named_once_in_dagsters_log(
-    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+    tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
     deep = "(" * 160 + "1" + ")" * 160
@@ -289,7 +290,7 @@ def test_a_model_without_column_lineage_is_named_once_in_dagsters_log(
 
 
 def test_what_a_second_dbt_run_would_have_built_is_named_as_ever(
-    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+    tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
     tiny.write(
@@ -314,7 +315,7 @@ def test_what_a_second_dbt_run_would_have_built_is_named_as_ever(
 
 
 def test_where_dbt_cannot_connect_no_dataset_is_told_and_the_reason_is_the_true_one(
-    tiny: TinyProject, recorded: tuple[Recorded, Backend], instance: dg.DagsterInstance
+    tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
     product = tiny.write({"a": "select 1 as id"}).compile([]).open()
@@ -330,7 +331,7 @@ def test_where_dbt_cannot_connect_no_dataset_is_told_and_the_reason_is_the_true_
 
 def test_tables_are_called_as_dbt_calls_them_in_this_run(
     tiny: TinyProject,
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -349,7 +350,7 @@ def test_tables_are_called_as_dbt_calls_them_in_this_run(
 @pytest.mark.parametrize("hook", ["on-run-start", "on-run-end"])
 def test_a_failing_hook_fails_the_dbt_run_in_its_words(
     tiny: TinyProject,
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
     hook: str,
 ) -> None:
@@ -376,7 +377,7 @@ SECRETS = {
 
 def test_no_secret_is_in_any_event_or_file_of_lineage(
     tiny: TinyProject,
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -412,7 +413,7 @@ def test_no_secret_is_in_any_event_or_file_of_lineage(
     hooked = yaml.safe_dump({**project, "on-run-end": [f"select error({errors})"]})
     (tiny.directory / "dbt_project.yml").write_text(hooked)
     product = tiny.open()
-    away = Backend("http://127.0.0.1:1/api/v1/lineage")
+    away = RecordingBackend(port=1)
     assert not build(product, backend, instance).success
     assert not build(product, away, instance).success
     found = sound(events)
@@ -433,7 +434,7 @@ def encoded(secret: str) -> list[str]:
 def test_lineage_joins_across_engines(
     example: Callable[[str], Path],
     postgres: Callable[[str], list[Any]],
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
 ) -> None:
     events, backend = recorded
@@ -468,7 +469,7 @@ def test_without_a_backend_there_is_no_thread_and_no_file(
 @pytest.mark.parametrize("off", [{"lineage": False}, {"lineage_transport": "noop"}])
 def test_lineage_that_is_switched_off_leaves_no_event_no_file_and_no_sensor(
     tiny: TinyProject,
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
     off: dict[str, Any],
 ) -> None:
@@ -496,7 +497,7 @@ def test_a_backend_that_is_not_installed_is_said_and_required_lineage_fails_the_
 
 
 def test_single_events_and_floe_cores_emitter_go_the_same_way(
-    recorded: tuple[Recorded, Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorded: tuple[Recorded, RecordingBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, backend = recorded
     monkeypatch.setenv("FLOE_LINEAGE_SPOOL", str(tmp_path / "spool"))
@@ -526,7 +527,7 @@ def test_single_events_and_floe_cores_emitter_go_the_same_way(
 
 
 def test_a_product_with_a_backend_has_the_drain_sensor_and_no_other_has(
-    tiny: TinyProject, recorded: tuple[Recorded, Backend]
+    tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend]
 ) -> None:
     product = tiny.write({"a": "select 1 as id"}).compile([]).open()
     assert not build_definitions(product).sensors

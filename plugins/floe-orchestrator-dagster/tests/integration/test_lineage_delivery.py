@@ -34,10 +34,11 @@ from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_deli
 from floe_orchestrator_dagster.lineage.facets import PRODUCER
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import spool_status
-from kit.backends import OK, Backend, Reply, backend, event, free_port
+from floe_orchestrator_dagster.testing import PLATFORM
+from kit.backends import OK, Backend, Reply, event
 from kit.lineage_producer import outcome, start
-from kit.lineage_server import Backend as Recorder
-from kit.support import BIN, MANIFEST, floe_product
+from kit.ports import free_port
+from kit.support import BIN, floe_product
 
 COUNT = 300
 # What a job may lose to lineage besides the drain that it allows; machines under test are slow.
@@ -75,7 +76,7 @@ UNWELL = {
 def test_a_backend_that_is_unwell_costs_the_job_little_and_gets_all_later(
     how: str, spool: Path
 ) -> None:
-    with backend(lambda *_: UNWELL[how]) as server:
+    with Backend(lambda *_: UNWELL[how]) as server:
         job = outcome(start(spool, server.transport, count=COUNT, drain_seconds=0.5))
         assert job["code"] == 0, job["log"]
         assert job["report"]["waiting"] == COUNT
@@ -91,7 +92,7 @@ def test_a_backend_that_is_not_there_gets_all_when_it_comes(spool: Path) -> None
     job = outcome(start(spool, transport, count=COUNT))
     assert job["report"]["waiting"] == COUNT
     assert job["sending"] + job["draining"] < PATIENCE
-    with backend(port=port) as server:
+    with Backend(port=port) as server:
         job = outcome(start(spool, transport, first=COUNT, count=10))
         assert job["report"] == asdict(DeliveryReport(made=10, delivered=10, earlier=COUNT))
         assert server.names == names(COUNT + 10)
@@ -105,7 +106,7 @@ def test_a_busy_backend_is_asked_again_when_it_says_so(spool: Path) -> None:
         return Reply(status=429, headers={"Retry-After": "1"}) if number == 3 else OK
 
     with (
-        backend(busy) as server,
+        Backend(busy) as server,
         open_delivery(server.transport, spool) as sending,
     ):
         sending.send_all([event(number) for number in range(10)])
@@ -121,7 +122,7 @@ def test_a_backend_that_fails_now_and_then_gets_all_in_order(spool: Path) -> Non
     def flaky(number: int, _: dict[str, Any]) -> Reply:
         return ways[number % 3] if number % 97 in {5, 6} else OK
 
-    with backend(flaky) as server, open_delivery(server.transport, spool) as sending:
+    with Backend(flaky) as server, open_delivery(server.transport, spool) as sending:
         for number in range(COUNT):
             sending.send(event(number))
         server.wait_for(COUNT)
@@ -133,7 +134,7 @@ def test_refused_events_are_kept_with_the_answer(spool: Path) -> None:
     def strict(number: int, _: dict[str, Any]) -> Reply:
         return Reply(status=400, body=b'{"message": "bad"}') if number % 10 == 0 else OK
 
-    with backend(strict) as server:
+    with Backend(strict) as server:
         job = outcome(start(spool, server.transport, count=COUNT))
         assert job["report"]["refused"] == COUNT / 10
         assert len(server.names) == COUNT * 9 / 10
@@ -144,7 +145,7 @@ def test_refused_events_are_kept_with_the_answer(spool: Path) -> None:
 
 @pytest.mark.parametrize("kill_at", [1, 150, 299])
 def test_what_a_killed_run_sent_arrives_later(kill_at: int, spool: Path) -> None:
-    with backend(lambda *_: Reply(wait=0.002)) as server:
+    with Backend(lambda *_: Reply(wait=0.002)) as server:
         job = outcome(start(spool, server.transport, count=COUNT, kill_at=kill_at))
         assert job["code"] == -9
         before = len(server.names)
@@ -155,7 +156,7 @@ def test_what_a_killed_run_sent_arrives_later(kill_at: int, spool: Path) -> None
 
 
 def test_two_runs_at_once_share_a_spool(spool: Path) -> None:
-    with backend() as server:
+    with Backend() as server:
         jobs = [start(spool, server.transport, first=first, count=COUNT) for first in (0, 5000)]
         assert [outcome(job)["report"]["delivered"] for job in jobs] == [COUNT, COUNT]
         for first in (0, 5000):
@@ -169,7 +170,7 @@ def test_leftovers_are_sent_once_by_two_runs_at_once(spool: Path) -> None:
     transport = {"type": "http", "url": f"http://127.0.0.1:{free_port()}"}
     for first in (0, 100, 200):
         outcome(start(spool, transport, first=first, count=100))
-    with backend() as server:
+    with Backend() as server:
         jobs = [start(spool, server.transport, first=first, count=5) for first in (5000, 6000)]
         assert sum(outcome(job)["report"]["earlier"] for job in jobs) == COUNT
         assert server.duplicates == 0
@@ -177,7 +178,7 @@ def test_leftovers_are_sent_once_by_two_runs_at_once(spool: Path) -> None:
 
 
 def test_a_full_disk_loses_nothing_while_the_backend_is_well(spool: Path) -> None:
-    with backend() as server:
+    with Backend() as server:
         job = outcome(start(spool, server.transport, count=COUNT, file_bytes=100_000))
         assert job["report"]["delivered"] == COUNT, job
         assert server.names == names()
@@ -202,7 +203,7 @@ def test_keys_and_passwords_are_in_no_file_and_no_log(
         said = b"Bearer k3y-secret for user:pa55-secret"
         return Reply(status=400 if number else 401, body=said)
 
-    with backend(echo) as server:
+    with Backend(echo) as server:
         url = server.url.replace("127.0.0.1", "user:pa55-secret@127.0.0.1")
         transport = server.transport | {"url": url, "api_key": "k3y-secret"}
         with open_delivery(transport, spool, timing=DeliveryTiming(drain_seconds=5)) as sending:
@@ -219,8 +220,8 @@ def test_other_transports_are_those_of_openlineage_python(
     kind: str, spool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = tmp_path / "events"
-    with backend() as server, caplog.at_level(logging.INFO, "openlineage"):
-        transport = {
+    with Backend() as server, caplog.at_level(logging.INFO, "openlineage"):
+        transports: dict[str, dict[str, Any]] = {
             "file": {"type": "file", "log_file_path": str(log), "append": True},
             "console": {"type": "console"},
             "composite": {
@@ -230,8 +231,8 @@ def test_other_transports_are_those_of_openlineage_python(
                     {"type": "file", "log_file_path": str(log), "append": True},
                 ],
             },
-        }[kind]
-        with open_delivery(transport, spool) as sending:
+        }
+        with open_delivery(transports[kind], spool) as sending:
             sending.send_all([event(number) for number in range(5)])
             assert sending.finish().delivered == 5
         if kind == "composite":
@@ -249,15 +250,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Artifacts of a product whose platform manifest names Marquez, by the real compiler."""
     directory = tmp_path_factory.mktemp("marquez")
     backend_named = {"type": "marquez", "config": {"url": "http://localhost:1", "api_key": "k3y"}}
-    plugins = MANIFEST["plugins"] | {"lineage_backend": backend_named}
-    floe_product(directory, "shop", ["a"], manifest=MANIFEST | {"plugins": plugins})
+    plugins = PLATFORM["plugins"] | {"lineage_backend": backend_named}
+    floe_product(directory, "shop", ["a"], manifest={**PLATFORM, "plugins": plugins})
     return artifacts_of(directory)
 
 
 @pytest.fixture
 def marquez(tmp_path: Path, compiled: dict[str, Any]) -> Iterator[tuple[Backend, Path]]:
     """A compiled product on Marquez and a server at its endpoint."""
-    with backend() as server:
+    with Backend() as server:
         artifacts = json.loads(json.dumps(compiled))
         config = artifacts["plugins"]["lineage_backend"]["config"]
         # floe keeps no secrets in artifacts, so the key comes from the environment.
@@ -380,7 +381,7 @@ def test_replay_without_a_backend_says_what_to_do(marquez: tuple[Backend, Path])
 def test_the_sensor_delivers_what_waits_and_says_so(
     spool: Path, instance: dg.DagsterInstance
 ) -> None:
-    with backend() as server:
+    with Backend() as server:
         sensor = lineage_drain(lambda: server.transport, spool)
 
         def tick() -> str | None:
@@ -478,9 +479,9 @@ def test_single_events_go_the_same_way(
     )
     assert again == run_id
     plugin.shutdown()
-    first, second = server.taken
-    assert [one["eventType"] for one in server.taken] == ["START", "COMPLETE"]
-    assert {one["run"]["runId"] for one in server.taken} == {str(run_id)}
+    first, second = server.events
+    assert [one["eventType"] for one in server.events] == ["START", "COMPLETE"]
+    assert {one["run"]["runId"] for one in server.events} == {str(run_id)}
     assert second["job"] == {"namespace": "space", "name": "job", "facets": {"c": facet}}
     [source] = second["inputs"]
     assert (source["namespace"], source["name"]) == ("n", "in")
@@ -537,7 +538,7 @@ def test_the_registrys_plugin_sends_to_the_backend_of_the_products_artifacts(
     server, directory = marquez
     tell_both_ways(registered_plugin(registry, directory))
     assert server.names == ["single", "emitted"]
-    assert {event["job"]["namespace"] for event in server.taken} == {"prod.floe"}
+    assert {event["job"]["namespace"] for event in server.events} == {"prod.floe"}
     assert registry.get_config(PluginType.LINEAGE_BACKEND, "marquez") is None
 
 
@@ -554,7 +555,7 @@ def test_the_registrys_plugin_sends_to_the_backend_that_is_configured_in_the_reg
     registry.configure(PluginType.LINEAGE_BACKEND, "marquez", config)
     tell_both_ways(plugin)
     assert server.names == ["single", "emitted"]
-    assert {event["job"]["namespace"] for event in server.taken} == {"staging.floe"}
+    assert {event["job"]["namespace"] for event in server.events} == {"staging.floe"}
     assert plugin.sensor_definition() is not None
 
 
@@ -564,7 +565,7 @@ def test_of_several_backends_in_the_registry_none_is_guessed(
     server, directory = marquez
     without_a_backend(directory)
     registry.configure(PluginType.LINEAGE_BACKEND, "marquez", {"url": "http://localhost:1"})
-    registry.register(PluginType.LINEAGE_BACKEND, Recorder(server.url))
+    registry.register(PluginType.LINEAGE_BACKEND, server)
     plugin = registered_plugin(registry, directory)
     assert plugin.get_lineage_emitter() is None
     assert "several lineage backends that are configured (marquez, recorder)" in caplog.text
@@ -575,7 +576,7 @@ def test_a_backend_registered_by_hand_is_used(
 ) -> None:
     server, directory = marquez
     without_a_backend(directory)
-    registry.register(PluginType.LINEAGE_BACKEND, Recorder(server.url))
+    registry.register(PluginType.LINEAGE_BACKEND, server)
     tell_both_ways(registered_plugin(registry, directory))
     assert server.names == ["single", "emitted"]
 
@@ -602,7 +603,7 @@ def test_lineage_that_the_artifacts_switch_off_goes_nowhere(
     server, directory = marquez
     observe(directory, change)
     artifacts = artifacts_of(directory)
-    given = Recorder(server.url)
+    given = server
     for backend_ in (None, given):
         assert lineage_destination(artifacts, backend_) is None
         plugin = DagsterOrchestratorPlugin(project_dir=directory, lineage_backend=backend_)
@@ -722,7 +723,7 @@ def test_no_argument_makes_the_plugin_raise_and_what_is_wrong_is_said(
     with caplog.at_level(logging.WARNING):
         assert isinstance(plugin.emit_lineage_event(**given), UUID)
     plugin.shutdown()
-    assert len(server.taken) == (0 if words else 1)
+    assert len(server.events) == (0 if words else 1)
     assert words in caplog.text
     assert bool(caplog.text) == bool(words)
 

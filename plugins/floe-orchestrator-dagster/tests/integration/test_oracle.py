@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from floe_orchestrator_dagster.testing import compile_product
 from kit.dbt_build_cases import TABLE, project
 from kit.dbt_server import Fork
 from kit.oracle import Twins, contradictions, differences
-from kit.support import EXAMPLES, TinyProject, floe_compile
+from kit.support import EXAMPLES, TinyProject
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork) -> None:
 
 def test_the_example_of_a_shop_equals_bare_dbt(tmp_path: Path, forks: Fork) -> None:
     twins = Twins(tmp_path / "twins", forks).copy(EXAMPLES / "shop")
-    floe_compile(twins.ours)
+    compile_product(twins.ours)
     # One seed is also a source, in the same place. dbt does not know: it may test the source first.
     assert twins.build_bare("--select", "resource_type:seed").success
     built = twins.build()
@@ -113,7 +114,7 @@ def test_the_example_of_two_engines_equals_bare_dbt_a_target_at_a_time(
     tmp_path: Path, forks: Fork, postgres: Callable[[str], list[tuple[Any, ...]]]
 ) -> None:
     twins = Twins(tmp_path / "twins", forks).copy(EXAMPLES / "two-engines")
-    floe_compile(twins.ours)
+    compile_product(twins.ours)
     tables = ("a", "b", "c", "d", "pg_only")
     waves = [
         ("dev", "numbers a duck_only"),

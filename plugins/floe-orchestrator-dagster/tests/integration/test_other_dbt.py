@@ -14,9 +14,11 @@ import dagster as dg
 import duckdb
 import pytest
 
+from floe_orchestrator_dagster.dbt.events import NodeStarted
 from floe_orchestrator_dagster.dbt.process import INTERRUPT_TIMEOUT_SECONDS, run_dbt
 from floe_orchestrator_dagster.errors import FloeDagsterError
-from kit.lineage_server import Backend, Recorded, build, kinds, sound
+from floe_orchestrator_dagster.testing import RecordingBackend
+from kit.lineage_events import Recorded, build, kinds, sound
 from kit.support import EXAMPLES, TinyProject, checked, failure_of, materialized, run
 
 # The last release whose wheel carries its program; later ones download it when they are built.
@@ -82,7 +84,7 @@ def test_dbt_2_builds_tests_and_tells(
     tiny: TinyProject,
     fusion: Path,
     instance: dg.DagsterInstance,
-    recorded: tuple[Recorded, Backend],
+    recorded: tuple[Recorded, RecordingBackend],
 ) -> None:
     product = written(tiny, fusion, {**CHAIN, "models/t.yml": TESTS}).open()
     events, backend = recorded
@@ -164,7 +166,7 @@ def test_dbt_2_is_stopped_with_its_run(tiny: TinyProject, fusion: Path) -> None:
     command = product.command("build", "dev", product.new_run_dir("stopped", "dev"))
     with run_dbt(command) as begun:
         for message in begun:
-            if message["info"]["name"] == "NodeStart":
+            if isinstance(message, NodeStarted):
                 break
         process = begun._process
     assert process.wait(2 * INTERRUPT_TIMEOUT_SECONDS) != 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from floe_orchestrator_dagster.plan import LAYOUT
 from floe_orchestrator_dagster.product import layout, opening
 from kit.support import TinyProject
 
@@ -43,6 +44,6 @@ def test_a_plan_is_made_anew_where_its_nodes_have_other_fields(
     assert len([*kept.glob("ProductPlan-*")]) == 1
     assert again.plan == first.plan
     # Nodes are written by position: what an earlier release wrote would be read as something else.
-    monkeypatch.setattr(opening, "LAYOUT", f"{opening.LAYOUT} more")
+    monkeypatch.setattr(opening, "LAYOUT", f"{LAYOUT} more")
     assert tiny.open().plan == first.plan
     assert len([*kept.glob("ProductPlan-*")]) == 2

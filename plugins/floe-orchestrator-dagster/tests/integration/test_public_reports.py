@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from floe_orchestrator_dagster.testing import compile_product
 from kit.dbt_server import Fork
 from kit.oracle import Twins, named
-from kit.support import floe_compile
 
 CASES = Path(__file__).parents[1] / "cases"
 # All of them take longer than `make test` may for this.
@@ -55,7 +55,7 @@ def test_case(case: str, tmp_path: Path, forks: Fork) -> None:
     if (beside := CASES / case / "beside").is_dir():
         # What a project reads outside of itself.
         shutil.copytree(beside, tmp_path / "twins", dirs_exist_ok=True)
-    floe_compile(twins.ours)
+    compile_product(twins.ours)
     problems = []
     for number, build in enumerate(builds, start=1):
         done = twins.write(build.files).build(

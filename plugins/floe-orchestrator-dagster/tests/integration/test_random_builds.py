@@ -44,7 +44,8 @@ def broken(seed: int, new_twins: NewTwins) -> list[str]:
 
 def edited(seed: int, new_twins: NewTwins) -> list[str]:
     """Build a random project after each of its edits; return what differs from bare dbt."""
-    twins, environment, found, done = new_twins(), {}, [], []
+    environment: dict[str, str] = {}
+    twins, found, done = new_twins(), [], []
     for edit in islice(Edits(seed), EDITS):
         environment.update(edit.environment)
         done.append(edit.name)

@@ -129,7 +129,8 @@ CASES = [(cron, zone) for zone in ZONES for cron in (*FIXED, *STEPS)]
 
 _DEFINITIONS = """
 import dagster as dg
-from floe_orchestrator_dagster.schedules import Schedule, checked, to_dagster
+from floe_orchestrator_dagster.definitions.schedules import dagster_schedule
+from floe_orchestrator_dagster.schedules import Schedule, validated_schedule
 
 @dg.job
 def probe(): ...
@@ -137,7 +138,7 @@ def probe(): ...
 defs = dg.Definitions(
     jobs=[probe],
     schedules=[
-        to_dagster(checked(Schedule(f"s{{number}}", cron, zone)), probe)
+        dagster_schedule(validated_schedule(Schedule(f"s{{number}}", cron, zone)), probe)
         for number, (cron, zone) in enumerate({cases!r})
     ],
 )
@@ -216,8 +217,10 @@ def test_every_tick_of_two_years_is_where_the_wall_clock_says(ticking: str, zone
 def test_the_zones_have_what_they_are_here_for() -> None:
     assert {zone for zone in ZONES if not changes(zone)} == {"UTC", "Asia/Tokyo", "Asia/Kathmandu"}
     howe, change = ZoneInfo("Australia/Lord_Howe"), changes("Australia/Lord_Howe")[0]
-    offsets = [(change + DAY * side).astimezone(howe).utcoffset() for side in (-1, 1)]
-    assert abs(offsets[0] - offsets[1]) == timedelta(minutes=30)
+    before, after = (
+        (change + DAY * side).astimezone(howe).utcoffset() or timedelta() for side in (-1, 1)
+    )
+    assert abs(before - after) == timedelta(minutes=30)
 
 
 def test_a_real_webserver_is_found_and_its_missing_daemon_told(ticking: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_messages
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service
 
+from kit.ports import free_port
 from kit.support import BIN, TinyProject
 
 MODEL = "select '{{ env_var('TRACEPARENT', 'none') }}' as parent"
@@ -163,8 +163,7 @@ def test_a_run_is_one_trace_down_to_dbts_nodes(tiny: TinyProject, protocol: str)
 
 
 def test_without_a_collector_there_is_one_warning_and_no_noise(tiny: TinyProject) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     done = build(product(tiny, port))
     said = done.stdout + done.stderr
     assert said.count(f"no collector listens at http://127.0.0.1:{port}") == 1

@@ -167,7 +167,7 @@ def _command(words: Sequence[str], directory: str, environment: Mapping[str, str
             sys.argv = [*words]
             cli()
         else:
-            sys.argv = words[1:]
+            sys.argv = [*words[1:]]
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)

@@ -33,6 +33,7 @@ from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.errors import FloeDagsterError
 from floe_orchestrator_dagster.plan import dagster_name
 from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.run.step import Host
 from kit.dbt_server import Fork
 from kit.support import cli_runner
 from kit.support import run as run_by_dagster
@@ -53,6 +54,9 @@ PASSED = frozenset({"pass", "success"})
 BUILT = frozenset({"success", "warn", "no-op", "reused"})
 
 
+Verdict = Literal["passed", "warned", "failed"]
+
+
 @dataclass(frozen=True, slots=True)
 class Materialization:
     """One materialization event of a run."""
@@ -66,7 +70,7 @@ class Evaluation:
     """One check evaluation event of a run."""
 
     unique_id: str
-    verdict: Literal["passed", "warned", "failed"]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ def contradictions_of_resumed(
     clean: Mapping[str, str], before: Recorded | None, resumed: Recorded
 ) -> list[str]:
     """Return where two runs, the second "from failure", have not recorded a clean build."""
-    told = {event.unique_id for event in (*resumed.materializations, *resumed.evaluations)}
+    told = {event.unique_id for event in resumed.materializations}
+    told |= {event.unique_id for event in resumed.evaluations}
     lines = contradictions(
         {uid: status for uid, status in clean.items() if uid in told}, resumed, success=True
     )
@@ -336,7 +341,9 @@ def graph_of(manifest: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[Edg
         kind = node["resource_type"]
         return kind in ASSETS and node["config"].get("materialized") != "ephemeral"
 
-    built = {node["relation_name"]: uid for uid, node in nodes.items() if is_asset(uid)}
+    built: dict[str, str] = {
+        node["relation_name"]: uid for uid, node in nodes.items() if is_asset(uid)
+    }
 
     def named(uid: str) -> str:
         if nodes[uid]["resource_type"] != "source":
@@ -364,7 +371,7 @@ def graph_of_dagster(
     """Return the assets of our Definitions and what feeds what, in the names of `graph_of`."""
     product = open_product(directory, progress=lambda _: None, variables=variables)
     plan = product.plan
-    graph = build_definitions(product, echo=lambda _: None).resolve_asset_graph()
+    graph = build_definitions(product, host=Host(echo=lambda _: None)).resolve_asset_graph()
     built = {node.relation: uid for uid, node in plan.assets.items()}
     names = {}
     for uid, node in plan.nodes.items():
@@ -402,7 +409,7 @@ def read_events(instance: dg.DagsterInstance, run_id: str) -> Recorded:
             check = event.asset_check_evaluation_data
             if "unique_id" in check.metadata:
                 warned = check.severity is dg.AssetCheckSeverity.WARN
-                verdict = "passed" if check.passed else "warned" if warned else "failed"
+                verdict: Verdict = "passed" if check.passed else "warned" if warned else "failed"
                 seen.append(Evaluation(_unique_id(check.metadata), verdict))
     run = instance.get_run_by_id(run_id)
     success = run is not None and run.status is dg.DagsterRunStatus.SUCCESS
@@ -577,7 +584,8 @@ class Twins:
             with self.instance() as instance:
                 recorded = read_events(instance, document["run_id"])
         # A quality check of floe.yaml is no node of dbt's.
-        statuses = {uid: status for uid, status in statuses.items() if "#" not in uid}
+        kinds = {node["unique_id"]: node["kind"] for node in document.get("nodes", ())}
+        statuses = {uid: at for uid, at in statuses.items() if kinds[uid] != "quality_check"}
         graph, problem = self._graph(options, env)
         outcome = Outcome(
             result.exit_code == 0,

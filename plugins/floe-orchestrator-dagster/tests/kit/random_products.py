@@ -164,7 +164,8 @@ def cases(draw: st.DrawFn, most: int = 12) -> Case:
         for one, node in nodes.items()
         if node["resource_type"] == "model" and node["config"]["materialized"] == "model"
     ]
-    if models and draw(st.booleans()):
+    unit_tested: bool = draw(st.booleans())
+    if models and unit_tested:
         uid = "unit_test.shop.u"
         nodes[uid] = reading(uid, "unit_test", [draw(st.sampled_from(models))])
     return Case(nodes, computes, disabled, targets, draw(st.integers(0, 99)))

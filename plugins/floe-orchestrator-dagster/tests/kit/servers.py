@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from floe_orchestrator_dagster.webserver import Address, ask_webserver
+from kit.ports import free_port
 
 STARTUP_SECONDS = 180
 TELEMETRY_OFF = "telemetry:\n  enabled: false\n"
@@ -48,8 +48,7 @@ def process(command: list[str], log: Path, environment: dict[str, str]) -> Itera
 @contextmanager
 def webserver(definitions: Path, environment: dict[str, str]) -> Iterator[str]:
     """Serve a file of Definitions; yields the URL once it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     url, log = f"http://127.0.0.1:{port}", definitions.with_suffix(".webserver.log")
     command = [sys.executable, "-m", "dagster_webserver", "-f", str(definitions)]
     with process([*command, "-h", "127.0.0.1", "-p", str(port)], log, environment):

@@ -18,9 +18,12 @@ import duckdb
 import yaml
 from click.testing import CliRunner
 
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.product.product import Product
+from floe_orchestrator_dagster.run.step import Host
+from floe_orchestrator_dagster.testing import PLATFORM, write_product
 
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[4] / "examples"
@@ -34,24 +37,11 @@ DBT_PROJECT = {
 }
 
 
-def floe_compile(directory: Path, *, definitions: bool = False) -> Path:
-    """Compile the product in `directory` with the real floe CLI."""
-    command = [
-        *(str(BIN / "floe"), "platform", "compile", "--spec", "floe.yaml"),
-        *("--manifest", "manifest.yaml", "--output", "target/compiled_artifacts.json"),
-        *(["--generate-definitions"] if definitions else []),
-    ]
-    done = subprocess.run(
-        command, cwd=directory, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return directory / "target" / "compiled_artifacts.json"
-
-
 def cli_runner() -> CliRunner:
     """Return a runner that keeps stderr apart, which click before 8.2 does only when asked."""
     old = "mix_stderr" in inspect.signature(CliRunner).parameters
-    return CliRunner(mix_stderr=False) if old else CliRunner()
+    options: dict[str, Any] = {"mix_stderr": False} if old else {}
+    return CliRunner(**options)
 
 
 def spell_for_installed_dbt(directory: Path) -> None:
@@ -132,7 +122,7 @@ def run(
     listener: Callable[[Any], None] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Materialize a product in this process; `select` are asset names."""
-    definitions = build_definitions(product, listener=listener, echo=lambda _: None)
+    definitions = build_definitions(product, host=Host(listener, lambda _: None))
     ops = {"ops": {f"{job}_dbt": {"config": dict(config)}}} if config else {}
     return job_named(definitions, job).execute_in_process(
         instance=instance,
@@ -164,39 +154,23 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
     return failed[0].step_failure_data.error_display_string
 
 
-MANIFEST = {
-    "apiVersion": "floe.dev/v1",
-    "kind": "Manifest",
-    "metadata": {"name": "platform", "version": "1.0.0", "owner": "team@example.com"},
-    "plugins": {
-        "compute": {
-            "type": "duckdb",
-            "config": {"path": "target/{product_slug}.duckdb", "threads": 2},
-        },
-        "orchestrator": {"type": "dagster"},
-    },
-}
-
-
 def floe_product(
     directory: Path,
     name: str,
     models: Sequence[str],
     schedule: Mapping[str, Any] | None = None,
-    manifest: Mapping[str, Any] = MANIFEST,
+    manifest: Mapping[str, Any] = PLATFORM,
 ) -> Path:
     """Write floe.yaml and manifest.yaml of a product and compile it with the real floe CLI."""
-    spec: dict[str, Any] = {
-        "apiVersion": "floe.dev/v1",
-        "kind": "FloeSpec",
-        "metadata": {"name": name, "version": "1.0.0"},
-        "transforms": [{"name": model} for model in models],
-    }
-    if schedule is not None:
-        spec["schedule"] = dict(schedule)
-    (directory / "floe.yaml").write_text(yaml.safe_dump(spec))
-    (directory / "manifest.yaml").write_text(yaml.safe_dump(dict(manifest)))
-    return floe_compile(directory, definitions=True)
+    target = write_product(
+        directory,
+        {},
+        name=name,
+        transforms=[{"name": model} for model in models],
+        schedule=schedule,
+        platform=manifest,
+    )
+    return target / "compiled_artifacts.json"
 
 
 def asset_edges(definitions: dg.Definitions) -> set[tuple[str, str]]:

@@ -62,7 +62,7 @@ def test_the_documented_section_is_read() -> None:
 
 def test_a_configuration_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        parse_config({}).retries = 1  # type: ignore[misc]
+        parse_config({}).retries = 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def asked(directory: Path, url: str | None) -> WebserverState:
+def ask(directory: Path, url: str | None) -> WebserverState:
     """Ask the webserver of --url, else that of the product in `directory`, else the default.
 
     Raises:

@@ -495,9 +495,9 @@ class StepLineage:
         self, node: Node, at: str, attempt: int, found: Sequence[QualityResult]
     ) -> Iterator[Event]:
         """Yield the quality checks of floe.yaml that ran on a node that was just built."""
-        checks = {check.name: check for check in node.quality_checks}
         for item in found:
-            check = checks.get(item.name)
+            planned = self._plan.nodes.get(item.unique_id)
+            check = planned.quality if planned else None
             compute = self._compute(node)
             dataset = self._dataset(node, compute) if compute else None
             if check is None or dataset is None:

@@ -10,10 +10,10 @@ import pytest
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.backend import lineage_destination, namespace_of
 from floe_orchestrator_dagster.lineage.recorder import open_lineage
-from kit.lineage_server import Backend
+from floe_orchestrator_dagster.testing import RecordingBackend
 
 
-class Broken(Backend):
+class Broken(RecordingBackend):
     """A backend that cannot say where it is."""
 
     def get_transport_config(self) -> dict[str, Any]:
@@ -23,7 +23,7 @@ class Broken(Backend):
 def test_a_backend_without_a_transport_config_fails_what_requires_lineage_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = Broken("http://localhost")
+    broken = Broken()
     with pytest.raises(LineageError, match=r"'recorder' gives no transport config \(KeyError\)"):
         lineage_destination({}, broken)
     with pytest.raises(LineageError):
@@ -33,7 +33,7 @@ def test_a_backend_without_a_transport_config_fails_what_requires_lineage_only(
     assert "k3y-secret" not in caplog.text
 
 
-class Nameless(Backend):
+class Nameless(RecordingBackend):
     """A backend that cannot say how jobs are named."""
 
     def get_namespace_strategy(self) -> dict[str, Any]:
@@ -43,8 +43,8 @@ class Nameless(Backend):
 def test_a_backend_without_a_strategy_names_no_jobs_and_is_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert namespace_of(Nameless("http://localhost")) == ""
+    assert namespace_of(Nameless()) == ""
     assert "its strategy is not used" in caplog.text
-    destination = lineage_destination({}, Nameless("http://localhost"))
+    destination = lineage_destination({}, Nameless())
     assert destination is not None
     assert destination.namespace == "floe"

@@ -11,7 +11,8 @@ from floe_orchestrator_dagster.lineage.client_channel import client_transport, r
 from floe_orchestrator_dagster.lineage.delivery import _line
 from floe_orchestrator_dagster.lineage.http_channel import HttpChannel
 from floe_orchestrator_dagster.lineage.verdict import DELIVERED, Verdict, judged, seconds_of
-from kit.backends import Reply, backend, event, free_port
+from kit.backends import Backend, Reply, event
+from kit.ports import free_port
 
 EVENT = _line(event(1))
 
@@ -42,17 +43,17 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 
 
 def test_one_connection_carries_all_events() -> None:
-    with backend() as server:
+    with Backend() as server:
         channel = HttpChannel(server.transport)
         assert [channel.post(EVENT) for _ in range(5)] == [DELIVERED] * 5
         channel.close()
         assert server.connections == 1
-        assert server.taken == [event(1)] * 5
+        assert server.events == [event(1)] * 5
 
 
 def test_a_connection_that_the_server_closed_is_opened_again_unseen() -> None:
     closes = Reply(headers={"Connection": "close"})
-    with backend(lambda *_: closes) as server:
+    with Backend(lambda *_: closes) as server:
         channel = HttpChannel(server.transport)
         assert [channel.post(EVENT) for _ in range(3)] == [DELIVERED] * 3
         channel.close()
@@ -60,7 +61,7 @@ def test_a_connection_that_the_server_closed_is_opened_again_unseen() -> None:
 
 def test_a_connection_cut_half_way_is_not_reachable() -> None:
     cut = Reply(status=0)
-    with backend(lambda *_: cut) as server:
+    with Backend(lambda *_: cut) as server:
         channel = HttpChannel(server.transport)
         assert channel.post(EVENT).reason == "not reachable (RemoteDisconnected)"
 
@@ -71,7 +72,7 @@ def test_nobody_there_is_not_reachable() -> None:
 
 
 def test_silence_ends_at_the_timeout() -> None:
-    with backend(lambda *_: Reply(wait=5)) as server:
+    with Backend(lambda *_: Reply(wait=5)) as server:
         channel = HttpChannel(server.transport | {"timeout": 0.2})
         assert channel.post(EVENT).reason == "no whole answer within 0.2 s"
 
@@ -85,7 +86,7 @@ def test_silence_ends_at_the_timeout() -> None:
     ],
 )
 def test_the_key_goes_as_a_bearer(config: dict[str, str], header: str | None) -> None:
-    with backend() as server:
+    with Backend() as server:
         channel = HttpChannel(server.transport | config)
         assert channel.post(EVENT) is DELIVERED
         channel.close()
@@ -97,7 +98,7 @@ def test_the_key_goes_as_a_bearer(config: dict[str, str], header: str | None) ->
 
 def test_credentials_in_the_url_go_as_basic_and_not_into_reasons() -> None:
     told = Reply(status=400, body=b"user said pa55 and dXNlcjpwYTU1")
-    with backend(lambda *_: told) as server:
+    with Backend(lambda *_: told) as server:
         url = server.url.replace("127.0.0.1", "user:pa55@127.0.0.1")
         channel = HttpChannel({"url": url})
         answer = channel.post(EVENT)
@@ -107,7 +108,7 @@ def test_credentials_in_the_url_go_as_basic_and_not_into_reasons() -> None:
 
 
 def test_events_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    with backend() as proxy:
+    with Backend() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
         channel = HttpChannel({"url": "http://marquez.example:5000/api/v1/lineage"})
@@ -139,7 +140,7 @@ def test_a_proxy_that_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("no_proxy", raising=False)
     with pytest.raises(
         LineageError, match=r"Correct HTTP_PROXY, HTTPS_PROXY or SSL_CERT_FILE\."
-    ) as (caught):
+    ) as caught:
         open_channel({"type": "http", "url": "http://marquez.example"})
     assert "pa55" not in str(caught.value)
 
@@ -165,7 +166,7 @@ def test_floe_http_config_becomes_openlineage_http_config() -> None:
 
 
 def test_what_floe_http_config_cannot_say_goes_through_openlineage_python() -> None:
-    with backend(lambda number, _: Reply(status=[201, 422, 503][number])) as server:
+    with Backend(lambda number, _: Reply(status=[201, 422, 503][number])) as server:
         channel = open_channel(server.transport | {"custom_headers": {"X-Team": "blue"}})
         assert channel.post(EVENT) is DELIVERED
         assert channel.post(EVENT) == Verdict(refused=True, reason="the backend answered 422")
@@ -173,7 +174,7 @@ def test_what_floe_http_config_cannot_say_goes_through_openlineage_python() -> N
         channel.close()
     assert server.requests[0][1] == "/api/v1/lineage"
     assert server.requests[0][2]["X-Team"] == "blue"
-    assert server.taken[0]["run"] == event(1)["run"]
+    assert server.events[0]["run"] == event(1)["run"]
 
 
 def test_an_event_keeps_its_contents_as_a_class_of_openlineage_python() -> None:

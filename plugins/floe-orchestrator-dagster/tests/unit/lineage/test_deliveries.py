@@ -6,7 +6,8 @@ from pathlib import Path
 
 from floe_orchestrator_dagster.lineage.deliveries import Deliveries
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
-from kit.backends import backend, event, free_port
+from kit.backends import Backend, event
+from kit.ports import free_port
 
 QUICK = DeliveryTiming(first_pause=0.001, longest_pause=0.002, last_pause=0.001)
 
@@ -25,7 +26,7 @@ def test_single_events_share_a_delivery_until_it_is_closed(tmp_path: Path) -> No
 
 
 def test_closing_sends_what_waits(tmp_path: Path) -> None:
-    with backend() as server:
+    with Backend() as server:
         deliveries = Deliveries()
         for number in range(3):
             deliveries.to(server.transport, tmp_path).send(event(number))

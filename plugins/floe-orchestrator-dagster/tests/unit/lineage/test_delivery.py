@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from floe_orchestrator_dagster.lineage.delivery import (
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import Segment, SpoolBounds, spool_status
 from floe_orchestrator_dagster.lineage.verdict import DELIVERED, Verdict
-from kit.backends import event, free_port
+from kit.backends import event
+from kit.ports import free_port
 
 # Pauses are short; how long they are is not what these tests ask.
 QUICK = DeliveryTiming(first_pause=0.001, longest_pause=0.002, last_pause=0.001)
@@ -56,14 +58,14 @@ def directory(tmp_path: Path) -> Path:
 
 
 def opened(
-    fake: Fake, directory: Path, *, required: bool = False, **bounds: int
+    fake: Fake, directory: Path, *, required: bool = False, **bounds: Any
 ) -> SpooledDelivery:
     return SpooledDelivery(
         fake, directory, required=required, timing=QUICK, bounds=SpoolBounds(**bounds)
     )
 
 
-def run(fake: Fake, directory: Path, count: int = 5, **bounds: int) -> DeliveryReport:
+def run(fake: Fake, directory: Path, count: int = 5, **bounds: Any) -> DeliveryReport:
     with opened(fake, directory, **bounds) as sending:
         for number in range(count):
             sending.send(event(number))

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 
 from floe_orchestrator_dagster.dbt.events import EventReader, NodeFinished, QualityResult
 from floe_orchestrator_dagster.lineage.events import StepLineage, StepRun, WaveRun
 from floe_orchestrator_dagster.lineage.source_code import SourceCode
-from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck
+from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck, Transform
 from kit.openlineage_checks import Event, problems
 from kit.plans import plan, uid
 
@@ -328,13 +326,13 @@ def test_columns_of_an_external_source_are_read_through_its_expression() -> None
 
 def test_quality_checks_that_run_alone_are_told() -> None:
     check = QualityCheck("no_negative", "expression_is_true", {"column_name": "id"})
-    planned = plan("a")
-    node = msgspec.structs.replace(planned.nodes[uid("a")], quality_checks=(check,))
-    planned = replace(planned, nodes={node.unique_id: node})
+    transforms = [Transform("a", "duck", quality_checks=(check,))]
+    planned = plan("a", transforms=transforms, macros=["test_expression_is_true"])
+    [check_id] = planned.quality_checks
     lineage = StepLineage(step(), planned)
     events = [*lineage.start(), *invoked(lineage, planned, "duck", 1)]
     lineage.connected(OUTPUT)
-    results = (QualityResult("no_negative", failures=2),)
+    results = (QualityResult(check_id, failures=2),)
     events += lineage.quality_checked(uid("a"), AT.format(2), 1, results)
     events += lineage.invocation_ended(AT.format(4), success=False)
     events += lineage.finish(AT.format(5), "1 failed")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from floe_orchestrator_dagster.lineage.outbox import Outbox
-from floe_orchestrator_dagster.lineage.spool import SpoolBounds, spool_status
+from floe_orchestrator_dagster.lineage.spool import Segment, SpoolBounds, spool_status
 
 
 @pytest.fixture
@@ -31,7 +31,8 @@ def test_an_outbox_is_closed_by_the_side_that_comes_last(directory: Path) -> Non
     assert outbox.end() == 0
     assert outbox.segment is not None
     outbox.leave()
-    assert outbox.segment is None
+    closed: Segment | None = outbox.segment
+    assert closed is None
     assert spool_status(directory).waiting == 1
 
 

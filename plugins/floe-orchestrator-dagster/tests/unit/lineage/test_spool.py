@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -154,7 +155,7 @@ def test_a_read_ends_though_the_writer_writes_meanwhile(
         segment.append(lines(len(reads)))
         return data
 
-    monkeypatch.setattr(spool.os, "pread", pread)
+    monkeypatch.setattr(os, "pread", pread)
     assert segment.read() == []
     assert segment.read() == [line(1)]
     segment.close()
@@ -281,7 +282,7 @@ class AnySpool(RuleBasedStateMachine):
         super().__init__()
         self.temporary = tempfile.TemporaryDirectory()
         self.directory = Path(self.temporary.name)
-        self.own: Segment | None = None
+        self.own: Any = None  # a Segment, while there is one
         self.written: list[int] = []  # in the own segment
         self.taken: list[int] = []
         self.gone: set[int] = set()

@@ -44,7 +44,8 @@ def test_a_plan_is_made_once_and_comes_back_equal(tmp_path: Path, maker: Maker) 
 
 
 def test_other_content_is_made_anew(tmp_path: Path, maker: Maker) -> None:
-    for content in (["a", "b"], ["ab"], [b"ab", ""], ["", "ab"]):
+    contents: list[list[bytes | str]] = [["a", "b"], ["ab"], [b"ab", ""], ["", "ab"]]
+    for content in contents:
         remembered(tmp_path, ProductPlan, digest_of(content), maker)
     assert maker.calls == 4
 

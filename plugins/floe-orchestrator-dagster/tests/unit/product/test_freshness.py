@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -221,7 +222,7 @@ def test_nothing_was_changed(shop: Shop) -> None:
 @pytest.mark.parametrize("name", ["dbt-core", "dbt-adapters", "dbt-duckdb"])
 def test_a_version_was_changed(shop: Shop, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = shop.print()
-    real = freshness.version
+    real = importlib.metadata.version
     monkeypatch.setattr(
         freshness, "version", lambda asked: "99.0" if asked == name else real(asked)
     )

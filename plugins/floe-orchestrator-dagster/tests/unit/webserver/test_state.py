@@ -14,6 +14,7 @@ import trustme
 from floe_orchestrator_dagster.webserver import Address, WebserverState, ask_webserver
 from floe_orchestrator_dagster.webserver.deadline import THREAD_NAME
 from kit.hostile_server import CASES, SECRET, Case, _http, _json, serving
+from kit.ports import free_port
 
 SHORT = 1.0
 # A loaded machine may be late; an unbounded wait would take minutes.
@@ -72,9 +73,7 @@ def test_a_name_lookup_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 def test_an_unknown_host_and_a_closed_port_are_said() -> None:
     unknown = ask("http://dagster.invalid:3000")
     assert "The host name is not known: check the URL and the DNS." in unknown.problem
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    refused = ask(at(port))
+    refused = ask(at(free_port()))
     assert "refused" in refused.problem
     assert "Is the webserver running, and this its port?" in refused.problem
 
