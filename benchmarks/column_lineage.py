@@ -19,15 +19,12 @@ sys.path.insert(
     0, str(Path(__file__).parents[1] / "plugins" / "floe-orchestrator-dagster" / "tests")
 )
 
-from floe_orchestrator_dagster.lineage.columns import (
-    Source,
-    column_lineage,
-    lineage_key,
-)
-from kit.column_shapes import SHAPES, Shape
+from kit.column_shapes import SHAPES, Shape, read_lineage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from floe_orchestrator_dagster.lineage.columns import Source
 
 Pairs = dict[str, set[tuple[str, str]]]
 MODEL = "a dbt model of two imports, an aggregate and a join"
@@ -66,7 +63,7 @@ def _theirs(shape: Shape) -> Pairs:
 
 def _right(shape: Shape) -> tuple[bool, bool, bool]:
     """Return whether ours is right in full, ours in its direct sources, theirs in those."""
-    ours = column_lineage(shape.sql, shape.dialect, shape.schemas)
+    ours = read_lineage(shape.sql, shape.dialect, shape.schemas)
     if ours is None:
         return False, False, False
     full = {name: set(sources) for name, sources in ours.fields.items()} == shape.fields
@@ -107,18 +104,14 @@ def main() -> None:
             print(f"wrong: {name}")
 
     shape = SHAPES[MODEL]
-    ours = _milliseconds(lambda: column_lineage(shape.sql, shape.dialect, shape.schemas))
-    described = _milliseconds(
-        lambda: column_lineage(shape.sql, shape.dialect, shape.schemas, describe=True)
-    )
-    key = _milliseconds(lambda: lineage_key(shape.sql, shape.dialect, shape.schemas))
+    ours = _milliseconds(lambda: read_lineage(shape.sql, shape.dialect, shape.schemas))
     theirs_ms = _milliseconds(lambda: openlineage_sql.parse([shape.sql], shape.dialect))
     every = list(SHAPES.values())
     mean = _milliseconds(
-        lambda: [column_lineage(one.sql, one.dialect, one.schemas) for one in every], calls=1
+        lambda: [read_lineage(one.sql, one.dialect, one.schemas) for one in every], calls=1
     ) / len(every)
     print(f"\nCPU ms of '{MODEL}' ({len(shape.sql)} characters):")
-    print(f"  ours {ours:.2f}, with descriptions {described:.2f}, its key {key:.3f}")
+    print(f"  ours {ours:.2f}")
     print(f"  openlineage_sql {theirs_ms:.2f}")
     print(f"CPU ms of a shape, mean: {mean:.2f}")
     print(f"{MODELS_IN_A_RUN} models: {ours * MODELS_IN_A_RUN / 1000:.2f} s")

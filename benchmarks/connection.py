@@ -12,14 +12,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "plugins" / "floe-orchestrator-dagster" / "tests"))
 
-from floe_orchestrator_dagster.webserver import Address, Answer, ask_webserver  # noqa: E402
+from floe_orchestrator_dagster.webserver import Address, WebserverState, ask_webserver  # noqa: E402
 from kit.hostile_server import CASES, SECRET, serving  # noqa: E402
 from kit.ports import free_port  # noqa: E402
 
 LIMIT_SECONDS = 10.0
 
 
-def timed(url: str) -> tuple[float, Answer]:
+def timed(url: str) -> tuple[float, WebserverState]:
     """Return the seconds that a check takes, and its answer."""
     started = time.monotonic()
     answer = ask_webserver(Address(url, "--url"))
@@ -28,7 +28,7 @@ def timed(url: str) -> tuple[float, Answer]:
 
 def main() -> int:
     """Print the table; return 1 if a case took too long or told a secret."""
-    rows: list[tuple[str, float, Answer]] = []
+    rows: list[tuple[str, float, WebserverState]] = []
     for case in CASES:
         with serving(case.act) as port:
             rows.append((case.name, *timed(f"http://user:{SECRET}@127.0.0.1:{port}")))

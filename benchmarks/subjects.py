@@ -126,7 +126,7 @@ def _one_step(specs: Iterable[Any], checks: Iterable[Any], sources: Iterable[Any
     """Return Definitions of one step of ours with these assets and checks, beside its sources."""
     import dagster as dg
 
-    from floe_orchestrator_dagster.definitions.build import Step
+    from floe_orchestrator_dagster.definitions.steps import StepDefinition
 
     specs = [*specs]
     outputs = {spec.key.to_python_identifier(): spec.key for spec in specs}
@@ -136,7 +136,7 @@ def _one_step(specs: Iterable[Any], checks: Iterable[Any], sources: Iterable[Any
     def everything():  # type: ignore[no-untyped-def]  # noqa: ANN202  Dagster would read it
         """Never run: it is only loaded."""
 
-    asset = Step(
+    asset = StepDefinition(
         node_def=everything,
         keys_by_input_name={},
         keys_by_output_name=outputs,
@@ -190,23 +190,23 @@ def events_same(directory: str, events: str) -> Callable[[], object]:
     """Run the product's job, yielding what ours yielded, made beforehand: Dagster's own part."""
     from dagster import DagsterInstance
 
-    from floe_orchestrator_dagster.definitions import build as definitions
+    from floe_orchestrator_dagster.definitions import steps
 
-    own, made = definitions.build, []
+    own, made = steps.build, []
 
     def noted(*arguments: Any) -> Iterator[Any]:
         for event in own(*arguments):
             made.append(event)
             yield event
 
-    definitions.build = noted  # type: ignore[assignment]
+    steps.build = noted  # type: ignore[assignment]
     job = _replayed(directory, events)
     _ran(job, DagsterInstance.ephemeral())
 
     def again(_context: object, *_others: object) -> Iterator[Any]:
         yield from made
 
-    definitions.build = again  # type: ignore[assignment]
+    steps.build = again  # type: ignore[assignment]
     instance = DagsterInstance.ephemeral()
     return lambda: _ran(job, instance)
 
@@ -215,7 +215,7 @@ def events_floor(directory: str) -> Callable[[], object]:
     """Run the product's job, yielding the same events with nothing in them: Dagster's own part."""
     from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
 
-    from floe_orchestrator_dagster.definitions import build as definitions
+    from floe_orchestrator_dagster.definitions import steps
 
     def build(context: Any, _product: object, specs: Any, *_others: object) -> Iterator[Any]:
         for key in context.selected_asset_keys:
@@ -223,7 +223,7 @@ def events_floor(directory: str) -> Callable[[], object]:
         for spec in specs.checks.values():
             yield AssetCheckEvaluation(asset_key=spec.asset_key, check_name=spec.name, passed=True)
 
-    definitions.build = build  # type: ignore[assignment]
+    steps.build = build  # type: ignore[assignment]
     job = _product_job(directory)
     instance = DagsterInstance.ephemeral()
     return lambda: _ran(job, instance)
@@ -232,9 +232,9 @@ def events_floor(directory: str) -> Callable[[], object]:
 def _replayed(directory: str, events: str) -> Any:
     """Return the product's job, with recorded events in dbt's place."""
     from floe_orchestrator_dagster.dbt.events import EventReader
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
     from floe_orchestrator_dagster.dbt.results import RunResults
     from floe_orchestrator_dagster.dbt.scrub import Scrubber
-    from floe_orchestrator_dagster.run import step
 
     class Replay:
         success = True
@@ -251,16 +251,16 @@ def _replayed(directory: str, events: str) -> Any:
                     yield from self._reader.read(line)
 
     @contextmanager
-    def replayed(command: Any) -> Iterator[Replay]:
+    def replayed(_: DbtProcesses, command: Any) -> Iterator[Replay]:
         yield Replay(command.compute)
 
-    step.run_dbt = replayed  # type: ignore[assignment]
+    DbtProcesses.run = replayed  # type: ignore[assignment]
     return _product_job(directory)
 
 
 def _product_job(directory: str) -> Any:
     from floe_orchestrator_dagster import load_product_definitions
-    from floe_orchestrator_dagster.definitions.build import job_named
+    from floe_orchestrator_dagster.definitions.jobs import job_named
 
     name = Path(directory).parent.name.partition("-v")[0]
     return job_named(load_product_definitions(f"bench-{name}", directory), f"bench_{name}")
@@ -274,7 +274,7 @@ def events_raw(directory: str, manifest: str, events: str) -> Callable[[], objec
     from dagster import DagsterInstance
 
     from benchmarks.raw import definitions
-    from floe_orchestrator_dagster.definitions.build import job_named
+    from floe_orchestrator_dagster.definitions.jobs import job_named
 
     fake = Path(events).with_suffix(".sh")
     # dagster-dbt asks for the version before it runs anything.

@@ -13,8 +13,8 @@ SOURCE = ROOT / "plugins" / "floe-orchestrator-dagster" / "src" / PACKAGE
 
 # From the ground up; a room may import from floors below its own, and from its own room.
 FLOORS = (
-    {"errors", "telemetry", "dbt_json"},
-    {"config", "arguments"},
+    {"errors", "urls", "dbt_json"},
+    {"telemetry", "config", "arguments"},
     {"plan", "deploy"},
     {"files", "webserver"},
     {"dbt", "schedules"},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +12,8 @@ from floe_core.plugin_metadata import HealthState, HealthStatus
 from floe_core.plugins.orchestrator import OrchestratorPlugin, ResourceSpec, ValidationResult
 
 from floe_orchestrator_dagster.config import PluginConfig
-from floe_orchestrator_dagster.errors import FloeDagsterError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from uuid import UUID
 
     from dagster import AssetsDefinition, Definitions, SensorDefinition
@@ -26,16 +22,12 @@ if TYPE_CHECKING:
     from floe_core.plugins.orchestrator import TransformConfig
     from pydantic import BaseModel
 
-    from floe_orchestrator_dagster.lineage.backend import Destination
-    from floe_orchestrator_dagster.product.finding import FoundProject
+    from floe_orchestrator_dagster.product.finding import PluginSettings
+    from floe_orchestrator_dagster.product.outlet import LineageOutlet
     from floe_orchestrator_dagster.schedules import Schedule
-    from floe_orchestrator_dagster.webserver import Answer
+    from floe_orchestrator_dagster.webserver import WebserverState
 
-# floe-core's FLOE_NAME_PATTERN for products, with its longest name.
-_PRODUCT_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _FALLBACK_VERSION = "0.0.0"
-
-logger = logging.getLogger(__name__)
 
 
 class DagsterOrchestratorPlugin(OrchestratorPlugin):
@@ -51,12 +43,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         self._project_dir = Path(project_dir) if project_dir is not None else None
         self._lineage_backend = lineage_backend
         self._schedules: dict[str, Schedule] = {}
-        self._artifacts: Mapping[str, Any] | None = None
-        # What was read or made last, with what it was made of.
-        self._read: tuple[tuple[Path, int, int], dict[str, Any]] | None = None
-        self._named: tuple[Mapping[str, Any], LineageBackendPlugin | None] | None = None
-        self._sends = False
-        self._trouble = ""
+        self._outlet: LineageOutlet | None = None
 
     @property
     def name(self) -> str:
@@ -116,10 +103,9 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
         checked = as_artifacts(artifacts)
         compiled = compiled_product(checked)
-        project = self._found_project(compiled.config, compiled.name)
+        project = self._settings.find_project(compiled.config, compiled.name)
         product = product_of_artifacts(compiled, project)
-        self._artifacts = checked
-        product = replace(product, lineage_backend=self._given_backend(checked))
+        product = replace(product, lineage_backend=self._lineage.load(checked))
         return build_definitions(product, schedules=list(self._schedules.values()))
 
     def create_assets_from_transforms(
@@ -132,24 +118,17 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
                 computes without a dbt output.
         """
         from floe_orchestrator_dagster.arguments import as_transforms
-        from floe_orchestrator_dagster.definitions.build import build_transform_assets
+        from floe_orchestrator_dagster.definitions.transforms import build_transform_assets
 
-        checked, project = as_transforms(transforms), self._found_project(self.config)
+        checked, project = as_transforms(transforms), self._settings.find_project(self.config)
         directory = project.directory if project else None
         return build_transform_assets(checked, directory, self.config)
 
-    def _found_project(self, config: PluginConfig, product: str = "") -> FoundProject | None:
-        """Return the dbt project; `config` goes before the one that was given to `configure`."""
-        from floe_orchestrator_dagster.product.finding import PROJECT_ENV, Clues, find_project
+    @property
+    def _settings(self) -> PluginSettings:
+        from floe_orchestrator_dagster.product.finding import PluginSettings
 
-        clues = Clues(
-            start=Path.cwd(),
-            given=self._project_dir,
-            configured=config.project_dir or self.config.project_dir,
-            environment=os.environ.get(PROJECT_ENV),
-            product=product,
-        )
-        return find_project(clues)
+        return PluginSettings(self._project_dir, self.config)
 
     def get_helm_values(self) -> dict[str, Any]:
         """Return values for the chart ``charts/floe-dagster`` at the configured workload size.
@@ -161,7 +140,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return helm_values(self.config.workload_size, self.config.computes)
 
     def validate_connection(self) -> ValidationResult:
-        """Ask the configured Dagster webserver how it does; see `health.ask_webserver`."""
+        """Ask the configured Dagster webserver how it does; see `webserver.ask_webserver`."""
         from floe_orchestrator_dagster.webserver import DEADLINE_SECONDS
 
         answer = self._ask(DEADLINE_SECONDS)
@@ -190,7 +169,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         said = " ".join((f"Dagster {answer.version} at {answer.url}.", *answer.warnings))
         return HealthStatus(state, said)
 
-    def _ask(self, deadline: float) -> Answer:
+    def _ask(self, deadline: float) -> WebserverState:
         from floe_orchestrator_dagster.webserver import ask_webserver, webserver_address
 
         return ask_webserver(
@@ -233,12 +212,10 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         run takes it along. Trouble, wrong arguments too, is logged, never raised. Returns the run
         id, new if none was given.
         """
-        from floe_orchestrator_dagster.lineage.emit import emit
+        from floe_orchestrator_dagster.lineage.emit import SingleEvent, emit
 
-        destination, spool = self._lineage()
-        return emit(
-            destination.transport if destination else None,
-            spool,
+        destination, spool = self._lineage.destination()
+        event = SingleEvent(
             state=event_type,
             job_name=job_name,
             job_namespace=job_namespace or (destination.namespace if destination else None),
@@ -249,17 +226,18 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             job_facets=job_facets,
             producer=producer,
         )
+        return emit(destination.transport if destination else None, spool, event)
 
     def shutdown(self) -> None:
         """Wait a little for lineage events on their way."""
-        if self._sends:
-            from floe_orchestrator_dagster.lineage.emit import finish
+        if self._outlet is not None:
+            from floe_orchestrator_dagster.lineage.deliveries import PROCESS
 
-            finish()
+            PROCESS.close()
 
     def get_lineage_emitter(self) -> LineageEmitter | None:
         """Return floe-core's emitter over the spool to the same backend; None without one."""
-        destination, spool = self._lineage()
+        destination, spool = self._lineage.destination()
         if destination is None or spool is None:
             return None
         from floe_core.lineage import EventBuilder, LineageEmitter
@@ -271,78 +249,13 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         builder = EventBuilder(producer=PRODUCER, default_namespace=destination.namespace)
         return LineageEmitter(transport, builder, destination.namespace)
 
-    def _lineage(self) -> tuple[Destination | None, Path | None]:
-        """Return where single events go, and the spool in which they wait for that.
+    @property
+    def _lineage(self) -> LineageOutlet:
+        from floe_orchestrator_dagster.product.outlet import LineageOutlet
 
-        Never raises: nobody's job fails for lineage.
-        """
-        from floe_orchestrator_dagster.lineage.backend import lineage_destination
-
-        try:
-            artifacts = self._known_artifacts()
-            destination = lineage_destination(artifacts, self._backend(artifacts))
-            spool = self._spool(artifacts, "events") if destination else None
-        except Exception as error:  # noqa: BLE001  a file of the product, a plugin of others
-            ours = isinstance(error, FloeDagsterError)
-            said = str(error) if ours else f"{type(error).__name__} from the lineage backend"
-            # Once: a job may send thousands.
-            level = logging.DEBUG if said == self._trouble else logging.WARNING
-            logger.log(level, "Lineage events of the plugin are not sent: %s", said)
-            self._trouble = said
-            return None, None
-        if destination is None:
-            logger.debug("No lineage backend is configured: lineage events go nowhere.")
-        self._sends = self._sends or destination is not None
-        return destination, spool
-
-    def _given_backend(self, artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
-        """Return the constructor's backend; that of floe's registry where artifacts name none."""
-        from floe_orchestrator_dagster.lineage.backend import registered_backend, why_off
-
-        if self._lineage_backend is not None or not why_off(artifacts):
-            return self._lineage_backend
-        return registered_backend()
-
-    def _backend(self, artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
-        """Return the constructor's backend, that of the artifacts, or that of floe's registry."""
-        from floe_orchestrator_dagster.lineage.backend import backend_of
-
-        given = self._given_backend(artifacts)
-        if given is not None:
-            return given
-        if self._named is None or self._named[0] is not artifacts:
-            self._named = (artifacts, backend_of(artifacts))
-        return self._named[1]
-
-    def _known_artifacts(self) -> Mapping[str, Any]:
-        """Return the artifacts given to `create_definitions`, else those of the project, if any."""
-        if self._artifacts is not None:
-            return self._artifacts
-        from floe_orchestrator_dagster.product.artifacts import artifacts_beside, read_artifacts
-
-        project = self._found_project(self.config)
-        path = artifacts_beside(project.directory) if project else None
-        if path is None:
-            return {}
-        stat = path.stat()
-        version = (path, stat.st_mtime_ns, stat.st_size)
-        if self._read is None or self._read[0] != version:
-            self._read = (version, read_artifacts(path))
-        return self._read[1]
-
-    def _spool(self, artifacts: Mapping[str, Any], product: str) -> Path:
-        """Return the spool of the dbt project that artifacts are built on, else the user's own."""
-        from floe_orchestrator_dagster.dbt.project import read_project
-        from floe_orchestrator_dagster.product.artifacts import plugin_config
-        from floe_orchestrator_dagster.product.layout import layout_of, spool_directory
-
-        config = plugin_config(artifacts)
-        project = self._found_project(config, product)
-        variables = {**self.config.vars, **config.vars}
-        if project is None:
-            return spool_directory(None, product)
-        layout = layout_of(read_project(project.directory, variables))
-        return spool_directory(layout, product)
+        if self._outlet is None:
+            self._outlet = LineageOutlet(self._lineage_backend, lambda: self._settings)
+        return self._outlet
 
     def sensor_definition(self) -> SensorDefinition | None:
         """Return the sensor that delivers waiting lineage; None for a product that sends none.
@@ -352,20 +265,9 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         Raises:
             LineageError: the backend is named, but not installed or not usable.
         """
-        from floe_orchestrator_dagster.lineage.backend import lineage_destination
+        from floe_orchestrator_dagster.definitions.sensors import plugin_sensor
 
-        artifacts = self._known_artifacts()
-        backend = self._backend(artifacts)
-        if lineage_destination(artifacts, backend) is None:
-            return None
-        from floe_orchestrator_dagster.definitions.sensors import lineage_drain
-
-        def transport() -> Mapping[str, Any] | None:
-            destination = lineage_destination(artifacts, backend)
-            return destination.transport if destination else None
-
-        product = artifacts["metadata"]["product_name"] if artifacts else "events"
-        return lineage_drain(transport, self._spool(artifacts, product))
+        return plugin_sensor(self._lineage)
 
     def schedule_job(self, job_name: str, cron: str, timezone: str) -> None:
         """Schedule a job of the Definitions that this plugin creates next; again: replace.
@@ -374,9 +276,9 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             ScheduleError: (a ValueError) Dagster cannot run this cron schedule or time zone, or
                 the job has no name.
         """
-        from floe_orchestrator_dagster.schedules import Schedule, checked
+        from floe_orchestrator_dagster.schedules import Schedule, validated_schedule
 
-        schedule = checked(Schedule(job_name, cron, timezone))
+        schedule = validated_schedule(Schedule(job_name, cron, timezone))
         self._schedules[schedule.name] = schedule
 
     def generate_entry_point_code(
@@ -396,14 +298,6 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             ValueError: the name is none that floe allows.
             ProductError: the file cannot be written.
         """
-        from floe_orchestrator_dagster.files import write_atomically
-        from floe_orchestrator_dagster.product.entry_point import entry_point_code
+        from floe_orchestrator_dagster.product.entry_point import write_entry_point
 
-        if not _PRODUCT_NAME.fullmatch(product_name):
-            raise ValueError(
-                f"Cannot generate definitions.py: '{product_name}' is no product name. Use "
-                "lower-case letters, digits and hyphens, starting with a letter, 63 at most."
-            )
-        path = Path(output_dir) / "definitions.py"
-        write_atomically(path, entry_point_code(product_name))
-        return str(path)
+        return str(write_entry_point(product_name, Path(output_dir)))

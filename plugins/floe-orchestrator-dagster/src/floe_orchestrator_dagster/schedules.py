@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ from floe_orchestrator_dagster.errors import PlanError, Problem, ScheduleError, 
 from floe_orchestrator_dagster.plan import dagster_name
 
 if TYPE_CHECKING:
-    from dagster import ScheduleDefinition, TimeWindowPartitionsDefinition
-
     from floe_orchestrator_dagster.config import PluginConfig
 
+SPEC_ORIGIN = "`schedule` of floe.yaml"
+KEYS = ("cron", "enabled", "timezone")
 # Values of each cron field: minute, hour, day of month, month, day of week.
 _FIELD_SIZES = (60, 24, 31, 12, 7)
 _NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
@@ -49,90 +49,97 @@ def product_schedule(
     Raises:
         ScheduleError: floe-core lets any `schedule` through, so it is checked here.
     """
-    asked = spec.get("schedule")
-    if asked is not None:
-        return _schedule_of_spec(product_name, asked, config)
-    if config.default_schedule is None:
-        return None
-    origin = "plugins.orchestrator.config.default_schedule"
-    schedule = Schedule(
-        product_name, config.default_schedule, config.default_timezone, origin=origin
-    )
-    return checked(schedule)
+    schedule, problems = _product_schedule(product_name, spec, config)
+    _refuse(problems)
+    return schedule
 
 
-@contextmanager
-def schedule_checked_too(
-    product_name: str, spec: Mapping[str, Any], config: PluginConfig
-) -> Iterator[None]:
-    """Add what is wrong with the product's schedule to a `PlanError` that is raised inside."""
-    try:
-        yield
-    except PlanError as error:
-        try:
-            product_schedule(product_name, spec, config)
-        except ScheduleError as wrong:
-            where, _, said = str(wrong).removeprefix("Cannot use ").partition(": ")
-            found, _, fix = said.rpartition(". ")
-            problem = Problem(where, f"{found}.", fix)
-            raise PlanError(error.doing, [*error.problems, problem]) from error
-        raise
-
-
-def _schedule_of_spec(product_name: str, asked: Any, config: PluginConfig) -> Schedule | None:
-    if not isinstance(asked, Mapping):
-        raise ScheduleError(
-            f"Cannot use `schedule` of floe.yaml: {asked!r} is not a mapping. "
-            "Write {cron: '0 6 * * *', timezone: UTC, enabled: true}."
-        )
-    unknown = [str(key) for key in asked if key not in {"cron", "timezone", "enabled"}]
-    if unknown:
-        raise ScheduleError(
-            f"Cannot use `schedule` of floe.yaml: unknown keys {unknown}. "
-            "Known: cron, enabled, timezone."
-        )
-    enabled = asked.get("enabled", True)
-    if not isinstance(enabled, bool):
-        raise ScheduleError(
-            f"Cannot use `schedule` of floe.yaml: enabled is {enabled!r}. Write true or false."
-        )
-    cron = asked.get("cron") or config.default_schedule
-    if cron is None:
-        return None
-    zone = str(asked.get("timezone") or config.default_timezone)
-    return checked(
-        Schedule(product_name, str(cron), zone, enabled=enabled, origin="`schedule` of floe.yaml")
-    )
-
-
-def checked(schedule: Schedule) -> Schedule:
+def validated_schedule(schedule: Schedule) -> Schedule:
     """Return the schedule if Dagster can run it.
 
     Raises:
         ScheduleError: says everything that is wrong with the job's name, the cron and the time
             zone, with near matches.
     """
-    problems = [*_problems(schedule)]
-    if problems:
-        raise ScheduleError(f"Cannot use {schedule.origin}: {' '.join(problems)}")
+    _refuse([*_problems(schedule)])
     return schedule
 
 
-def _problems(schedule: Schedule) -> Iterator[str]:
+@contextmanager
+def adding_schedule_problems(
+    product_name: str, spec: Mapping[str, Any], config: PluginConfig
+) -> Iterator[None]:
+    """Add what is wrong with the product's schedule to a `PlanError` that is raised inside."""
+    try:
+        yield
+    except PlanError as error:
+        _, problems = _product_schedule(product_name, spec, config)
+        if problems:
+            raise PlanError(error.doing, [*error.problems, *problems]) from error
+        raise
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        wrong = " ".join(f"{problem.found} {problem.fix}" for problem in problems)
+        raise ScheduleError(f"Cannot use {problems[0].path}: {wrong}")
+
+
+def _product_schedule(
+    product_name: str, spec: Mapping[str, Any], config: PluginConfig
+) -> tuple[Schedule | None, Sequence[Problem]]:
+    """Return the schedule of a product, if it has any, and what is wrong with it."""
+    if spec.get("schedule") is not None:
+        schedule, problems = _schedule_of_spec(product_name, spec["schedule"], config)
+    elif config.default_schedule is not None:
+        origin = "plugins.orchestrator.config.default_schedule"
+        cron, zone = config.default_schedule, config.default_timezone
+        schedule, problems = Schedule(product_name, cron, zone, origin=origin), []
+    else:
+        return None, []
+    return schedule, [*problems, *(_problems(schedule) if schedule is not None else ())]
+
+
+def _schedule_of_spec(
+    product_name: str, content: Any, config: PluginConfig
+) -> tuple[Schedule | None, Sequence[Problem]]:
+    """Return the schedule that floe.yaml describes, if any, and what is wrong with its shape."""
+    if not isinstance(content, Mapping):
+        example = "Write {cron: '0 6 * * *', timezone: UTC, enabled: true}."
+        return None, [Problem(SPEC_ORIGIN, f"{content!r} is not a mapping.", example)]
+    problems = []
+    unknown = [str(key) for key in content if key not in KEYS]
+    if unknown:
+        known_keys = f"Known: {', '.join(KEYS)}."
+        problems.append(Problem(SPEC_ORIGIN, f"unknown keys {unknown}.", known_keys))
+    enabled = content.get("enabled", True)
+    if not isinstance(enabled, bool):
+        problems.append(Problem(SPEC_ORIGIN, f"enabled is {enabled!r}.", "Write true or false."))
+    cron = content.get("cron") or config.default_schedule
+    if cron is None:
+        return None, problems
+    zone = str(content.get("timezone") or config.default_timezone)
+    schedule = Schedule(product_name, str(cron), zone, enabled=enabled is True, origin=SPEC_ORIGIN)
+    return schedule, problems
+
+
+def _problems(schedule: Schedule) -> Iterator[Problem]:
     """Yield what is wrong with a schedule, each with what to write instead."""
     if not _is_text(schedule.job_name):
-        yield (
-            f"{schedule.job_name!r} is not the name of a job. Write the product's name as in "
-            "floe.yaml."
+        yield Problem(
+            schedule.origin,
+            f"{schedule.job_name!r} is not the name of a job.",
+            "Write the product's name as in floe.yaml.",
         )
     zones = time_zones()
     # Only a text can be looked up: a list, say, cannot even be hashed.
     zone = schedule.timezone if isinstance(schedule.timezone, str) else None
     if zone not in zones:
         near = did_you_mean(zone, zones) if zone else ""
-        yield (
-            f"{schedule.timezone!r} is not an IANA time zone.{near} "
-            "Write one such as 'Europe/Vienna' or 'UTC'."
+        yield Problem(
+            schedule.origin,
+            f"{schedule.timezone!r} is not an IANA time zone.{near}",
+            "Write one such as 'Europe/Vienna' or 'UTC'.",
         )
     if _is_text(schedule.cron):
         # Whether it ever comes is the same in each zone.
@@ -140,10 +147,11 @@ def _problems(schedule: Schedule) -> Iterator[str]:
     else:
         reason = "is not a text of five fields"
     if reason:
-        yield (
-            f"cron {schedule.cron!r} {reason}. Write five fields "
-            "(minute hour day month weekday) such as '0 6 * * MON-FRI', or @hourly, @daily, "
-            "@weekly, @monthly, @yearly."
+        yield Problem(
+            schedule.origin,
+            f"cron {schedule.cron!r} {reason}.",
+            "Write five fields (minute hour day month weekday) such as '0 6 * * MON-FRI', or "
+            "@hourly, @daily, @weekly, @monthly, @yearly.",
         )
 
 
@@ -199,33 +207,3 @@ def _comes(cron: str, zone: str) -> bool:
         return windows.get_first_partition_key() is not None
     except Exception:  # noqa: BLE001  it raises whatever Dagster's iterator meets
         return False
-
-
-def to_dagster(
-    schedule: Schedule, job: Any, partitions: TimeWindowPartitionsDefinition | None = None
-) -> ScheduleDefinition:
-    """Return the Dagster schedule; of a partitioned job it runs the last whole partition."""
-    from dagster import (
-        DefaultScheduleStatus,
-        RunRequest,
-        ScheduleDefinition,
-        ScheduleEvaluationContext,
-        SkipReason,
-    )
-
-    status = DefaultScheduleStatus.RUNNING if schedule.enabled else DefaultScheduleStatus.STOPPED
-    common: dict[str, Any] = {
-        "name": schedule.name,
-        "job": job,
-        "cron_schedule": schedule.cron,
-        "execution_timezone": schedule.timezone,
-        "default_status": status,
-    }
-    if partitions is None:
-        return ScheduleDefinition(**common)
-
-    def last_partition(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
-        keys = partitions.get_partition_keys(current_time=context.scheduled_execution_time)
-        return RunRequest(partition_key=keys[-1]) if keys else SkipReason("No partition is over.")
-
-    return ScheduleDefinition(**common, execution_fn=last_partition)

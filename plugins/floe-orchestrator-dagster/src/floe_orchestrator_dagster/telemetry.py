@@ -6,15 +6,19 @@ Without a collector that listens, every function here does nothing, cheaply.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Span, Status, StatusCode
+
+from floe_orchestrator_dagster.urls import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,42 +33,67 @@ TRACER = "floe.orchestrator.dagster"
 # A collector on the same host or in the same cluster answers in milliseconds.
 PROBE_SECONDS = 1.0
 FLUSH_MILLISECONDS = 5000
+DISABLED_ENV = "OTEL_SDK_DISABLED"
 _DEFAULT_PORTS = {"grpc": 4317, "http": 4318}
 # What exporters log by when a collector goes away; once is enough.
 _NOISY = ("opentelemetry.exporter", "opentelemetry.sdk")
 
-_started: set[str] = set()
-_lock = threading.Lock()
+
+class Exports:
+    """What this process exports: nothing before `start`, then to one collector.
+
+    OpenTelemetry takes one provider for a process and closes it at the end of that, so `PROCESS`
+    is the only such object outside of tests.
+    """
+
+    def __init__(self) -> None:
+        """Begin without any endpoint asked."""
+        self._endpoints: set[str] = set()
+        self._lock = threading.Lock()
+
+    def start(self, artifacts: Mapping[str, Any]) -> None:
+        """Begin to export, as `observability.telemetry` of the artifacts says; once an endpoint.
+
+        Nothing happens where it is disabled, or where the program has its own OpenTelemetry
+        provider. A collector that does not listen is told in one warning.
+        """
+        section = artifacts.get("observability")
+        found = section.get("telemetry") if isinstance(section, dict) else None
+        if not isinstance(found, dict) or not found.get("enabled", True) or _is_disabled():
+            return
+        endpoint = str(found.get("otlp_endpoint") or "http://localhost:4317")
+        with self._lock:
+            if endpoint in self._endpoints:
+                return
+            self._endpoints.add(endpoint)
+            if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+                return
+            # Before anything of floe-core is imported, which takes a second.
+            if not listens(endpoint, str(found.get("otlp_protocol") or "grpc")):
+                logger.warning(
+                    "Telemetry is off in this process: no collector listens at %s. Start one "
+                    "there, name another as observability.tracing.endpoint in manifest.yaml and "
+                    "compile again, or set %s=true.",
+                    shown(_with_scheme(endpoint)) or "the otlp_endpoint of the artifacts",
+                    DISABLED_ENV,
+                )
+                return
+            from floe_core.schemas.telemetry import TelemetryConfig
+
+            _export(TelemetryConfig.model_validate(found))
+
+
+PROCESS = Exports()
 
 
 def start(artifacts: Mapping[str, Any]) -> None:
-    """Begin to export, as `observability.telemetry` of the artifacts says; once a process.
+    """Begin to export what this process does; see `Exports.start`."""
+    PROCESS.start(artifacts)
 
-    Nothing happens where it is disabled, or where the program has its own OpenTelemetry provider.
-    A collector that does not listen is told in one warning.
-    """
-    section = artifacts.get("observability")
-    found = section.get("telemetry") if isinstance(section, dict) else None
-    if not isinstance(found, dict) or not found.get("enabled", True):
-        return
-    endpoint = str(found.get("otlp_endpoint") or "http://localhost:4317")
-    with _lock:
-        if endpoint in _started:
-            return
-        _started.add(endpoint)
-        if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            return
-        # Before anything of floe-core is imported, which takes a second.
-        if not _listens(endpoint, str(found.get("otlp_protocol") or "grpc")):
-            logger.warning(
-                "No telemetry: no collector listens at %s. Start one, correct "
-                "observability.telemetry in manifest.yaml, or disable it there.",
-                _shown(endpoint),
-            )
-            return
-        from floe_core.schemas.telemetry import TelemetryConfig
 
-        _export(TelemetryConfig.model_validate(found))
+def _is_disabled() -> bool:
+    # The compiler enables telemetry whatever manifest.yaml says; this is OpenTelemetry's own word.
+    return os.environ.get(DISABLED_ENV, "").strip().lower() == "true"
 
 
 def _export(config: TelemetryConfig) -> None:
@@ -145,9 +174,13 @@ class _Once(logging.Filter):
         return not passed
 
 
-def _listens(endpoint: str, protocol: str) -> bool:
+def listens(endpoint: str, protocol: str) -> bool:
+    """Tell whether somebody takes connections at an OTLP endpoint; waits `PROBE_SECONDS` at most.
+
+    `protocol` is "grpc" or "http"; it says which port is meant where the endpoint names none.
+    """
     try:
-        address = urlsplit(endpoint)
+        address = urlsplit(_with_scheme(endpoint))
         default = 443 if address.scheme == "https" else _DEFAULT_PORTS.get(protocol, 443)
         where = (address.hostname or "localhost", address.port or default)
         socket.create_connection(where, PROBE_SECONDS).close()
@@ -156,9 +189,9 @@ def _listens(endpoint: str, protocol: str) -> bool:
     return True
 
 
-def _shown(endpoint: str) -> str:
-    address = urlsplit(endpoint)
-    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
+def _with_scheme(endpoint: str) -> str:
+    """Return an endpoint as a URL: gRPC takes `collector:4317` as well."""
+    return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
 @contextmanager
@@ -197,44 +230,48 @@ def failed(current: Span, message: str) -> None:
     current.add_event("exception", {"exception.message": said})
 
 
-def node_done(
-    unique_id: str,
-    compute: str,
-    status: str,
-    *,
-    seconds: float,
-    started_at: str = "",
-    finished_at: str = "",
-    failure: str = "",
-    attempt: int = 1,
-) -> None:
-    """Record a node that dbt has finished: a span with dbt's own times, a count, its seconds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRun:
+    """A node that dbt has finished.
 
-    Args:
+    Attributes:
         unique_id: dbt's name of the node.
         compute: where it ran.
         status: dbt's word.
         seconds: dbt's measure.
-        started_at: ISO 8601 in UTC, as dbt writes it; likewise `finished_at`.
-        finished_at: see `started_at`.
+        started_at: ISO 8601 in UTC, as dbt writes it; "" where dbt has no time.
+        finished_at: likewise.
         failure: dbt's message, where the node failed.
         attempt: 1 for the first.
     """
-    kind = unique_id.partition(".")[0]
-    labels = {"floe.compute": compute, "floe.dbt.status": status, "floe.dbt.kind": kind}
+
+    unique_id: str
+    compute: str
+    status: str
+    seconds: float
+    started_at: str = ""
+    finished_at: str = ""
+    failure: str = ""
+    attempt: int = 1
+
+
+def node_done(run: NodeRun) -> None:
+    """Record a finished node: a span with dbt's own times, a count, its seconds."""
+    kind = run.unique_id.partition(".")[0]
+    labels = {"floe.compute": run.compute, "floe.dbt.status": run.status, "floe.dbt.kind": kind}
     meter = metrics.get_meter(TRACER)
     meter.create_counter("floe.dbt.nodes", "1", "dbt nodes finished").add(1, labels)
     meter.create_histogram("floe.dbt.node.duration", "s", "dbt's time for a node").record(
-        seconds, labels
+        run.seconds, labels
     )
-    begin, end = _nanoseconds(started_at), _nanoseconds(finished_at)
+    begin, end = _nanoseconds(run.started_at), _nanoseconds(run.finished_at)
     done = trace.get_tracer(TRACER).start_span(
         "floe.dbt.node",
-        attributes={**labels, "floe.dbt.model": unique_id, "floe.attempt": attempt},
+        attributes={**labels, "floe.dbt.model": run.unique_id, "floe.attempt": run.attempt},
         start_time=begin,
     )
-    if failure:
-        failed(done, failure)
+    if run.failure:
+        failed(done, run.failure)
     done.end(end if begin is not None else None)
 
 

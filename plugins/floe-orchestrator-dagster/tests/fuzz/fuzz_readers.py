@@ -22,7 +22,9 @@ with atheris.instrument_imports(include=["floe_orchestrator_dagster"]):
     from floe_orchestrator_dagster.product.prepare import parse_manifest
     from floe_orchestrator_dagster.product.spec import read_spec
     from floe_orchestrator_dagster.schedules import product_schedule
-    from floe_orchestrator_dagster.webserver import _Refusal, read_state, read_version, shown_url
+    from floe_orchestrator_dagster.urls import shown
+    from floe_orchestrator_dagster.webserver.graphql import read_state, read_version
+    from floe_orchestrator_dagster.webserver.refusal import RefusalError
 
 FOLDER = Path(tempfile.mkdtemp())
 
@@ -54,9 +56,9 @@ def line(data: bytes) -> None:
 
 def answer(data: bytes) -> None:
     """An answer of a webserver, and a URL."""
-    shown_url(data.decode(errors="replace"))
+    shown(data.decode(errors="replace"))
     for read in (read_version, read_state):
-        with suppress(_Refusal):
+        with suppress(RefusalError):
             read(data)
 
 

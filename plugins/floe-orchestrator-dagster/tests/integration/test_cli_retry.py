@@ -10,7 +10,9 @@ import dagster as dg
 import pytest
 
 from floe_orchestrator_dagster.cli import main
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
+from floe_orchestrator_dagster.run.step import Host
 from kit.support import TinyProject, cli_runner, tables
 
 TABLE = "{{ config(materialized='table') }} "
@@ -88,7 +90,7 @@ def test_a_run_that_was_launched_elsewhere_is_retried_with_its_partition(
     directory = str(tiny.write({"a": daily, "b": daily + ", nope"}).compile([]).directory)
     tiny.compile([{"name": "a"}])
     with dg.DagsterInstance.get() as instance:
-        job = job_named(build_definitions(tiny.open(), echo=lambda _: None), "tiny")
+        job = job_named(build_definitions(tiny.open(), host=Host(echo=lambda _: None)), "tiny")
         result = job.execute_in_process(
             instance=instance,
             raise_on_error=False,

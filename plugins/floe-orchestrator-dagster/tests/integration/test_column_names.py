@@ -9,8 +9,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  it is a class
 
-from floe_orchestrator_dagster.lineage.columns import column_lineage
-from kit.column_shapes import SHAPES, TABLES
+from kit.column_shapes import SHAPES, TABLES, read_lineage
 
 TYPES = {"tags": "text[]", "ordered_at": "timestamp", "paid_at": "timestamp", "at": "timestamp"}
 NUMBERS = {"id", "customer_id", "amount", "order_id", "manager_id", "user_id"}
@@ -37,7 +36,7 @@ def tables(postgres_directory: Path) -> Iterator[Cursor]:
 def test_the_columns_are_those_postgresql_makes(name: str, tables: Cursor) -> None:
     shape = SHAPES[name]
     tables.execute(shape.sql)
-    found = column_lineage(shape.sql, "postgres", shape.schemas)
+    found = read_lineage(shape.sql, "postgres", shape.schemas)
     assert found is not None
     assert list(found.fields) == [column.name for column in tables.description or ()]
 
@@ -49,7 +48,7 @@ def test_what_only_the_database_names_is_named_as_it_does_or_not_at_all(tables: 
         from shop.main.orders group by id, ordered_at"""
     tables.execute(sql)
     made = [column.name for column in tables.description or ()]
-    found = column_lineage(sql, "postgres", {})
+    found = read_lineage(sql, "postgres", {})
     assert found is not None
     assert [name for name in made if name in found.fields] == list(found.fields)
     assert {"count", "sum", "max", "coalesce", "id", "case", "min"} <= set(found.fields)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from floe_orchestrator_dagster.component import FloeProduct, FloeProductScaffolder
-from floe_orchestrator_dagster.definitions.build import job_named
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from kit.support import TinyProject
 
 

@@ -14,7 +14,9 @@ import duckdb
 import pytest
 from dagster_dbt import DagsterDbtTranslator
 
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
+from floe_orchestrator_dagster.run.step import Host
 from kit.support import TinyProject, checked, failure_of, materialized, run
 
 if TYPE_CHECKING:
@@ -187,7 +189,7 @@ unit_tests:
 """,
         }
     )
-    definitions = build_definitions(tiny.compile([]).open(), echo=lambda _: None)
+    definitions = build_definitions(tiny.compile([]).open(), host=Host(echo=lambda _: None))
     job = dg.define_asset_job(
         "alone", dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("b"), "b_adds_one"))
     )
@@ -231,7 +233,7 @@ models:
         }
     )
     product = tiny.compile([]).open()
-    definitions = build_definitions(product, echo=lambda _: None)
+    definitions = build_definitions(product, host=Host(echo=lambda _: None))
     job = dg.define_asset_job(
         "no_checks",
         selection=dg.AssetSelection.all().without_checks()
@@ -400,7 +402,7 @@ def test_assets_of_another_op_downstream_run_in_the_same_run(
 
     product = tiny.write(CHAIN).compile([]).open()
     merged = dg.Definitions.merge(
-        build_definitions(product, echo=lambda _: None),
+        build_definitions(product, host=Host(echo=lambda _: None)),
         dg.Definitions(assets=[report], jobs=[dg.define_asset_job("all", "*")]),
     )
     result = job_named(merged, "all").execute_in_process(instance=instance)
@@ -447,7 +449,7 @@ def test_a_source_that_another_asset_loads_is_waited_for_in_the_same_run(
     files = {**LOADED, "models/s.yml": LOADED["models/s.yml"].replace("META", NAMED * by_meta)}
     product = tiny.write(files).compile([], config={"isolation": isolation}).open()
     definitions = build_definitions(
-        product, translator=None if by_meta else Fivetran(), echo=lambda _: None
+        product, translator=None if by_meta else Fivetran(), host=Host(echo=lambda _: None)
     )
     merged = dg.Definitions.merge(
         definitions, dg.Definitions(assets=[load], jobs=[dg.define_asset_job("all", "*")])

@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from kit.support import TinyProject, checked, failure_of, materialized, run, tables
 
 CRITICAL = {

@@ -11,7 +11,9 @@ from dagster import AssetExecutionContext
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
 from floe_orchestrator_dagster.assets.specs import code_version
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
+from floe_orchestrator_dagster.run.step import Host
 from kit.support import BIN, TinyProject
 
 FILES = {
@@ -112,7 +114,7 @@ def sides(tiny: TinyProject) -> tuple[Side, Side]:
         dbt_executable=str(BIN / "dbt"),
     )
     theirs = dg.Definitions(assets=[models], resources={"dbt": dbt})
-    ours = build_definitions(product, echo=lambda _: None)
+    ours = build_definitions(product, host=Host(echo=lambda _: None))
     return (
         Side([], dg.Definitions.merge(ours, below([]))),
         Side(["theirs"], dg.Definitions.merge(theirs, below(["theirs"]))),

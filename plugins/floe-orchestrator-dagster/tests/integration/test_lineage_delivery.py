@@ -32,6 +32,7 @@ from floe_orchestrator_dagster.lineage.backend import (
 )
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery, replay
 from floe_orchestrator_dagster.lineage.facets import PRODUCER
+from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import spool_status
 from floe_orchestrator_dagster.testing import PLATFORM
 from kit.backends import OK, Backend, Reply, event
@@ -205,11 +206,11 @@ def test_keys_and_passwords_are_in_no_file_and_no_log(
     with Backend(echo) as server:
         url = server.url.replace("127.0.0.1", "user:pa55-secret@127.0.0.1")
         transport = server.transport | {"url": url, "api_key": "k3y-secret"}
-        with open_delivery(transport, spool, drain_seconds=5) as sending:
+        with open_delivery(transport, spool, timing=DeliveryTiming(drain_seconds=5)) as sending:
             sending.send_all([event(1), event(2)])
             report = sending.finish()
     kept = b"".join(path.read_bytes() for path in spool.iterdir())
-    assert b"answered 400: Bearer *** for user:***" in kept
+    assert b"answered 400: Bearer *** for ***" in kept
     for text in (kept.decode(), caplog.text, str(report), str(spool_status(spool))):
         assert "secret" not in text
 
@@ -491,6 +492,19 @@ def test_single_events_go_the_same_way(
     assert first["producer"] == PRODUCER
     assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer k3y"}
     assert not list((tmp_path / "volume" / "events").iterdir())
+
+
+def test_single_events_of_a_product_wait_where_its_runs_look(
+    marquez: tuple[Backend, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, directory = marquez
+    monkeypatch.setenv("FLOE_LINEAGE_SPOOL", str(tmp_path / "volume"))
+    plugin = DagsterOrchestratorPlugin(project_dir=directory)
+    plugin.emit_lineage_event(RunState.START, "job", "space")
+    plugin.shutdown()
+    assert len(server.taken) == 1
+    product = artifacts_of(directory)["metadata"]["product_name"]
+    assert [path.name for path in (tmp_path / "volume").iterdir()] == [product]
 
 
 @pytest.fixture

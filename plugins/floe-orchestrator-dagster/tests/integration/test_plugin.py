@@ -14,7 +14,8 @@ from floe_core.plugins.orchestrator import TransformConfig
 from floe_core.schemas.compiled_artifacts import CompiledArtifacts
 
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from floe_orchestrator_dagster.errors import PlanError
 from kit.support import TinyProject, asset_edges, materialized
 

@@ -129,7 +129,8 @@ CASES = [(cron, zone) for zone in ZONES for cron in (*FIXED, *STEPS)]
 
 _DEFINITIONS = """
 import dagster as dg
-from floe_orchestrator_dagster.schedules import Schedule, checked, to_dagster
+from floe_orchestrator_dagster.definitions.schedules import dagster_schedule
+from floe_orchestrator_dagster.schedules import Schedule, validated_schedule
 
 @dg.job
 def probe(): ...
@@ -137,7 +138,7 @@ def probe(): ...
 defs = dg.Definitions(
     jobs=[probe],
     schedules=[
-        to_dagster(checked(Schedule(f"s{{number}}", cron, zone)), probe)
+        dagster_schedule(validated_schedule(Schedule(f"s{{number}}", cron, zone)), probe)
         for number, (cron, zone) in enumerate({cases!r})
     ],
 )

@@ -122,14 +122,15 @@ def product(tiny: TinyProject, port: int, protocol: str = "grpc") -> Path:
     return tiny.directory
 
 
-def build(directory: Path) -> subprocess.CompletedProcess[str]:
+def build(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(BIN / "floe-dagster"), "run", str(directory)],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
-        env={key: value for key, value in os.environ.items() if not key.startswith("OTEL_")},
+        env={key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+        | environment,
     )
 
 
@@ -168,6 +169,8 @@ def test_without_a_collector_there_is_one_warning_and_no_noise(tiny: TinyProject
     assert said.count(f"no collector listens at http://127.0.0.1:{port}") == 1
     assert "Traceback" not in said
     assert "opentelemetry" not in said.lower()
+    assert "or set OTEL_SDK_DISABLED=true" in " ".join(said.split())
+    assert "collector" not in build(tiny.directory, OTEL_SDK_DISABLED="true").stderr
 
 
 def test_the_environment_of_the_process_stays_as_it_is(tiny: TinyProject) -> None:

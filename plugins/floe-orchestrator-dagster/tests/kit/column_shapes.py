@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from floe_orchestrator_dagster.lineage.columns import Source
+from floe_orchestrator_dagster.lineage.columns import ColumnLineage, Source, column_lineage
 
 _SUITE = yaml.safe_load((Path(__file__).parent / "column_shapes.yaml").read_text())
 _QUOTED = {
@@ -69,6 +70,13 @@ def _shape(said: dict[str, Any]) -> Shape:
         },
         dataset={_source(dialect, text) for text in said.get("dataset", ())},
     )
+
+
+def read_lineage(
+    sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]
+) -> ColumnLineage | None:
+    """Return the column lineage of a query; None where there is none, for whatever reason."""
+    return column_lineage(sql, dialect, relation_columns)[0]
 
 
 SHAPES = {shape.name: shape for shape in map(_shape, _SUITE["shapes"])}

@@ -15,6 +15,7 @@ from typing import Any
 
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.delivery import open_delivery
+from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from kit.backends import event
 
 
@@ -63,9 +64,8 @@ def produce(
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     began, processor = time.perf_counter(), time.process_time()
     error = ""
-    delivery = open_delivery(
-        transport, Path(directory), required=required, drain_seconds=drain_seconds
-    )
+    timing = DeliveryTiming(drain_seconds=drain_seconds)
+    delivery = open_delivery(transport, Path(directory), required=required, timing=timing)
     sent = 0
     try:
         for number, item in enumerate(events):

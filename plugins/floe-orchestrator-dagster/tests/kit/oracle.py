@@ -33,6 +33,7 @@ from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.errors import FloeDagsterError
 from floe_orchestrator_dagster.plan import dagster_name
 from floe_orchestrator_dagster.product.opening import open_product
+from floe_orchestrator_dagster.run.step import Host
 from kit.dbt_server import Fork
 from kit.support import cli_runner
 from kit.support import run as run_by_dagster
@@ -370,7 +371,7 @@ def graph_of_dagster(
     """Return the assets of our Definitions and what feeds what, in the names of `graph_of`."""
     product = open_product(directory, progress=lambda _: None, variables=variables)
     plan = product.plan
-    graph = build_definitions(product, echo=lambda _: None).resolve_asset_graph()
+    graph = build_definitions(product, host=Host(echo=lambda _: None)).resolve_asset_graph()
     built = {node.relation: uid for uid, node in plan.assets.items()}
     names = {}
     for uid, node in plan.nodes.items():
@@ -583,7 +584,8 @@ class Twins:
             with self.instance() as instance:
                 recorded = read_events(instance, document["run_id"])
         # A quality check of floe.yaml is no node of dbt's.
-        statuses = {uid: status for uid, status in statuses.items() if "#" not in uid}
+        kinds = {node["unique_id"]: node["kind"] for node in document.get("nodes", ())}
+        statuses = {uid: at for uid, at in statuses.items() if kinds[uid] != "quality_check"}
         graph, problem = self._graph(options, env)
         outcome = Outcome(
             result.exit_code == 0,

@@ -181,7 +181,7 @@ def told(planned: ProductPlan, found: Iterable[Wave]) -> list[str]:
         return " ".join(planned.nodes[one].name for one in uids)
 
     return [
-        f"{wave.compute}: {names(wave.nodes)}"
+        f"{wave.compute.name}: {names(wave.nodes)}"
         + (f" ({names(sorted(wave.checks))})" if wave.checks else "")
         for wave in found
     ]

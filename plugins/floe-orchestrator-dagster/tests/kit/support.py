@@ -18,9 +18,11 @@ import duckdb
 import yaml
 from click.testing import CliRunner
 
-from floe_orchestrator_dagster.definitions.build import build_definitions, job_named
+from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.definitions.jobs import job_named
 from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.product.product import Product
+from floe_orchestrator_dagster.run.step import Host
 from floe_orchestrator_dagster.testing import PLATFORM, write_product
 
 BIN = Path(sys.executable).parent
@@ -120,7 +122,7 @@ def run(
     listener: Callable[[Any], None] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Materialize a product in this process; `select` are asset names."""
-    definitions = build_definitions(product, listener=listener, echo=lambda _: None)
+    definitions = build_definitions(product, host=Host(listener, lambda _: None))
     ops = {"ops": {f"{job}_dbt": {"config": dict(config)}}} if config else {}
     return job_named(definitions, job).execute_in_process(
         instance=instance,

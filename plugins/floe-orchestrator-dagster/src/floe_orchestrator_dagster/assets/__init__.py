@@ -1,1 +1,1 @@
-"""What Dagster is told of the nodes of a plan: asset specs and check specs."""
+"""The nodes of a plan as Dagster knows them: asset specs, check specs, partitions."""

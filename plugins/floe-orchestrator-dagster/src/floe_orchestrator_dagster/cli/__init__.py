@@ -3,31 +3,25 @@
 # rich, Dagster and floe-core are imported inside functions: `floe-dagster --help` is to be quick.
 from __future__ import annotations
 
-import json
-import signal
 import sys
 import warnings
-from contextlib import contextmanager
-from datetime import date
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from floe_orchestrator_dagster.cli.commands import Commands, reporting
 from floe_orchestrator_dagster.cli.exits import (
     DBT_UNUSABLE,
     EXIT_CODES,
     FAILED,
-    INTERRUPTED,
     PROBLEMS_FOUND,
     PRODUCT_WRONG,
 )
-from floe_orchestrator_dagster.cli.output import asks_for_json, failure, one_document, respond
+from floe_orchestrator_dagster.cli.output import respond
+from floe_orchestrator_dagster.cli.variables import read_variables
 from floe_orchestrator_dagster.deploy.sizes import SIZES
-from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 DIRECTORY = click.argument(
     "directory",
@@ -42,7 +36,6 @@ OPTIONAL_DIRECTORY = click.argument(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
 FILE = click.Path(dir_okay=False, path_type=Path)
-STOPPED = "Interrupted: dbt was stopped."
 CHARTS = ("floe-dagster", "dagster")
 LINEAGE = click.option(
     "--lineage", is_flag=True, help="Tell at the end what each node was built from."
@@ -51,54 +44,6 @@ VERBOSE = click.option(
     "--verbose", "-v", is_flag=True, help="Print dbt's own log lines too, on stderr."
 )
 JSON = click.option("as_json", "--json", is_flag=True, help="Print one JSON document on stdout.")
-
-
-class Commands(click.Group):
-    """The commands, of which each that is asked for a document answers with one."""
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's own signature
-        **extra: Any,
-    ) -> Any:
-        """Run one command and leave with its exit code."""
-        words = [*(sys.argv[1:] if args is None else args)]
-        with _terminable():
-            if not asks_for_json(words):
-                return super().main(words, prog_name, complete_var, standalone_mode, **extra)
-            with one_document(ends_process=standalone_mode) as found:
-                try:
-                    code = super().main(
-                        words, prog_name, complete_var, standalone_mode=False, obj=found, **extra
-                    )
-                except click.ClickException as error:
-                    error.show()
-                    found.content = failure(error.format_message())
-                    code = error.exit_code
-                except (click.Abort, KeyboardInterrupt):
-                    found.content = found.content or failure("Interrupted.")
-                    code = INTERRUPTED
-                except Exception as error:
-                    found.content = failure(f"{type(error).__name__}: {error}")
-                    raise
-                sys.exit(code)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Take SIGTERM, by which a container is stopped, as the interrupt that Ctrl-C is."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # only the main thread may
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(
@@ -127,12 +72,13 @@ def main() -> None:
 @JSON
 def check(directory: Path, picture: Path | None, *, as_json: bool) -> None:
     """Plan the product in DIR and show its computes, dbt runs and problems."""
-    from floe_orchestrator_dagster.cli.check import checked, show
-    from floe_orchestrator_dagster.cli.screen import console
+    from floe_orchestrator_dagster.cli.check import show, validated_product
+    from floe_orchestrator_dagster.cli.screen import Screen
 
-    with _reporting(as_json=as_json, product_wrong=PROBLEMS_FOUND):
-        product, said = checked(directory, console(stderr=True), picture)
-        show(product, said, as_json=as_json)
+    with reporting(as_json=as_json, product_wrong=PROBLEMS_FOUND):
+        screen = Screen.opened(as_json=as_json)
+        product, warnings = validated_product(directory, picture, screen.progress)
+        show(product, warnings, screen, as_json=as_json)
 
 
 @main.command(
@@ -147,15 +93,14 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
 
     With the manifests built and FLOE_PREPARED=1 set, a deployed code location starts without dbt.
     """
-    from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
+    from floe_orchestrator_dagster.cli.screen import Screen, collected_warnings
     from floe_orchestrator_dagster.product.opening import open_product
 
-    with _reporting(as_json=as_json):
-        errors = console(stderr=True)
-        with collected_warnings() as said:
-            product = open_product(directory, progress=progress_to(errors), force_parse=force)
-        for line in said:
-            errors.print(f"warning: {line}", style="yellow")
+    with reporting(as_json=as_json):
+        screen = Screen.opened(as_json=as_json)
+        with collected_warnings() as collected:
+            product = open_product(directory, progress=screen.progress, force_parse=force)
+        screen.warn(*collected)
         made = {target: str(path) for target, path in product.manifest_paths.items()}
         if as_json:
             respond({"product": product.plan.name, "manifests": made})
@@ -219,15 +164,19 @@ def run(
     `column_tag:`, a double quote, a parenthesis, or the words `and`, `or`, `not`. `tag:` and
     `group:` alone are dbt's; `dbt:` in front makes any selection dbt's.
     """
-    from floe_orchestrator_dagster.dbt.process import start_ahead
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
     # dbt's import and Dagster's below go on side by side.
-    start_ahead()
-    from floe_orchestrator_dagster.cli.run import Asked, run_product
+    processes = DbtProcesses()
+    processes.start_ahead()
+    from floe_orchestrator_dagster.cli.run import run_product
+    from floe_orchestrator_dagster.cli.todo import RunOptions
 
-    asked = Asked(variables=_mapping(variables), as_json=as_json, verbose=verbose, **options)
-    with _reporting(as_json=as_json):
-        code = run_product(directory, asked)
+    given = RunOptions(
+        variables=read_variables(variables), as_json=as_json, verbose=verbose, **options
+    )
+    with reporting(as_json=as_json), closing(processes):
+        code = run_product(directory, given, processes)
     if code:
         sys.exit(code)
 
@@ -245,14 +194,16 @@ def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> No
     so are tests that passed; selection, variables, partition and run config are that run's. It is
     Dagster's "re-execute from failure", and says first what is left.
     """
-    from floe_orchestrator_dagster.dbt.process import start_ahead
+    from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
-    start_ahead()
-    from floe_orchestrator_dagster.cli.run import Asked, run_product
+    processes = DbtProcesses()
+    processes.start_ahead()
+    from floe_orchestrator_dagster.cli.run import run_product
+    from floe_orchestrator_dagster.cli.todo import RunOptions
 
-    asked = Asked(from_failure=True, as_json=as_json, verbose=verbose, lineage=lineage)
-    with _reporting(as_json=as_json):
-        code = run_product(directory, asked)
+    given = RunOptions(from_failure=True, as_json=as_json, verbose=verbose, lineage=lineage)
+    with reporting(as_json=as_json), closing(processes):
+        code = run_product(directory, given, processes)
     if code:
         sys.exit(code)
 
@@ -269,7 +220,7 @@ def status(directory: Path, *, as_json: bool) -> None:
     """Show what waits in the spool of the product in DIR, was refused or was dropped."""
     from floe_orchestrator_dagster.cli.lineage import status as show_status
 
-    with _reporting(as_json=as_json):
+    with reporting(as_json=as_json):
         show_status(directory, as_json=as_json)
 
 
@@ -294,7 +245,7 @@ def replay(directory: Path, deadline: float, *, as_json: bool) -> None:
     """
     from floe_orchestrator_dagster.cli.lineage import send
 
-    with _reporting(as_json=as_json):
+    with reporting(as_json=as_json):
         if not send(directory, deadline, as_json=as_json):
             sys.exit(FAILED)
 
@@ -328,10 +279,10 @@ def helm_values(*, as_json: bool, **options: Any) -> None:
 
     With DIR, size and resources come from the plugin's config in its compiled artifacts.
     """
-    from floe_orchestrator_dagster.cli.helm import ValuesAsked, write_values
+    from floe_orchestrator_dagster.cli.helm import ValuesOptions, write_values
 
-    with _reporting(as_json=as_json, product_wrong=PRODUCT_WRONG):
-        code = write_values(ValuesAsked(as_json=as_json, **options))
+    with reporting(as_json=as_json, product_wrong=PRODUCT_WRONG):
+        code = write_values(ValuesOptions(as_json=as_json, **options))
     if code:
         sys.exit(code)
 
@@ -362,7 +313,7 @@ def build_context(directory: Path, output: Path, wheels: Path | None, *, as_json
     """
     from floe_orchestrator_dagster.cli.context import write_context
 
-    with _reporting(as_json=as_json):
+    with reporting(as_json=as_json):
         write_context(directory, output, wheels, as_json=as_json)
 
 
@@ -376,63 +327,10 @@ def connection(directory: Path, url: str | None, *, as_json: bool) -> None:
     It is the one of --url, of the product's plugin config, of DAGSTER_URL, or localhost:3000.
     Where DIR holds no product, the plugin's defaults are taken.
     """
-    from floe_orchestrator_dagster.cli.connection import asked, show
+    from floe_orchestrator_dagster.cli.connection import ask, show
 
-    with _reporting(as_json=as_json):
-        answer = asked(directory, url)
+    with reporting(as_json=as_json):
+        answer = ask(directory, url)
         show(answer, as_json=as_json)
     if answer.version is None:
         sys.exit(FAILED)
-
-
-def _mapping(text: str | None) -> dict[str, Any]:
-    """Return the variables of --vars, as dbt reads them: YAML, of which JSON is a part.
-
-    They go to Dagster and to dbt as JSON, so a date becomes the text that dbt would print for it.
-    """
-    import yaml
-
-    try:
-        value = yaml.safe_load(text or "{}")
-    except (yaml.YAMLError, RecursionError) as error:
-        raise click.BadParameter(
-            f"{text!r} is neither JSON nor YAML.", param_hint="--vars"
-        ) from error
-    if not isinstance(value, dict):
-        raise click.BadParameter(
-            f"{text!r} is not a mapping. Write '{{name: value}}'.", param_hint="--vars"
-        )
-    try:
-        written = json.dumps(value, default=_dated, allow_nan=False, ensure_ascii=False)
-        written.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise click.BadParameter(
-            f"{text!r} cannot be written as JSON ({error}). Use texts, numbers, true, false, null, "
-            "lists and mappings.",
-            param_hint="--vars",
-        ) from error
-    variables: dict[str, Any] = json.loads(written)
-    return variables
-
-
-def _dated(value: object) -> str:
-    if isinstance(value, date):
-        return str(value)
-    raise TypeError(f"{value!r} is a {type(value).__name__}")
-
-
-@contextmanager
-def _reporting(*, as_json: bool, product_wrong: int = PRODUCT_WRONG) -> Iterator[None]:
-    """Print an error of ours without a traceback, and leave with its exit code."""
-    try:
-        yield
-    except FloeDagsterError as error:
-        if as_json:
-            respond(failure(str(error), error.problems if isinstance(error, PlanError) else ()))
-        click.echo(str(error), err=True)
-        sys.exit(DBT_UNUSABLE if isinstance(error, DbtError) else product_wrong)
-    except KeyboardInterrupt:
-        if as_json:
-            respond(failure(STOPPED))
-        click.echo(STOPPED, err=True)
-        sys.exit(INTERRUPTED)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.cli.output import respond
-from floe_orchestrator_dagster.cli.screen import collected_warnings, console, progress_to
+from floe_orchestrator_dagster.cli.screen import Screen, collected_warnings
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.plan import waves
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from rich.console import Console
     from rich.table import Table
 
     from floe_orchestrator_dagster.plan import ProductPlan, Wave
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 KINDS = ("model", "seed", "snapshot")
 
 
-def checked(
-    directory: Path, errors: Console, picture: Path | None
+def validated_product(
+    directory: Path, picture: Path | None, progress: Callable[[str], None]
 ) -> tuple[Product, Sequence[str]]:
     """Return the product and the warnings of planning it; write its picture if one is asked for.
 
@@ -37,8 +36,8 @@ def checked(
     from floe_orchestrator_dagster.plan.drawing import draw
     from floe_orchestrator_dagster.product.opening import open_product
 
-    with collected_warnings() as said:
-        product = open_product(directory, progress=progress_to(errors))
+    with collected_warnings() as warnings:
+        product = open_product(directory, progress=progress)
         if picture is not None:
             # A product whose schedule is wrong can be looked at all the same.
             write_atomically(picture, draw(product.plan))
@@ -48,24 +47,24 @@ def checked(
             raise ProductError(
                 f"Cannot load product '{product.plan.name}' in Dagster, which says: {error}"
             ) from error
-    return product, said
+    return product, warnings
 
 
-def show(product: Product, said: Sequence[str], *, as_json: bool) -> None:
+def show(product: Product, warnings: Sequence[str], screen: Screen, *, as_json: bool) -> None:
     """Print what was planned."""
     plan = product.plan
     runs = waves(plan, [*plan.assets], [*plan.checks])
     if as_json:
-        respond(_document(product, runs, said))
+        respond(_document(product, runs, warnings))
         return
-    out = console()
+    out = screen.out
     out.print(f"Data product {plan.name} {plan.version}".rstrip())
     if not plan.assets:
         out.print("It has no models, seeds or snapshots: nothing is to be built.")
     else:
         out.print(_computes_table(plan, runs))
-        out.print(_runs_table(plan, runs))
-    for line in said:
+        out.print(_runs_table(runs))
+    for line in warnings:
         out.print(f"warning: {line}", style="yellow")
     out.print("No problems found.", style="green")
 
@@ -78,13 +77,12 @@ def _counts(plan: ProductPlan, compute: str, runs: Sequence[Wave]) -> dict[str, 
         "target": place.target,
         "adapter": place.adapter,
         **{f"{kind}s": kinds.count(kind) for kind in KINDS},
-        "tests": sum(check.compute == compute for check in plan.checks.values())
-        + sum(len(node.quality_checks) for node in plan.assets.values() if node.compute == compute),
-        "dbt_runs": sum(wave.target == place.target for wave in runs),
+        "tests": sum(check.compute == compute for check in plan.checks.values()),
+        "dbt_runs": sum(wave.compute.target == place.target for wave in runs),
     }
 
 
-def _document(product: Product, runs: Sequence[Wave], said: Sequence[str]) -> dict[str, Any]:
+def _document(product: Product, runs: Sequence[Wave], warnings: Sequence[str]) -> dict[str, Any]:
     plan = product.plan
     return {
         "product": plan.name,
@@ -95,20 +93,16 @@ def _document(product: Product, runs: Sequence[Wave], said: Sequence[str]) -> di
         "waves": [
             {
                 "number": number,
-                "compute": wave.compute,
-                "target": wave.target,
+                "compute": wave.compute.name,
+                "target": wave.compute.target,
                 "nodes": list(wave.nodes),
-                "tests": [*wave.checks, *_quality_checks(plan, wave)],
+                "tests": [*wave.checks, *wave.quality_checks],
             }
             for number, wave in enumerate(runs, 1)
         ],
-        "warnings": list(said),
+        "warnings": list(warnings),
         "problems": [],
     }
-
-
-def _quality_checks(plan: ProductPlan, wave: Wave) -> list[str]:
-    return [f"{uid}#{check.name}" for uid in wave.nodes for check in plan.nodes[uid].quality_checks]
 
 
 def _computes_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
@@ -125,7 +119,7 @@ def _computes_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
     return table
 
 
-def _runs_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
+def _runs_table(runs: Sequence[Wave]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -135,6 +129,6 @@ def _runs_table(plan: ProductPlan, runs: Sequence[Wave]) -> Table:
     for header in ("nodes", "tests"):
         table.add_column(header, justify="right")
     for number, wave in enumerate(runs, 1):
-        tests = len(wave.checks) + len(_quality_checks(plan, wave))
-        table.add_row(str(number), Text(wave.compute), str(len(wave.nodes)), str(tests))
+        tests = len(wave.checks) + len(wave.quality_checks)
+        table.add_row(str(number), Text(wave.compute.name), str(len(wave.nodes)), str(tests))
     return table

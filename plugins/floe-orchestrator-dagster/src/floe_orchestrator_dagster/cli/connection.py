@@ -1,4 +1,4 @@
-"""What `floe-dagster connection` does: asks the webserver of a product, and shows the answer."""
+"""What `floe-dagster connection` does: asks the webserver of a product, and shows the state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import console
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.product.artifacts import artifacts_beside, read_compiled
-from floe_orchestrator_dagster.webserver import Address, Answer, ask_webserver, webserver_address
+from floe_orchestrator_dagster.webserver import (
+    Address,
+    WebserverState,
+    ask_webserver,
+    webserver_address,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def asked(directory: Path, url: str | None) -> Answer:
+def ask(directory: Path, url: str | None) -> WebserverState:
     """Ask the webserver of --url, else that of the product in `directory`, else the default.
 
     Raises:
@@ -28,21 +33,21 @@ def asked(directory: Path, url: str | None) -> Answer:
     return ask_webserver(address, ca_bundle=config.ca_bundle)
 
 
-def show(answer: Answer, *, as_json: bool) -> None:
+def show(state: WebserverState, *, as_json: bool) -> None:
     """Print an answer: the version on stdout, what is wrong on stderr, or all as JSON."""
     if as_json:
         document = {
-            "success": answer.version is not None,
-            "url": answer.url,
-            "version": answer.version,
-            "problem": answer.problem,
-            "warnings": [*answer.warnings],
+            "success": state.version is not None,
+            "url": state.url,
+            "version": state.version,
+            "problem": state.problem,
+            "warnings": [*state.warnings],
         }
         respond(document)
-    elif answer.version is not None:
-        click.echo(f"Dagster {answer.version} at {answer.url}")
+    elif state.version is not None:
+        click.echo(f"Dagster {state.version} at {state.url}")
     errors = console(stderr=True)
-    if answer.problem:
-        errors.print(f"No Dagster: {answer.problem}", style="red")
-    for warning in answer.warnings:
+    if state.problem:
+        errors.print(f"No Dagster: {state.problem}", style="red")
+    for warning in state.warnings:
         errors.print(f"warning: {warning}", style="yellow")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from floe_orchestrator_dagster.cli.output import respond
-from floe_orchestrator_dagster.cli.screen import console, progress_to
+from floe_orchestrator_dagster.cli.screen import Screen
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.files import write_atomically
 from floe_orchestrator_dagster.product.image import archive, image_context
@@ -23,7 +23,7 @@ def write_context(directory: Path, output: Path, wheels: Path | None, *, as_json
     Raises:
         ProductError: a file is missing, a profile holds a secret, or `output` is in use.
     """
-    content = image_context(directory.absolute(), wheels, progress_to(console(stderr=True)))
+    content = image_context(directory.absolute(), wheels, Screen.opened(as_json=as_json).progress)
     archived = archive(content)
     if output.suffix == ".tar":
         write_atomically(output, archived)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 PROBLEMS_FOUND = 1
 FAILED = 1
-USAGE = 2
 PRODUCT_WRONG = 3
 DBT_UNUSABLE = 4
 INTERRUPTED = 130

@@ -25,7 +25,7 @@ REMEDY = "Write it with `floe-dagster helm-values --output FILE`."
 
 
 @dataclass(frozen=True, slots=True)
-class ValuesAsked:
+class ValuesOptions:
     """The options of `floe-dagster helm-values`."""
 
     directory: Path | None
@@ -39,50 +39,50 @@ class ValuesAsked:
     as_json: bool
 
 
-def write_values(asked: ValuesAsked) -> int:
-    """Print or write the values asked for; return the exit code.
+def write_values(options: ValuesOptions) -> int:
+    """Print or write the values that are requested; return the exit code.
 
     Raises:
         FloeDagsterError: the product or a file cannot be read or written.
     """
     from floe_orchestrator_dagster.files import read_yaml, write_atomically
 
-    values = _values(asked)
-    if asked.diff is not None:
-        lines = _difference(read_yaml(asked.diff, REMEDY), values, str(asked.diff))
-        if asked.as_json:
+    values = _values(options)
+    if options.diff is not None:
+        lines = _difference(read_yaml(options.diff, REMEDY), values, str(options.diff))
+        if options.as_json:
             respond({"equal": not lines, "diff": lines})
         else:
             click.echo(lines)
         return PROBLEMS_FOUND if lines else 0
-    text = json.dumps(values, indent=2) + "\n" if asked.as_json else _as_yaml(values)
-    if asked.output is not None:
-        write_atomically(asked.output, text)
-        click.echo(f"Wrote {asked.output}.", err=True)
-    elif not asked.as_json:
+    text = json.dumps(values, indent=2) + "\n" if options.as_json else _as_yaml(values)
+    if options.output is not None:
+        write_atomically(options.output, text)
+        click.echo(f"Wrote {options.output}.", err=True)
+    elif not options.as_json:
         click.echo(text, nl=False)
-    if asked.as_json:
-        respond(values if asked.output is None else {"output": str(asked.output)})
+    if options.as_json:
+        respond(values if options.output is None else {"output": str(options.output)})
     return 0
 
 
-def _values(asked: ValuesAsked) -> dict[str, Any]:
-    name, config = _product(asked.directory)
-    if asked.image is not None and name is None:
+def _values(options: ValuesOptions) -> dict[str, Any]:
+    name, config = _product(options.directory)
+    if options.image is not None and name is None:
         raise click.UsageError("--image is of a product: name its directory too.")
-    if (asked.database_host is None) != (asked.database_secret is None):
+    if (options.database_host is None) != (options.database_secret is None):
         raise click.UsageError("--database-host and --database-secret go together.")
     products = []
-    if asked.image is not None and name is not None:
+    if options.image is not None and name is not None:
         try:
-            products = [DeployedProduct(name, image(asked.image))]
+            products = [DeployedProduct(name, image(options.image))]
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--image") from error
     database = None
-    if asked.database_host is not None and asked.database_secret is not None:
-        database = Database(asked.database_host, asked.database_secret)
-    return EXPORTERS[asked.chart](
-        asked.size or config.workload_size,
+    if options.database_host is not None and options.database_secret is not None:
+        database = Database(options.database_host, options.database_secret)
+    return EXPORTERS[options.chart](
+        options.size or config.workload_size,
         config.computes,
         products=products,
         database=database,
@@ -90,7 +90,7 @@ def _values(asked: ValuesAsked) -> dict[str, Any]:
 
 
 def _product(directory: Path | None) -> tuple[str | None, PluginConfig]:
-    """Return a product's name and plugin config from its artifacts; no dbt is asked."""
+    """Return a product's name and plugin config from its artifacts; no dbt is options."""
     if directory is None:
         return None, PluginConfig()
     from floe_orchestrator_dagster.product.artifacts import find_artifacts, read_compiled

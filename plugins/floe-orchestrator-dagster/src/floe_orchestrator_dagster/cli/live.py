@@ -31,7 +31,7 @@ STYLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class NodeResult:
     """What became of one planned node; `status` is dbt's own word."""
 
     unique_id: str
@@ -52,10 +52,10 @@ class Result:
 class View(Protocol):
     """Follows a run."""
 
-    def started(self, result: Result) -> None:
+    def started(self, result: NodeResult) -> None:
         """Show that a node began."""
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: NodeResult) -> None:
         """Show that a node is done."""
 
     def close(self) -> None:
@@ -81,13 +81,13 @@ def clock(seconds: float | None) -> str:
 class Lines:
     """Formats finished nodes: fields at least two spaces apart, the same ones in every line."""
 
-    def __init__(self, planned: Mapping[str, Result]) -> None:
+    def __init__(self, planned: Mapping[str, NodeResult]) -> None:
         self._total = len(planned)
         longest = max((len(result.name) for result in planned.values()), default=0)
         self._name_width = min(longest, MAX_NAME_WIDTH)
         self._compute_width = max((len(result.compute) for result in planned.values()), default=0)
 
-    def line(self, number: int | None, result: Result) -> Text:
+    def line(self, number: int | None, result: NodeResult) -> Text:
         """Return the line of a node that was the `number`th to finish."""
         # Beside what was planned dbt runs hooks and functions, which are not counted.
         count = "-" if number is None else f"{number}/{self._total}"
@@ -107,16 +107,16 @@ class Lines:
 class PlainView:
     """Prints one line for each finished node."""
 
-    def __init__(self, console: Console, planned: Mapping[str, Result]) -> None:
+    def __init__(self, console: Console, planned: Mapping[str, NodeResult]) -> None:
         self._console = console
         self._planned = planned
         self._lines = Lines(planned)
         self._done: set[str] = set()
 
-    def started(self, result: Result) -> None:
+    def started(self, result: NodeResult) -> None:
         """Print nothing: the line comes when the node is done."""
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: NodeResult) -> None:
         """Print the node's line."""
         if planned := result.unique_id in self._planned:
             self._done.add(result.unique_id)
@@ -133,7 +133,7 @@ class LiveView:
     def __init__(
         self,
         console: Console,
-        planned: Mapping[str, Result],
+        planned: Mapping[str, NodeResult],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._planned = planned
@@ -141,7 +141,7 @@ class LiveView:
         self._now = now
         self._opened = now()
         self._first: float | None = None
-        self._running: dict[str, tuple[Result, float]] = {}
+        self._running: dict[str, tuple[NodeResult, float]] = {}
         self._done: dict[str, str] = {}
         self._live = Live(
             console=console,
@@ -153,13 +153,13 @@ class LiveView:
         )
         self._live.start()
 
-    def started(self, result: Result) -> None:
+    def started(self, result: NodeResult) -> None:
         """Show the node among the running ones."""
         now = self._now()
         self._first = self._first or now
         self._running[result.unique_id] = (result, now)
 
-    def finished(self, result: Result) -> None:
+    def finished(self, result: NodeResult) -> None:
         """Print the node's line and count it."""
         self._running.pop(result.unique_id, None)
         if planned := result.unique_id in self._planned:

@@ -1,4 +1,4 @@
-"""What became of a run: recorded as it happens, told at its end."""
+"""The report of a run: kept as it happens, printed at its end."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from floe_orchestrator_dagster.cli.live import Result
+from floe_orchestrator_dagster.cli.live import NodeResult
 from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
 from floe_orchestrator_dagster.dbt.status import BUILT, PASSED
 from floe_orchestrator_dagster.plan import ASSET_KINDS
 
 if TYPE_CHECKING:
-    from dagster import ExecuteInProcessResult
+    from dagster import AssetCheckEvaluation, ExecuteInProcessResult
     from rich.console import Console
 
+    from floe_orchestrator_dagster.assets.specs import Specs
     from floe_orchestrator_dagster.cli.live import View
     from floe_orchestrator_dagster.plan import ProductPlan
-    from floe_orchestrator_dagster.product.product import Product
     from floe_orchestrator_dagster.run.step import Progress
 
 CHECKS = frozenset({"test", "unit_test", "quality_check"})
 
 
-class Recorder:
+class RunReport:
     """Keeps the last result of every planned node and passes each on to the view.
 
     dbt runs more than Dagster plans: functions for the nodes that call them, hooks with each dbt
@@ -31,13 +31,13 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self.planned: Mapping[str, Result] = {}
+        self.planned: Mapping[str, NodeResult] = {}
         self.view: View | None = None
-        self.results: dict[str, Result] = {}
-        self.others: dict[tuple[str, str], Result] = {}
+        self.results: dict[str, NodeResult] = {}
+        self.others: dict[tuple[str, str], NodeResult] = {}
         self.invocations: set[str] = set()
 
-    def begin(self, planned: Mapping[str, Result], view: View) -> None:
+    def begin(self, planned: Mapping[str, NodeResult], view: View) -> None:
         """Expect these nodes, which are known only once the Definitions exist."""
         self.planned, self.view = planned, view
 
@@ -66,16 +66,25 @@ class Recorder:
             return
         kind = finished.kind or uid.partition(".")[0]
         name = finished.name or uid.rpartition(".")[2]
-        result = _result(Result(uid, name, kind, finished.compute, ""), finished)
+        result = _result(NodeResult(uid, name, kind, finished.compute, ""), finished)
         self.others[uid, finished.invocation_id] = result
         if self.view is not None:
             self.view.finished(result)
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: NodeResult) -> None:
         """Note and show one result."""
         self.results[result.unique_id] = result
         if self.view is not None:
             self.view.finished(result)
+
+    def add_quality_checks(self, specs: Specs, result: ExecuteInProcessResult) -> None:
+        """Note floe.yaml's own checks, which run inside the dbt process and not as dbt nodes."""
+        for evaluation in result.get_asset_check_evaluations():
+            uid = specs.check_ids.get(evaluation.asset_check_key, "")
+            if uid in specs.plan.quality_checks and uid in self.planned:
+                message = evaluation.description or ""
+                status = _check_status(evaluation)
+                self.finish(replace(self.planned[uid], status=status, message=message))
 
     def skip(self, reasons: Mapping[str, str]) -> None:
         """Note nodes that dbt did not run, by unique id, each with the reason."""
@@ -88,7 +97,7 @@ class Recorder:
             elif seen.status == "skipped" and not seen.message:
                 self.results[uid] = replace(seen, message=reason)
 
-    def all(self) -> list[Result]:
+    def all(self) -> list[NodeResult]:
         """Return a result for every planned node, and those of others that did not go well."""
         planned = [self.results.get(uid, planned) for uid, planned in self.planned.items()]
         return [*planned, *self.others.values()]
@@ -99,7 +108,13 @@ class Recorder:
         return any(_failed(result) for result in self.all())
 
 
-def _result(planned: Result, finished: NodeFinished) -> Result:
+def _check_status(evaluation: AssetCheckEvaluation) -> str:
+    if evaluation.passed:
+        return "pass"
+    return "warn" if evaluation.severity.value == "WARN" else "fail"
+
+
+def _result(planned: NodeResult, finished: NodeFinished) -> NodeResult:
     return replace(
         planned,
         compute=finished.compute,
@@ -126,6 +141,16 @@ class Failure:
     def interrupted(self) -> bool:
         """Whether a signal ended the run."""
         return "DagsterExecutionInterruptedError" in self.kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, after how many seconds; `run_id` is Dagster's, if it has recorded one."""
+
+    success: bool
+    seconds: float = 0.0
+    failure: Failure = field(default_factory=Failure)
+    run_id: str | None = None
 
 
 def failure_of(result: ExecuteInProcessResult) -> Failure:
@@ -171,13 +196,13 @@ def times(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _failed(result: Result) -> bool:
+def _failed(result: NodeResult) -> bool:
     good = PASSED | {"warn"} if result.kind in CHECKS else BUILT
     return result.status not in good | {"skipped", "not run"}
 
 
-def _counts(recorder: Recorder) -> dict[str, int]:
-    results = recorder.all()
+def _counts(report: RunReport) -> dict[str, int]:
+    results = report.all()
     tests = [result.status for result in results if result.kind in CHECKS]
     nodes = [result for result in results if result.kind not in CHECKS]
     return {
@@ -190,9 +215,9 @@ def _counts(recorder: Recorder) -> dict[str, int]:
     }
 
 
-def show_lineage(out: Console, recorder: Recorder, plan: ProductPlan) -> None:
+def show_lineage(out: Console, report: RunReport, plan: ProductPlan) -> None:
     """Print what each built node was built from."""
-    for result in recorder.all():
+    for result in report.all():
         if result.kind not in ASSET_KINDS or result.status not in BUILT:
             continue
         parents = plan.folded_parents.get(result.unique_id, ())
@@ -200,46 +225,36 @@ def show_lineage(out: Console, recorder: Recorder, plan: ProductPlan) -> None:
         out.print(f"{result.name} <- {', '.join(names) or '(nothing)'}")
 
 
-def summarize(
-    out: Console, recorder: Recorder, failure: Failure, seconds: float, *, success: bool
-) -> None:
+def summarize(out: Console, report: RunReport, ending: Ending) -> None:
     """Print each failure with its message, then one line of counts."""
-    counts = _counts(recorder)
-    for result in recorder.all():
+    counts = _counts(report)
+    for result in report.all():
         if _failed(result) or (result.status == "warn" and result.message):
             style = "red" if _failed(result) else "yellow"
             what = f"{result.shown_kind} {result.name}"
             out.print(f"{result.status}: {what}: {result.message}", style=style)
-    for line in (*failure.crashes, *failure.errors):
+    for line in (*ending.failure.crashes, *ending.failure.errors):
         out.print(line, style="red")
     out.print(
         f"{counts['built']} built, {counts['failed']} failed, {counts['skipped']} skipped; tests: "
         f"{counts['tests_passed']} passed, {counts['tests_warned']} warned, "
-        f"{counts['tests_failed']} failed; {seconds:.1f} s in "
-        f"{times(len(recorder.invocations), 'dbt run')}",
-        style="green" if success else "red",
+        f"{counts['tests_failed']} failed; {ending.seconds:.1f} s in "
+        f"{times(len(report.invocations), 'dbt run')}",
+        style="green" if ending.success else "red",
         # One line, for whoever reads it by program.
         soft_wrap=True,
     )
 
 
-def document(
-    product: Product,
-    recorder: Recorder,
-    failure: Failure,
-    seconds: float,
-    result: ExecuteInProcessResult | None = None,
-    *,
-    success: bool,
-) -> dict[str, Any]:
-    """Return the run as one JSON document."""
+def document(product: str, report: RunReport, ending: Ending) -> dict[str, Any]:
+    """Return the run of a product as one JSON document."""
     return {
-        "product": product.plan.name,
-        "success": success,
-        "run_id": result.run_id if result else None,
-        "seconds": round(seconds, 3),
-        "dbt_runs": len(recorder.invocations),
-        "counts": _counts(recorder),
-        "errors": [*failure.crashes, *failure.errors],
-        "nodes": [asdict(item) for item in recorder.all()],
+        "product": product,
+        "success": ending.success,
+        "run_id": ending.run_id,
+        "seconds": round(ending.seconds, 3),
+        "dbt_runs": len(report.invocations),
+        "counts": _counts(report),
+        "errors": [*ending.failure.crashes, *ending.failure.errors],
+        "nodes": [asdict(item) for item in report.all()],
     }

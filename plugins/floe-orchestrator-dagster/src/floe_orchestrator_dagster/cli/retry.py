@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +22,9 @@ from dagster import (
 from floe_orchestrator_dagster.cli.report import times
 from floe_orchestrator_dagster.errors import known
 from floe_orchestrator_dagster.plan import dagster_name
-from floe_orchestrator_dagster.run.launch import PARENT_TAG, RESUMED_TAG, earlier_attempts, left_of
+from floe_orchestrator_dagster.run.consumed import consumed_by_others
+from floe_orchestrator_dagster.run.earlier import PARENT_TAG, RESUMED_TAG, earlier_attempts
+from floe_orchestrator_dagster.run.remainder import Work, remainder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from dagster import DagsterEvent, DagsterInstance, Definitions, JobDefinition
 
     from floe_orchestrator_dagster.assets.specs import Specs
+    from floe_orchestrator_dagster.cli.loaded import LoadedProduct
     from floe_orchestrator_dagster.product.product import Product
-
-logger = logging.getLogger(__name__)
 
 RETRYABLE = frozenset({DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED})
 ROOT_TAG = "dagster/root_run_id"
@@ -45,10 +44,7 @@ RUNS_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A run to do the rest of, and by unique id what it was asked for in steps that did not end.
-
-    Quality checks are among the checks, by `<unique id>#<name>`.
-    """
+    """A run to do the rest of, and by unique id what it was asked for in steps that did not end."""
 
     parent: DagsterRun
     assets: Sequence[str]
@@ -80,7 +76,9 @@ class Retry:
     def adopt(self, instance: DagsterInstance) -> None:
         """Have the next run that is made on an instance be this run's child.
 
-        `execute_in_process` takes no parent; what it makes the run's record with does.
+        `execute_in_process` takes no parent; what it makes the run's record with does. Dagster's
+        public way, `execute_job` with `ReexecutionOptions`, takes only a job that it can load again
+        by itself, without our report.
         """
         parent = self.parent
         make = partial(
@@ -92,8 +90,7 @@ class Retry:
 
     def left(
         self,
-        specs: Specs,
-        definitions: Definitions,
+        loaded: LoadedProduct,
         job: JobDefinition,
         instance: DagsterInstance,
     ) -> frozenset[str]:
@@ -108,23 +105,21 @@ class Retry:
             parent_run_id=self.parent.run_id,
             root_run_id=self.tags[ROOT_TAG],
         )
+        specs = loaded.specs
         left: set[str] = set()
-        steps = {step.op.name: step for step in _steps(definitions)}
+        steps = {step.op.name: step for step in _steps(loaded.definitions)}
         for node in job.nodes:
             step = steps[node.name]
-            chosen = {uid for uid in self.assets if specs.keys[uid] in step.keys}
-            wanted = [uid for uid in self.checks if specs.checks[uid].key in step.check_keys]
-            # The rule is the step's own; of its context it needs no more than this.
-            context: Any = SimpleNamespace(
-                op_execution_context=SimpleNamespace(op_handle=SimpleNamespace(name=node.name)),
-                job_def=job,
-                assets_def=step,
-                log=logger,
+            asked = Work(
+                frozenset(uid for uid in self.assets if specs.keys[uid] in step.keys),
+                tuple(uid for uid in self.checks if specs.checks[uid].key in step.check_keys),
             )
             variables = self.config_of(node.name).get("variables") or {}
             earlier = earlier_attempts(instance, child)
-            again, kept = left_of(context, specs, earlier, variables, (chosen, wanted))
-            left.update(again, kept)
+            consumed = consumed_by_others(job, step, node.name).assets
+            # The rule is the step's own.
+            work = remainder(specs, earlier, asked, variables, consumed).work
+            left.update(work.assets, work.checks)
         if not left:
             raise _nothing_left(self.parent)
         return frozenset(left)
@@ -141,24 +136,23 @@ class Retry:
         )
 
 
-def find_retry(
-    product: Product, specs: Specs, definitions: Definitions, instance: DagsterInstance
-) -> Retry:
+def find_retry(loaded: LoadedProduct, instance: DagsterInstance) -> Retry:
     """Return what is left of the last run of the product on an instance.
 
     Raises:
         click.UsageError: there is no run, or none that can be done the rest of.
     """
+    product, specs, definitions = loaded.product, loaded.specs, loaded.definitions
     if instance.is_ephemeral:
         raise click.UsageError(
             f"Cannot retry product '{product.plan.name}': DAGSTER_HOME is not set, so Dagster has "
             "kept no record of its runs. Set it for `floe-dagster run` and for the retry."
         )
     parent = _last_run(product, specs, instance)
-    _require_retryable(product, definitions, parent)
+    _require_retryable(loaded, parent)
     planned = _planned_keys(instance, parent)
     by_key: dict[AssetKey | AssetCheckKey, str] = dict(specs.unique_ids.items())
-    by_key |= {spec.key: uid for uid, spec in specs.checks.items()}
+    by_key |= specs.check_ids
     done = _keys_of_finished_steps(instance, parent, _steps(definitions))
     asked = {by_key[key] for key in planned if key in by_key and key not in done}
     if not asked:
@@ -203,8 +197,8 @@ def _last_run(product: Product, specs: Specs, instance: DagsterInstance) -> Dags
     )
 
 
-def _require_retryable(product: Product, definitions: Definitions, run: DagsterRun) -> None:
-    doing = f"Cannot retry run {run.run_id} of product '{product.plan.name}'"
+def _require_retryable(loaded: LoadedProduct, run: DagsterRun) -> None:
+    doing = f"Cannot retry run {run.run_id} of product '{loaded.plan.name}'"
     if run.status is DagsterRunStatus.SUCCESS:
         raise click.UsageError(
             f"{doing}, its last one: it succeeded. Start another with `floe-dagster run`."
@@ -214,7 +208,7 @@ def _require_retryable(product: Product, definitions: Definitions, run: DagsterR
             f"{doing}, its last one: it has not ended ({run.status.value}). Wait for it. If its "
             "process has gone, terminate it in Dagster's UI first."
         )
-    jobs = [job.name for job in definitions.jobs or ()]
+    jobs = loaded.jobs
     if run.job_name not in jobs and not run.job_name.startswith("__"):
         raise click.UsageError(
             f"{doing}: there is no job '{run.job_name}' any more. Jobs: {known(jobs)}. Start one "

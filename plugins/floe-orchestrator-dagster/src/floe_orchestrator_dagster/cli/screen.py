@@ -6,11 +6,11 @@ import logging
 import os
 import sys
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rich.console import Console
 
@@ -45,9 +45,26 @@ def _own_copy(stream: TextIO) -> TextIO:
     )
 
 
-def progress_to(errors: Console) -> Callable[[str], None]:
-    """Return a function that prints a line of progress."""
-    return partial(errors.print, style="dim")
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where a command prints: its result, and what goes on beside it."""
+
+    out: Console
+    errors: Console
+
+    @classmethod
+    def opened(cls, *, as_json: bool) -> Screen:
+        """Return a screen of this process; a result goes to stderr beside a JSON document."""
+        return cls(console(stderr=as_json), console(stderr=True))
+
+    def warn(self, *lines: str) -> None:
+        """Print warnings."""
+        for line in lines:
+            self.errors.print(f"warning: {line}", style="yellow")
+
+    def progress(self, line: str) -> None:
+        """Print a line on what goes on."""
+        self.errors.print(line, style="dim")
 
 
 @contextmanager

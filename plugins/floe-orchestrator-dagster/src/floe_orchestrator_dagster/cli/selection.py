@@ -17,6 +17,7 @@ from floe_orchestrator_dagster.dbt.process import run_dbt
 from floe_orchestrator_dagster.dbt.project import DBT_PROJECT
 from floe_orchestrator_dagster.errors import DbtError, known
 from floe_orchestrator_dagster.files import read_yaml
+from floe_orchestrator_dagster.plan import QUALITY_CHECK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -92,8 +93,14 @@ def select_nodes(
         chosen = _by_dbt(product, (), (), warn, asked)
     else:
         return [*specs.plan.assets], [*specs.plan.checks]
-    assets = [uid for uid in specs.plan.assets if uid in chosen]
-    checks = [uid for uid in specs.plan.checks if uid in chosen]
+    plan = specs.plan
+    assets = [uid for uid in plan.assets if uid in chosen]
+    # dbt does not know quality checks: they come with the model they are on.
+    checks = [
+        uid
+        for uid, node in plan.checks.items()
+        if (node.on if node.kind == QUALITY_CHECK else uid) in chosen
+    ]
     if not assets and not checks:
         _explain_nothing(asked, chosen, warn)
     return assets, checks

@@ -253,7 +253,7 @@ def _count(adapter: Any, relation: str) -> int:
 
 def _evaluate(adapter: Any, relation: str | None, check: Mapping[str, Any]) -> dict[str, Any]:
     """Run a quality check with the dbt generic test of its type; its rows are the failures."""
-    result = {"name": check["name"]}
+    result = {"unique_id": check["unique_id"]}
     if relation is None:
         return result | {"problem": "the project on disk has no such node"}
     try:

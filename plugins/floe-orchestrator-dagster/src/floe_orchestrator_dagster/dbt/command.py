@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from floe_orchestrator_dagster.dbt.events import Relation
+    from floe_orchestrator_dagster.plan import Node
 
 SELECTED = "success"
 
@@ -24,12 +25,13 @@ SELECTED = "success"
 class DbtCommand:
     """One dbt command on one target.
 
-    `select` are the unique ids to run (None: everything); `checks` are quality checks by the
-    unique id of the node they are on, evaluated as soon as it is built, or, by a command that
-    builds nothing (`parse`), at its end. `reads` asks for lineage: by the unique id of a node,
-    the relations it reads. `window` are start and end (UTC, ISO 8601 without an offset, the end
-    excluded) of what microbatch models build. `environment` is added to that of this process.
-    `executable` is another dbt than the dbt-core beside this plugin. `compute` and `attempt` are
+    `select` are the unique ids to run (None: everything). `checks` are quality checks, nodes of
+    the plan, by the unique id of the model they are on: they are evaluated as soon as it is built,
+    or, by a command that builds nothing (`parse`), at its end, and are no part of `select`.
+    `reads` asks for lineage: by the unique id of a node, the relations it reads. `window` are start
+    and end (UTC, ISO 8601 without an offset, the end excluded) of what microbatch models build.
+    `environment` is added to that of this process. `executable` is another dbt than the dbt-core
+    beside this plugin. `compute` and `attempt` are
     put on the events.
     """
 
@@ -43,7 +45,7 @@ class DbtCommand:
     flags: tuple[str, ...] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
     row_counts: bool = False
-    checks: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    checks: Mapping[str, Sequence[Node]] = field(default_factory=dict)
     reads: Mapping[str, Sequence[Relation]] | None = None
     window: tuple[str, str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -92,6 +94,10 @@ class DbtCommand:
             # What became of each node is read from there, whatever the environment says.
             words += ["--write-json"]
         return words
+
+    def evaluations(self) -> dict[str, list[dict[str, Any]]]:
+        """Return how dbt's process is to evaluate `checks`, by the model they are on."""
+        return {uid: [_evaluation(node) for node in nodes] for uid, nodes in self.checks.items()}
 
     @property
     def selection_dir(self) -> Path:
@@ -145,3 +151,16 @@ class DbtCommand:
         }
         self.selection_dir.mkdir(parents=True, exist_ok=True)
         (self.selection_dir / "run_results.json").write_bytes(msgspec.json.encode(document))
+
+
+def _evaluation(node: Node) -> dict[str, Any]:
+    check = node.quality
+    if check is None:
+        raise ValueError(f"{node.unique_id} is not a quality check")
+    package, _, kind = check.type.rpartition(".")
+    return {
+        "unique_id": node.unique_id,
+        "type": kind,
+        "package": package or None,
+        "arguments": dict(check.arguments),
+    }

@@ -32,9 +32,16 @@ class Relation(msgspec.Struct, frozen=True):
 class QualityResult(msgspec.Struct, frozen=True):
     """What became of one quality check: a count of failing rows, or why there is none."""
 
-    name: str
+    unique_id: str
     failures: int | None = None
     problem: str | None = None
+
+    @property
+    def message(self) -> str:
+        """Why the check did not pass; "" if it did."""
+        if self.problem is not None:
+            return self.problem
+        return f"{self.failures} failing rows" if self.failures else ""
 
 
 class Observed(msgspec.Struct, frozen=True):

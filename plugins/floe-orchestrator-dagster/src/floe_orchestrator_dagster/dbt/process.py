@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -100,33 +100,104 @@ def _ending(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}"
 
 
-# Processes that have imported dbt, or are about to have, and wait for a command.
-_ahead: list[subprocess.Popen[bytes]] = []
+class DbtProcesses:
+    """Starts dbt processes for one owner, one of them ahead of the command that it is for.
+
+    The owner closes it; it can be used again afterwards.
+    """
+
+    def __init__(self) -> None:
+        # It has imported dbt, or is about to have, and waits for a command.
+        self._ahead: subprocess.Popen[bytes] | None = None
+
+    def start_ahead(self) -> None:
+        """Start a process for the next command: dbt takes seconds to import, on another core."""
+        if self._ahead is None:
+            # Whoever needs it will start it, and say what is wrong.
+            with suppress(OSError):
+                self._ahead = _spawn()
+                atexit.register(self.close)
+
+    def close(self) -> None:
+        """End the process that was started ahead and got no command."""
+        atexit.unregister(self.close)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            _end(ahead)
+
+    @contextmanager
+    def run(self, command: DbtCommand) -> Iterator[DbtRun]:
+        """Start a dbt command; whatever ends the block ends its process too.
+
+        Raises:
+            DbtError: if the process cannot be started.
+        """
+        request = _request(command)
+        try:
+            process = self._start(command)
+        except OSError as error:
+            raise DbtError(f"Cannot start dbt in {command.project_dir}: {error}") from error
+        run = DbtRun(process, command)
+        try:
+            if process.stdin is not None:
+                # A process that has died already says so by its exit code.
+                with suppress(BrokenPipeError):
+                    process.stdin.write(msgspec.json.encode(request) + b"\n")
+                    process.stdin.flush()
+            with in_use(command.target_path):
+                yield run
+        finally:
+            run.stop()
+
+    def _start(self, command: DbtCommand) -> subprocess.Popen[bytes]:
+        if command.executable:
+            return _spawn(OTHER_DBT)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            atexit.unregister(self.close)
+            if ahead.poll() is None:
+                return ahead
+            _end(ahead)
+        return _spawn()
 
 
-def start_ahead() -> None:
-    """Start a process for the next command now: dbt takes seconds to import, on another core."""
-    if not _ahead:
-        # Whoever needs it will start it, and say what is wrong.
-        with suppress(OSError):
-            _ahead.append(_spawn())
-            atexit.register(stop_ahead)
+@contextmanager
+def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
+    """Run a dbt command in a process of its own; see `DbtProcesses.run`."""
+    with DbtProcesses().run(command) as run:
+        yield run
 
 
-def stop_ahead() -> None:
-    """End the process that was started ahead and got no command."""
-    atexit.unregister(stop_ahead)
-    while _ahead:
-        _end(_ahead.pop())
+def _request(command: DbtCommand) -> dict[str, Any]:
+    """Prepare the folder of a command; return what its process is asked for.
 
-
-def _take() -> subprocess.Popen[bytes] | None:
-    while _ahead:
-        process = _ahead.pop()
-        if process.poll() is None:
-            return process
-        _end(process)
-    return None
+    Raises:
+        DbtError: if the folder cannot be written.
+    """
+    try:
+        command.target_path.mkdir(parents=True, exist_ok=True)
+        command.write_selection()
+    except OSError as error:
+        raise DbtError(
+            f"Cannot prepare {command.target_path} for dbt: {error.strerror}."
+        ) from error
+    environment = {
+        **os.environ,
+        **child_environment(),
+        **command.environment,
+        # The project may ask in Jinja who runs it, as with dagster-dbt.
+        "DAGSTER_DBT_CLI": "true",
+    }
+    return {
+        "args": command.arguments(),
+        "cwd": str(command.project_dir),
+        "environment": environment,
+        "row_counts": command.row_counts,
+        "checks": command.evaluations(),
+        "reads": command.reads,
+        "executable": command.executable,
+        "profile": [str(command.profiles_dir), command.profile, command.target],
+    }
 
 
 def _spawn(*words: str) -> subprocess.Popen[bytes]:
@@ -148,51 +219,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with suppress(OSError):
                 pipe.close()
-
-
-@contextmanager
-def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
-    """Start a dbt command; whatever ends the block ends the process too.
-
-    Raises:
-        DbtError: if the process cannot be started.
-    """
-    try:
-        command.target_path.mkdir(parents=True, exist_ok=True)
-        command.write_selection()
-    except OSError as error:
-        raise DbtError(
-            f"Cannot prepare {command.target_path} for dbt: {error.strerror}."
-        ) from error
-    environment = {
-        **os.environ,
-        **child_environment(),
-        **command.environment,
-        # The project may ask in Jinja who runs it, as with dagster-dbt.
-        "DAGSTER_DBT_CLI": "true",
-    }
-    request = {
-        "args": command.arguments(),
-        "cwd": str(command.project_dir),
-        "environment": environment,
-        "row_counts": command.row_counts,
-        "checks": command.checks,
-        "reads": command.reads,
-        "executable": command.executable,
-        "profile": [str(command.profiles_dir), command.profile, command.target],
-    }
-    try:
-        process = _spawn(OTHER_DBT) if command.executable else _take() or _spawn()
-    except OSError as error:
-        raise DbtError(f"Cannot start dbt in {command.project_dir}: {error}") from error
-    run = DbtRun(process, command)
-    try:
-        if process.stdin is not None:
-            # A process that has died already says so by its exit code.
-            with suppress(BrokenPipeError):
-                process.stdin.write(msgspec.json.encode(request) + b"\n")
-                process.stdin.flush()
-        with in_use(command.target_path):
-            yield run
-    finally:
-        run.stop()

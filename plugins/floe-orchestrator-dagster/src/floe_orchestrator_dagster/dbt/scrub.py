@@ -6,7 +6,9 @@ import base64
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import quote, quote_plus
+
+from floe_orchestrator_dagster.urls import passwords_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -84,7 +86,7 @@ def output_secrets(
                 continue
             if is_secret_name(name):
                 yield value
-            yield from _url_secrets(value)
+            yield from (part for part in passwords_in(value) if len(part) >= SHORTEST)
 
 
 def is_secret_name(name: str) -> bool:
@@ -93,18 +95,6 @@ def is_secret_name(name: str) -> bool:
     if lower in HARMLESS_NAMES:
         return False
     return lower in EXACT_NAMES or any(word in lower for word in NAMES)
-
-
-def _url_secrets(text: str) -> Iterator[str]:
-    if "://" not in text:
-        return
-    try:
-        password = urlsplit(text).password
-    except ValueError:
-        return
-    if password and len(password) >= SHORTEST:
-        yield password
-        yield unquote(password)
 
 
 def _forms(secret: str) -> Iterator[str]:

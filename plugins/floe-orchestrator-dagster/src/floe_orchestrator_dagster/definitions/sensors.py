@@ -1,10 +1,11 @@
-"""Dagster sensors of a product: the one that drains lineage."""
+"""The Dagster sensor of a product, which delivers lineage that waits."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
 # it decorates.
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     DefaultSensorStatus,
@@ -14,12 +15,53 @@ from dagster import (
     sensor,
 )
 
+from floe_orchestrator_dagster.lineage.backend import lineage_destination, why_off
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, replay
+from floe_orchestrator_dagster.plan import dagster_name
+from floe_orchestrator_dagster.product.layout import spool_directory
+from floe_orchestrator_dagster.product.outlet import LineageOutlet
+from floe_orchestrator_dagster.product.product import Product
+
+if TYPE_CHECKING:
+    # It takes a second to import, and only the type is wanted.
+    from floe_core.plugins.lineage import LineageBackendPlugin
 
 NAME = "lineage_drain"
 INTERVAL_SECONDS = 60
 # Well below the 60 s that Dagster gives a sensor.
 DRAIN_SECONDS = 30.0
+
+
+def product_sensors(product: Product) -> list[SensorDefinition]:
+    """Return the sensor that delivers lineage that waits, for a product that sends lineage."""
+    artifacts = product.compiled.artifacts
+    if why_off(artifacts, product.lineage_backend):
+        return []
+
+    # Looked up when it ticks: a plugin that is missing is no reason to lose the assets.
+    transport = partial(_transport, artifacts, product.lineage_backend)
+    directory = spool_directory(product.layout, product.plan.name)
+    return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]
+
+
+def plugin_sensor(outlet: LineageOutlet) -> SensorDefinition | None:
+    """Return the sensor of the product that a plugin is used for; None if it sends no lineage.
+
+    Raises:
+        LineageError: the backend is named, but not installed or not usable.
+    """
+    artifacts = outlet.artifacts()
+    backend = outlet.backend(artifacts)
+    if lineage_destination(artifacts, backend) is None:
+        return None
+    return lineage_drain(partial(_transport, artifacts, backend), outlet.spool(artifacts))
+
+
+def _transport(
+    artifacts: Mapping[str, Any], backend: "LineageBackendPlugin | None"
+) -> Mapping[str, Any] | None:
+    destination = lineage_destination(artifacts, backend)
+    return destination.transport if destination else None
 
 
 def lineage_drain(
@@ -37,7 +79,7 @@ def lineage_drain(
         description="Delivers lineage events that wait since the backend was away.",
     )
     def drain_sensor(_context: SensorEvaluationContext) -> SkipReason:
-        return SkipReason(said(drain(transport(), directory)))
+        return SkipReason(summary_of(drain(transport(), directory)))
 
     return drain_sensor
 
@@ -53,7 +95,7 @@ def drain(transport: Mapping[str, Any] | None, directory: Path) -> DeliveryRepor
     return replay(transport, directory, DRAIN_SECONDS, hurry=True)
 
 
-def said(report: DeliveryReport) -> str:
+def summary_of(report: DeliveryReport) -> str:
     """Return what a drain did, as one sentence or two."""
     if not report.made:
         return "No lineage events wait."

@@ -23,7 +23,6 @@ WEBSERVERS = {"small": 1, "medium": 1, "large": 2}
 # Names that a cluster can give to its own database, where no other is known.
 DATABASE_HOST = "postgresql"
 DATABASE_SECRET = "floe-dagster-postgresql"  # noqa: S105  the name of a Secret
-DATABASE_SECRET_KEY = "postgresql-password"  # noqa: S105  the name of its key
 
 _IMAGE = re.compile(
     r"(?P<repository>[a-z0-9][a-z0-9._/-]*(?::\d+/[a-z0-9._/-]+)?)"

@@ -164,19 +164,20 @@ def registered_backend() -> LineageBackendPlugin | None:
     A plugin that is only installed, or that floe has loaded for a look, is not configured. Of
     several nobody can tell which is meant: none is taken, and the log says so.
     """
-    # A registry that nobody has asked for, nobody has configured; making one takes 0.2 s.
-    registry = getattr(sys.modules.get("floe_core.plugin_registry"), "_registry", None)
-    if registry is None:
+    # A registry whose module nobody has imported, nobody has configured; making one takes 0.2 s.
+    if "floe_core.plugin_registry" not in sys.modules:
         return None
+    from floe_core.plugin_registry import get_registry
     from floe_core.plugin_types import PluginType
     from floe_core.plugins.lineage import LineageBackendPlugin
 
     kind = PluginType.LINEAGE_BACKEND
     with _quiet():
+        registry = get_registry()
         installed = registry.list_all().get(kind, [])
         found = {
             name: plugin
-            for (type_, name), plugin in registry._loaded.items()  # noqa: SLF001  no other way
+            for (type_, name), plugin in registry._loaded.items()  # noqa: SLF001  list() has no plugin made by hand
             if type_ is kind
             and isinstance(plugin, LineageBackendPlugin)
             # One that no entry point names was made and registered by hand.

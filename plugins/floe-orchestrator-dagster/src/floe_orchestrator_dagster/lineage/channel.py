@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import socket
@@ -13,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from floe_orchestrator_dagster.errors import LineageError
+from floe_orchestrator_dagster.urls import WEB, basic_credentials, masked, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +36,8 @@ _PLAIN_KEYS = frozenset({"type", "url", "timeout", "drain_timeout", "api_key", "
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of an event: delivered, refused for good, or to be sent again.
+class Verdict:
+    """What a backend made of an event: delivered, refused for good, or to be sent again.
 
     Attributes:
         delivered: the backend has it.
@@ -54,13 +54,13 @@ class Answer:
     poison: bool = False
 
 
-DELIVERED = Answer(delivered=True)
+DELIVERED = Verdict(delivered=True)
 
 
 class Channel(Protocol):
     """The way to a backend."""
 
-    def post(self, event: bytes) -> Answer:
+    def post(self, event: bytes) -> Verdict:
         """Send one event; never raises."""
 
     def watch(self) -> None:
@@ -130,7 +130,7 @@ class HttpChannel:
     def __init__(self, config: Mapping[str, Any]) -> None:
         url = config.get("url")
         parts = urlsplit(url.strip() if isinstance(url, str) else "")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in WEB or not parts.hostname:
             raise LineageError(
                 "Cannot use the lineage backend: its transport config has no `url` that starts "
                 "with http:// or https://. Correct plugins.lineage_backend in manifest.yaml and "
@@ -145,10 +145,9 @@ class HttpChannel:
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         elif parts.username:
-            self._headers["Authorization"] = _basic(parts)
-        token = self._headers.get("Authorization", "").partition(" ")[2]
+            self._headers["Authorization"] = f"Basic {basic_credentials(parts)}"
         # An answer may quote what it was sent.
-        self._secrets = [text for text in (token, unquote(parts.password or "")) if text]
+        self._secrets = [*([str(key)] if key else []), *secrets_of(parts)]
         self._connection, self._path = _connection(
             parts, self._timeout, verify=bool(config.get("verify_ssl", True))
         )
@@ -158,12 +157,12 @@ class HttpChannel:
         # Guards the two above: the watch must never break the post that comes after a late one.
         self._watch = threading.Lock()
 
-    def post(self, event: bytes) -> Answer:
+    def post(self, event: bytes) -> Verdict:
         """Send one event; never raises."""
         reused = self._connection.sock is not None
         with self._watch:
             if self._aborted:
-                return Answer(reason="broken off")
+                return Verdict(reason="broken off")
             self._until, self._late = time.monotonic() + self._timeout, False
         try:
             try:
@@ -177,13 +176,13 @@ class HttpChannel:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()
             if self._late or isinstance(error, TimeoutError):
-                return Answer(reason=f"no whole answer within {self._timeout:g} s")
-            return Answer(reason=f"not reachable ({type(error).__name__})")
+                return Verdict(reason=f"no whole answer within {self._timeout:g} s")
+            return Verdict(reason=f"not reachable ({type(error).__name__})")
         finally:
             with self._watch:
                 self._until = None
 
-    def _exchange(self, event: bytes) -> Answer:
+    def _exchange(self, event: bytes) -> Verdict:
         self._connection.request("POST", self._path, body=event, headers=self._headers)
         response = self._connection.getresponse()
         said = response.read(MAX_ANSWER_BYTES)
@@ -195,9 +194,7 @@ class HttpChannel:
 
     def _hide(self, said: bytes) -> str:
         text = " ".join(said.decode(errors="replace").split())
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text[:MAX_REASON]
+        return masked(text, self._secrets)[:MAX_REASON]
 
     def _break(self) -> None:
         # shutdown wakes a thread that waits in recv; close alone does not.
@@ -234,25 +231,25 @@ class ClientChannel:
         self._transport = get_default_factory().create(client_transport(config))
         self._aborted = False
 
-    def post(self, event: bytes) -> Answer:
+    def post(self, event: bytes) -> Verdict:
         """Send one event and wait until the transport has it out of the house."""
         if self._aborted:
-            return Answer(reason="broken off")
+            return Verdict(reason="broken off")
         try:
             content = run_event(event)
         except (ValueError, KeyError, TypeError) as error:
-            return Answer(refused=True, reason=f"no run event ({type(error).__name__}: {error})")
+            return Verdict(refused=True, reason=f"no run event ({type(error).__name__}: {error})")
         try:
             self._transport.emit(content)
             wait = getattr(self._transport, "wait_for_completion", None)
             if wait is not None and not wait(self._timeout):
-                return Answer(reason=f"not confirmed within {self._timeout:g} s")
+                return Verdict(reason=f"not confirmed within {self._timeout:g} s")
         except Exception as error:  # noqa: BLE001  each transport raises its own
             response = getattr(error, "response", None)
             status = getattr(response, "status_code", None)
             if response is not None and isinstance(status, int):
                 return judged(status, response.headers.get("Retry-After"), "")
-            return Answer(reason=f"not sent ({type(error).__name__})")
+            return Verdict(reason=f"not sent ({type(error).__name__})")
         return DELIVERED
 
     def watch(self) -> None:
@@ -286,12 +283,12 @@ def run_event(event: bytes) -> Any:
     )
 
 
-def judged(status: int, retry_after: str | None, said: str) -> Answer:
+def judged(status: int, retry_after: str | None, said: str) -> Verdict:
     """Return what an HTTP status other than 2xx means for an event."""
     reason = f"the backend answered {status}" + (f": {said}" if said else "")
     if status in CLIENT_ERRORS and status not in LATER:
-        return Answer(refused=True, reason=reason)
-    return Answer(reason=reason, wait=seconds_of(retry_after), poison=status == 500)  # noqa: PLR2004
+        return Verdict(refused=True, reason=reason)
+    return Verdict(reason=reason, wait=seconds_of(retry_after), poison=status == 500)  # noqa: PLR2004
 
 
 def seconds_of(retry_after: str | None) -> float | None:
@@ -309,11 +306,6 @@ def seconds_of(retry_after: str | None) -> float | None:
     if at.tzinfo is None:
         at = at.replace(tzinfo=timezone.utc)
     return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
-
-
-def _basic(parts: SplitResult) -> str:
-    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def _connection(
@@ -335,6 +327,6 @@ def _connection(
     context = httpx.create_ssl_context(verify=verify)
     connection = http.client.HTTPSConnection(to, to_port, timeout=timeout, context=context)
     if via:
-        headers = {"Proxy-Authorization": _basic(via)} if via.username else {}
-        connection.set_tunnel(host, port, headers)
+        proof = f"Basic {basic_credentials(via)}"
+        connection.set_tunnel(host, port, {"Proxy-Authorization": proof} if via.username else {})
     return connection, path

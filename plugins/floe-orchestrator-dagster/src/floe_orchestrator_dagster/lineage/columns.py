@@ -14,14 +14,13 @@ expressions; a seed has no upstream; a snapshot's own query is compiled like a m
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from floe_orchestrator_dagster.lineage.query import Output, Uses
 
@@ -39,9 +38,6 @@ MAX_PIPES = 50
 
 MAX_LINKS = 50
 """Subscripts or method calls in a row, `a[1][2]`; sqlglot's time grows with their cube."""
-
-VERSION = "1"
-"""Part of every key: raise it when the same SQL begins to give another lineage."""
 
 # dbt adapters whose name is not that of their sqlglot dialect.
 _DIALECTS = {
@@ -65,7 +61,6 @@ class Source:
     type: Literal["DIRECT", "INDIRECT"]
     subtype: str
     masking: bool = False
-    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +72,9 @@ class ColumnLineage:
 
 
 def column_lineage(
-    sql: str,
-    dialect: str,
-    relation_columns: Mapping[str, Mapping[str, str]],
-    *,
-    describe: bool = False,
-) -> ColumnLineage | None:
-    """Return the column lineage of one query; None for SQL that cannot be read.
+    sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]
+) -> tuple[ColumnLineage | None, str]:
+    """Return the column lineage of one query and "", or None and why there is none.
 
     Args:
         sql: compiled SQL, one query, at most `MAX_SQL` characters.
@@ -91,23 +82,10 @@ def column_lineage(
         relation_columns: upstream relations under dbt's `relation_name`, quoted or not, each with
             its columns (name to type; the types are not looked at). No columns: not known, and
             every column asked of it is taken to exist.
-        describe: say in each description by which expression a column came to be; costs about as
-            much as the rest.
 
     Nothing is raised or logged. A column whose name only the database knows (an unnamed
     expression) and one that needs an unknown schema are left out.
     """
-    return explained_lineage(sql, dialect, relation_columns, describe=describe)[0]
-
-
-def explained_lineage(
-    sql: str,
-    dialect: str,
-    relation_columns: Mapping[str, Mapping[str, str]],
-    *,
-    describe: bool = False,
-) -> tuple[ColumnLineage | None, str]:
-    """Return the column lineage of one query, or None and why there is none; see above."""
     from sqlglot.errors import SqlglotError
 
     from floe_orchestrator_dagster.lineage.query import MAX_WORK, TooMuchError
@@ -117,7 +95,7 @@ def explained_lineage(
     language = _dialect(dialect)
     try:
         output = _read(sql, language, relation_columns)
-        return _lineage(output, language, describe=describe), ""
+        return _lineage(output, language), ""
     except _UnreadError as error:
         return None, str(error)
     except TooMuchError:
@@ -150,13 +128,6 @@ def _read(sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, st
     if not (output.columns or output.open):
         raise _UnreadError("its query has no columns that are known")
     return output
-
-
-def identity_lineage(relation: str, columns: Iterable[str]) -> ColumnLineage:
-    """Return the lineage of a dataset that copies another: each column from its namesake."""
-    return ColumnLineage(
-        {column: (Source(relation, column, "DIRECT", "IDENTITY"),) for column in columns}
-    )
 
 
 def snapshot_lineage(
@@ -202,19 +173,6 @@ def snapshot_lineage(
     }
     more = {names.get(name, name): sources for name, sources in added.items()}
     return replace(query, fields={**query.fields, **more})
-
-
-def lineage_key(sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a key under which this lineage can be kept: equal for equal SQL, dialect and names."""
-    digest = hashlib.blake2b(digest_size=16)
-    parts = [VERSION, _dialect(dialect), sql]
-    for relation in sorted(relation_columns):
-        parts += ["", relation, *relation_columns[relation]]
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:" % len(data))
-        digest.update(data)
-    return digest.hexdigest()
 
 
 @lru_cache(maxsize=64)
@@ -352,9 +310,8 @@ def _parts(relation: str, dialect: str) -> tuple[str, ...]:
     return tuple(walker.name(part) for part in table.parts)
 
 
-def _lineage(output: Output, dialect: str, *, describe: bool) -> ColumnLineage:
+def _lineage(output: Output, dialect: str) -> ColumnLineage:
     fields: dict[str, tuple[Source, ...]] = {}
-    said: dict[int, str] | None = {} if describe else None
     again: Counter[str] = Counter()
     for name, uses in output.columns:
         unused = name
@@ -364,21 +321,16 @@ def _lineage(output: Output, dialect: str, *, describe: bool) -> ColumnLineage:
             unused = f"{name}_{again[name]}"
         if name.startswith("?") or unused in fields:
             continue
-        fields[unused] = _sources(uses, dialect, said)
-    return ColumnLineage(fields, _sources(output.effects, dialect, said))
+        fields[unused] = _sources(uses)
+    return ColumnLineage(fields, _sources(output.effects))
 
 
-def _sources(uses: Uses, dialect: str, said: dict[int, str] | None) -> tuple[Source, ...]:
+def _sources(uses: Uses) -> tuple[Source, ...]:
     from floe_orchestrator_dagster.lineage.query import STRENGTH
 
-    sources = []
-    for (relation, column, kind, masked), why in uses.items():
-        text = ""
-        if said is not None and why is not None:
-            text = said.get(id(why)) or said.setdefault(id(why), why.sql(dialect))
-        sources.append(
-            Source(
-                relation, column, "DIRECT" if kind in STRENGTH else "INDIRECT", kind, masked, text
-            )
+    return tuple(
+        sorted(
+            Source(relation, column, "DIRECT" if kind in STRENGTH else "INDIRECT", kind, masked)
+            for relation, column, kind, masked in uses
         )
-    return tuple(sorted(sources))
+    )

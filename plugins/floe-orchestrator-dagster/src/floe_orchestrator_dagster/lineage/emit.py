@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
-import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from floe_orchestrator_dagster.lineage.delivery import open_delivery
+from floe_orchestrator_dagster.lineage.deliveries import PROCESS
 from floe_orchestrator_dagster.lineage.facets import PRODUCER, RUN_EVENT_SCHEMA
 
 if TYPE_CHECKING:
@@ -20,75 +19,85 @@ if TYPE_CHECKING:
 
     from floe_core.lineage import LineageEvent
 
-    from floe_orchestrator_dagster.lineage.delivery import Delivery
+    from floe_orchestrator_dagster.lineage.deliveries import Deliveries
 
 logger = logging.getLogger(__name__)
 
-# What the end of the process may wait for single events.
-EXIT_SECONDS = 3.0
 # The event types of the specification.
 STATES = ("START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER")
 MAX_SHOWN = 100
 MAX_REASON = 200
 
-# One per backend and spool, open while the process lives: a START and its COMPLETE stay in order.
-_deliveries: dict[tuple[str, Path], Delivery] = {}
-_lock = threading.Lock()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SingleEvent:
+    """What a caller wants to be sent, unchecked: each value may be of any type.
+
+    Attributes:
+        state: a `RunState` of floe-core, or its name.
+        job_name: a text, not empty; likewise `job_namespace`.
+        job_namespace: see `job_name`.
+        run_id: a UUID or its text; None for a new one.
+        inputs: `LineageDataset`s, or mappings with `namespace`, `name` and `facets`.
+        outputs: see `inputs`.
+        run_facets: facets by name; likewise `job_facets`.
+        job_facets: see `run_facets`.
+        producer: a URI; any other value stands for this package's own.
+        event_time: in UTC if it has no zone; None for now.
+    """
+
+    state: object
+    job_name: object
+    job_namespace: object
+    run_id: object = None
+    inputs: object = None
+    outputs: object = None
+    run_facets: object = None
+    job_facets: object = None
+    producer: object = None
+    event_time: datetime | None = None
 
 
 def emit(
     transport: Mapping[str, Any] | None,
     spool: Path | None,
-    *,
-    state: object,
-    job_name: object,
-    job_namespace: object,
-    run_id: object = None,
-    inputs: object = None,
-    outputs: object = None,
-    run_facets: object = None,
-    job_facets: object = None,
-    producer: object = None,
-    event_time: datetime | None = None,
+    given: SingleEvent,
+    deliveries: Deliveries = PROCESS,
 ) -> UUID:
     """Put one event on the spool in that directory; return its run id at once.
 
-    Arguments are what a caller gives, whatever that is: `state` a `RunState` or its name, `run_id`
-    a UUID or its text, datasets `LineageDataset`s or mappings of the same fields, facets mappings.
-    An event of which one is something else is not sent; the log says what is wrong. Without a
-    transport or a spool nothing is done. Nothing is raised.
+    An event of which a value is wrong is not sent; the log says what is wrong. Without a transport
+    or a spool nothing is done. Nothing is raised.
     """
     problems: list[str] = []
-    run = _run_id(run_id, problems)
+    run = _run_id(given.run_id, problems)
     if spool is None or transport is None or transport.get("type") is None:
         return run
     try:
         event = {
-            "eventTime": _zoned(event_time).isoformat(),
-            "eventType": _state(state, problems),
-            "run": {"runId": str(run), "facets": _facets("run_facets", run_facets, problems)},
+            "eventTime": _zoned(given.event_time).isoformat(),
+            "eventType": _state(given.state, problems),
+            "run": {"runId": str(run), "facets": _facets("run_facets", given.run_facets, problems)},
             "job": {
-                "namespace": _word("job_namespace", job_namespace, problems),
-                "name": _word("job_name", job_name, problems),
-                "facets": _facets("job_facets", job_facets, problems),
+                "namespace": _word("job_namespace", given.job_namespace, problems),
+                "name": _word("job_name", given.job_name, problems),
+                "facets": _facets("job_facets", given.job_facets, problems),
             },
-            "inputs": _datasets("inputs", inputs, problems),
-            "outputs": _datasets("outputs", outputs, problems),
-            # "floe", floe-core's default, is no URI.
-            "producer": producer if isinstance(producer, str) and "://" in producer else PRODUCER,
+            "inputs": _datasets("inputs", given.inputs, problems),
+            "outputs": _datasets("outputs", given.outputs, problems),
+            "producer": _producer(given.producer),
             "schemaURL": RUN_EVENT_SCHEMA,
         }
         if not problems:
-            line = _json(event)
-            _delivery(transport, spool).send(line)
+            deliveries.to(transport, spool).send(_json(event))
     except Exception as error:  # noqa: BLE001  lineage never harms the job
         # Its text may quote a facet; what it is about is in most cases its first words.
         problems.append(f"{type(error).__name__}: {error}"[:MAX_REASON])
     if problems:
         logger.warning(
             "Lineage event %s of job %s was not sent: %s.",
-            _shown(state),
-            _shown(job_name),
+            _shown(given.state),
+            _shown(given.job_name),
             "; ".join(problems),
         )
     return run
@@ -157,6 +166,11 @@ def _is_dataset(item: object) -> bool:
     return hasattr(item, "__dict__") and {"namespace", "name"} <= vars(item).keys()
 
 
+def _producer(given: object) -> str:
+    # "floe", floe-core's default, is no URI.
+    return given if isinstance(given, str) and "://" in given else PRODUCER
+
+
 def _zoned(time: datetime | None) -> datetime:
     """Return a time with its zone; one without is meant in UTC."""
     if time is None:
@@ -191,8 +205,14 @@ def _shown(value: object) -> str:
 class SpoolTransport:
     """floe-core's `LineageTransport` over the spool: what its emitter makes is not lost either."""
 
-    def __init__(self, transport: Mapping[str, Any], spool: Path) -> None:
+    def __init__(
+        self,
+        transport: Mapping[str, Any],
+        spool: Path,
+        deliveries: Deliveries = PROCESS,
+    ) -> None:
         """Remember the backend's transport config and the spool's place; see `emit`."""
+        self._deliveries = deliveries
         self._transport = transport
         self._spool = spool
 
@@ -201,45 +221,28 @@ class SpoolTransport:
         emit(
             self._transport,
             self._spool,
-            state=event.event_type,
-            job_name=event.job.name,
-            job_namespace=event.job.namespace,
-            run_id=event.run.run_id,
-            inputs=event.inputs,
-            outputs=event.outputs,
-            run_facets=event.run.facets,
-            job_facets=event.job.facets,
-            producer=event.producer,
-            event_time=event.event_time,
+            SingleEvent(
+                state=event.event_type,
+                job_name=event.job.name,
+                job_namespace=event.job.namespace,
+                run_id=event.run.run_id,
+                inputs=event.inputs,
+                outputs=event.outputs,
+                run_facets=event.run.facets,
+                job_facets=event.job.facets,
+                producer=event.producer,
+                event_time=event.event_time,
+            ),
+            self._deliveries,
         )
 
     def close(self) -> None:
         """Wait a little for the events sent so far."""
-        finish()
+        self._deliveries.close()
 
     async def close_async(self) -> None:
         """Wait a little for the events sent so far."""
-        finish()
+        self._deliveries.close()
 
     async def flush(self) -> None:
         """Do nothing: every event is on the spool when `emit` returns."""
-
-
-def finish() -> None:
-    """Wait a little for the events sent so far; the rest goes with a later run."""
-    with _lock:
-        ended = list(_deliveries.values())
-        _deliveries.clear()
-    for delivery in ended:
-        delivery.finish()
-
-
-def _delivery(transport: Mapping[str, Any], directory: Path) -> Delivery:
-    key = (json.dumps(transport, sort_keys=True, default=repr), directory)
-    with _lock:
-        if not _deliveries:
-            atexit.unregister(finish)
-            atexit.register(finish)
-        if key not in _deliveries:
-            _deliveries[key] = open_delivery(transport, directory, drain_seconds=EXIT_SECONDS)
-        return _deliveries[key]

@@ -8,15 +8,18 @@ and from what the caller hands in.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
+from floe_orchestrator_dagster.dbt.status import SKIPPED, is_failure
 from floe_orchestrator_dagster.lineage import facets
+from floe_orchestrator_dagster.lineage.assertions import of_quality_check, of_test
 from floe_orchestrator_dagster.lineage.columns import (
     ColumnLineage,
-    explained_lineage,
+    column_lineage,
     snapshot_lineage,
 )
+from floe_orchestrator_dagster.lineage.datasets import TableName
 from floe_orchestrator_dagster.lineage.facets import (
     PRODUCER,
     RUN_EVENT_SCHEMA,
@@ -26,55 +29,30 @@ from floe_orchestrator_dagster.lineage.facets import (
     floe_run,
 )
 from floe_orchestrator_dagster.lineage.naming import dataset_name
+from floe_orchestrator_dagster.lineage.node_facets import (
+    built,
+    descriptions,
+    job_facets,
+    job_type,
+    statistics,
+)
 from floe_orchestrator_dagster.lineage.outside import reads_outside, source_name, with_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult, Relation
-    from floe_orchestrator_dagster.lineage.naming import DatasetName
-    from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
+    from floe_orchestrator_dagster.lineage.datasets import DatasetName
+    from floe_orchestrator_dagster.lineage.source_code import SourceCode
+    from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan, QualityCheck
     from floe_orchestrator_dagster.plan.manifest import DbtConfig
 
 Event = dict[str, Any]
 Columns = list[tuple[str, str]]
 
-# dbt's status -> how a run ended; anything else failed.
-ENDINGS = {
-    "pass": "COMPLETE",
-    "success": "COMPLETE",
-    "warn": "COMPLETE",
-    "no-op": "COMPLETE",
-    "reused": "COMPLETE",
-    "skipped": "ABORT",
-}
 NOT_REACHED = "a node or a test above it failed"
 _DATASET_KINDS = frozenset({"model", "seed", "snapshot", "source"})
 _RUN_IDS = UUID("5b0f3a0e-5a0d-4c63-9f6c-0f6a2b7f1d3e")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceCode:
-    """Where the dbt project's code is kept: a git repository at a version."""
-
-    repository: str
-    version: str
-    branch: str = ""
-    folder: str = ""
-
-    def locate(self, path: str) -> Facet:
-        """Return the place of a file of the project; `path` is relative to the project."""
-        inside = "/".join(filter(None, (self.folder, path)))
-        web = self.repository.removesuffix(".git")
-        return facet(
-            "SourceCodeLocationJobFacet",
-            type="git",
-            url=f"{web}/blob/{self.version}/{inside}",
-            repoUrl=self.repository,
-            path=inside,
-            version=self.version,
-            branch=self.branch or None,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +74,16 @@ class StepRun:
     dbt_version: str = ""
     profile: str = ""
     project_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WaveRun:
+    """A dbt run that is about to start on a compute: `number` of `waves`, over so many nodes."""
+
+    compute: Compute
+    number: int
+    waves: int
+    nodes: int
 
 
 def run_id_of(*parts: object) -> str:
@@ -174,10 +162,14 @@ class StepLineage:
         }
         if step.root is not None:
             run_facets["parent"] = facets.parent(*step.root, root=step.root)
-        job_facets = {"jobType": _job_type("DAGSTER", "JOB")}
+        about = {"jobType": job_type("DAGSTER", "JOB")}
         if plan.owner:
-            job_facets["ownership"] = facets.owners("OwnershipJobFacet", [plan.owner])
-        return _event(kind, at, step.run_id, run_facets, (step.namespace, step.job), job_facets)
+            about["ownership"] = facets.owners("OwnershipJobFacet", [plan.owner])
+        run = {"runId": step.run_id, "facets": run_facets}
+        return _event(kind, at, run, self._job(step.job, about))
+
+    def _job(self, name: str, about: dict[str, Facet]) -> Facet:
+        return {"namespace": self._step.namespace, "name": name, "facets": about}
 
     def _floe(self, **more: Any) -> Facet:
         step = self._step
@@ -196,21 +188,21 @@ class StepLineage:
     # a dbt invocation
 
     def invocation_started(
-        self,
-        invocation_id: str,
-        at: str,
-        compute: Compute,
-        *,
-        wave: int,
-        waves: int,
-        nodes: int,
-        dbt_version: str = "",
+        self, invocation_id: str, at: str, wave: WaveRun, dbt_version: str = ""
     ) -> Iterator[Event]:
-        """Yield that the product's run goes on, and the start of a dbt invocation."""
+        """Yield that the product's run goes on, and the start of a dbt invocation.
+
+        `dbt_version` is what the invocation reports; "" stands for the installed one.
+        """
         dbt_version = dbt_version or self._step.dbt_version
+        compute = wave.compute
         self._wave = _Invocation(invocation_id, compute)
         told = self._floe(
-            compute=compute.name, target=compute.target, wave=wave, waves=waves, nodes=nodes
+            compute=compute.name,
+            target=compute.target,
+            wave=wave.number,
+            waves=wave.waves,
+            nodes=wave.nodes,
         )
         running = self._product_event("RUNNING", at)
         running["run"]["facets"]["floe_run"] = told
@@ -256,14 +248,8 @@ class StepLineage:
         root = (step.run_id, step.namespace, step.job)
         parent = facets.parent(*root, root=self._root)
         run_facets = {**wave.facets, "parent": parent, "floe_run": wave.told, **extra}
-        return _event(
-            kind,
-            at,
-            wave.invocation_id,
-            run_facets,
-            (step.namespace, wave.job),
-            {"jobType": _job_type("DBT", "JOB")},
-        )
+        run = {"runId": wave.invocation_id, "facets": run_facets}
+        return _event(kind, at, run, self._job(wave.job, {"jobType": job_type("DBT", "JOB")}))
 
     def _current(self) -> _Invocation:
         if self._wave is None:
@@ -302,7 +288,7 @@ class StepLineage:
             self._seen[relation] = list(observed.columns)
         opened = self._open.pop(uid)
         self._ended.add(uid)
-        ending = ENDINGS.get(result.status, "FAIL")
+        ending = _ending(result.status)
         event = self._node_event(
             ending,
             at,
@@ -321,14 +307,14 @@ class StepLineage:
                 dialect=self._current().compute.adapter,
             )
         if node.kind in {"test", "unit_test"}:
-            self._tested(event, node, result)
+            of_test(node, result).put_on(event)
         elif ending == "COMPLETE" and event["outputs"]:
             self._built(event, node, result, compiled)
         assert opened["run"]["runId"] == event["run"]["runId"]  # noqa: S101
         yield event
         yield from self._quality(node, at, result.attempt, observed.checks)
 
-    def checked(
+    def quality_checked(
         self, uid: str, at: str, attempt: int, found: Sequence[QualityResult]
     ) -> Iterator[Event]:
         """Yield the quality checks of floe.yaml that ran on a node that this dbt run left alone."""
@@ -353,83 +339,29 @@ class StepLineage:
                     event["run"]["facets"]["errorMessage"] = facets.error(said)
                 yield event
 
-    def _node_event(
-        self,
-        kind: str,
-        at: str,
-        node: Node,
-        attempt: int,
-        *,
-        status: str | None = None,
-        seconds: float | None = None,
-    ) -> Event:
+    def _node_event(self, kind: str, at: str, node: Node, attempt: int, **more: Any) -> Event:
+        """Return an event of a node; `more` goes into the facet `floe_run`."""
         step = self._step
         # After the last wave: what was never reached hangs below the dbt run that it belonged to.
         wave = self._wave or self._invocations.get(node.compute)
         compute = self._compute(node)
+        above = wave.parent if wave else None
         run_facets = {
             **(wave.facets if wave else self._common),
-            "parent": wave.parent
-            if wave
-            else facets.parent(step.run_id, step.namespace, step.job, self._root),
+            "parent": above or facets.parent(step.run_id, step.namespace, step.job, self._root),
             "floe_run": self._floe(
                 compute=compute.name if compute else None,
                 target=compute.target if compute else None,
                 attempt=attempt,
-                status=status,
-                seconds=seconds,
                 qualityTier=node.tier,
+                **more,
             ),
         }
         run_id = run_id_of(step.run_id, wave.invocation_id if wave else "", node.unique_id, attempt)
-        inputs, outputs = self._datasets(node)
-        job = (step.namespace, f"{self._plan.name}.{node.unique_id}")
-        return _event(kind, at, run_id, run_facets, job, self._job_facets(node), inputs, outputs)
-
-    def _job_facets(self, node: Node) -> dict[str, Facet]:
-        found: dict[str, Facet] = {"jobType": _job_type("DBT", node.kind.upper())}
-        dbt = node.dbt
-        if dbt is None:
-            return found
-        found |= self._described(node, "Job")
-        if self._step.code is not None and dbt.original_file_path:
-            found["sourceCodeLocation"] = self._step.code.locate(dbt.original_file_path)
-        is_test = node.kind == "test"
-        found["dbt_node"] = dbt_facet(
-            "dbt-node-job-facet",
-            unique_id=node.unique_id,
-            original_file_path=dbt.original_file_path or None,
-            database=dbt.database,
-            schema=dbt.schema,
-            alias=dbt.alias,
-            test_type=("generic" if dbt.test_metadata else "singular") if is_test else None,
+        job = self._job(
+            f"{self._plan.name}.{node.unique_id}", job_facets(self._plan, node, step.code)
         )
-        return found
-
-    def _described(self, node: Node, kind: Literal["Job", "Dataset"]) -> dict[str, Facet]:
-        """Return what people have said of a node, as facets of its job or of its dataset."""
-        found: dict[str, Facet] = {}
-        if node.dbt is not None and node.dbt.description:
-            found["documentation"] = facet(
-                f"Documentation{kind}Facet",
-                description=node.dbt.description,
-                contentType="text/markdown",
-            )
-        owned = self._owners(node)
-        if owned:
-            found["ownership"] = facets.owners(f"Ownership{kind}Facet", owned)
-        if node.tags:
-            found["tags"] = facets.tags(f"Tags{kind}Facet", node.tags)
-        return found
-
-    def _owners(self, node: Node) -> Sequence[str]:
-        dbt = node.dbt
-        asked = dbt.dagster_meta.get("owners") if dbt else None
-        if isinstance(asked, list) and asked:
-            return [str(owner) for owner in asked]
-        group = (dbt.config.group if dbt else None) or ""
-        found = self._plan.owners_of_group.get(group, ())
-        return found or ([self._plan.owner] if self._plan.owner else [])
+        return _event(kind, at, {"runId": run_id, "facets": run_facets}, job, self._datasets(node))
 
     # datasets
 
@@ -471,9 +403,11 @@ class StepLineage:
         named = dataset_name(
             compute.adapter,
             output,
-            told.database if told else dbt.database,
-            told.schema if told else dbt.schema,
-            (told.identifier if told else None) or node.identifier,
+            TableName(
+                told.database if told else dbt.database,
+                told.schema if told else dbt.schema,
+                (told.identifier if told else None) or node.identifier,
+            ),
             root=root,
             scope=self._plan.name,
         )
@@ -488,15 +422,9 @@ class StepLineage:
         }
         columns = self._columns(node)
         if columns:
-            found["schema"] = facets.schema(columns, _descriptions(node))
+            found["schema"] = facets.schema(columns, descriptions(node))
         if name.symlinks:
-            found["symlinks"] = facet(
-                "SymlinksDatasetFacet",
-                identifiers=[
-                    {"namespace": other.namespace, "name": other.name, "type": other.type}
-                    for other in name.symlinks
-                ],
-            )
+            found["symlinks"] = facets.symlinks(name.symlinks)
         if name.catalog is not None:
             found["catalog"] = facets.catalog(name.catalog, adapter=compute.adapter)
         return {"namespace": name.namespace, "name": name.name, "facets": found}
@@ -511,44 +439,26 @@ class StepLineage:
 
     def _built(self, event: Event, node: Node, result: NodeFinished, compiled: str | None) -> None:
         """Put on the output what building it has shown."""
-        output, dbt = event["outputs"][0], node.dbt
+        output = event["outputs"][0]
         found, compute = output["facets"], self._current().compute
-        found |= self._described(node, "Dataset")
-        view = (node.materialized or "").endswith("view")
-        found["datasetType"] = facet(
-            "DatasetTypeDatasetFacet",
-            datasetType="VIEW" if view else "TABLE",
-            subType="MATERIALIZED" if node.materialized == "materialized_view" else None,
-        )
-        file_format = dbt.config.file_format if dbt else None
-        if file_format or compute.adapter == "duckdb":
-            found["storage"] = facet(
-                "StorageDatasetFacet", storageLayer=compute.adapter, fileFormat=file_format
-            )
-        exposures = [
-            {"unique_id": f"exposure.{self._plan.project_name}.{name}", "name": name}
-            for name, parents in self._plan.exposures.items()
-            if node.unique_id in parents
-        ]
-        if exposures:
-            found["dbt_exposures"] = dbt_facet("dbt-exposures-dataset-facet", exposures=exposures)
+        found |= built(self._plan, node, compute)
         if not compiled and result.status == "success" and _is_sql(node):
             self.without_columns[node.unique_id] = "dbt left no compiled SQL of it"
         lineage = self._column_lineage(node, compiled, compute)
         if lineage is not None:
             found["columnLineage"] = lineage
-            found["schema"] = facets.schema(self._columns(node), _descriptions(node))
-        statistics = _statistics(result)
-        if statistics:
+            found["schema"] = facets.schema(self._columns(node), descriptions(node))
+        measured = statistics(result)
+        if measured:
             output["outputFacets"] = {
-                "outputStatistics": facet("OutputStatisticsOutputDatasetFacet", **statistics)
+                "outputStatistics": facet("OutputStatisticsOutputDatasetFacet", **measured)
             }
 
     def _column_lineage(self, node: Node, compiled: str | None, compute: Compute) -> Facet | None:
         if not compiled:
             return None
         names, known = self._read_by(node, compute)
-        found, why = explained_lineage(compiled, compute.adapter, known)
+        found, why = column_lineage(compiled, compute.adapter, known)
         if found is None:
             self.without_columns[node.unique_id] = why
             return None
@@ -562,24 +472,7 @@ class StepLineage:
                 (name, declared.get(name.lower()) or "") for name in found.fields
             ]
 
-        def said(sources: Iterable[Any]) -> list[dict[str, Any]]:
-            fields: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-            for source in sources:
-                if source.relation in names:
-                    fields.setdefault((*names[source.relation], source.column), []).append(
-                        _transformation(source)
-                    )
-            return [
-                {"namespace": space, "name": name, "field": column, "transformations": changes}
-                for (space, name, column), changes in fields.items()
-            ]
-
-        columns = {name: said(sources) for name, sources in found.fields.items()}
-        return facet(
-            "ColumnLineageDatasetFacet",
-            fields={name: {"inputFields": read} for name, read in columns.items() if read},
-            dataset=said(found.dataset) or None,
-        )
+        return facets.column_lineage(found, names)
 
     def _read_by(
         self, node: Node, compute: Compute
@@ -598,51 +491,13 @@ class StepLineage:
 
     # tests
 
-    def _tested(self, event: Event, node: Node, result: NodeFinished) -> None:
-        """Put a test's outcome on the dataset it tests, and on its own run."""
-        dbt, status = node.dbt, result.status
-        kind = dbt.test_metadata.name if dbt and dbt.test_metadata else node.kind
-        severity = ((dbt.config.severity if dbt else None) or "error").lower()
-        # dbt's message leaves out a number that is 0; a unit test counts nothing.
-        counted = node.kind == "test" and status in {"pass", "warn", "fail"}
-        told = {
-            "name": dbt.name if dbt else node.name,
-            "severity": severity,
-            "description": (dbt.description if dbt else None) or None,
-            "expected": "0" if counted else None,
-            "actual": str(result.failures or 0) if counted else None,
-        }
-        outcome = {"pass": "pass", "success": "pass", "skipped": "skip"}.get(status, "fail")
-        # What dbt inlines is no dataset: the column is not one of the tables that it reads.
-        column = dbt.column_name if dbt and node.on in node.parents else None
-        self._put_assertion(event, kind, column, outcome, told)
-
-    @staticmethod
-    def _put_assertion(
-        event: Event, kind: str, column: str | None, outcome: str, told: Mapping[str, Any]
-    ) -> None:
-        known = {name: value for name, value in told.items() if value is not None}
-        event["run"]["facets"]["test"] = facet(
-            "TestRunFacet", tests=[{**known, "status": outcome, "type": kind}]
-        )
-        if outcome == "skip" or not event["inputs"]:
-            return
-        assertion = {"assertion": kind, "success": outcome == "pass", **known}
-        if column:
-            assertion["column"] = column
-        event["inputs"][0]["inputFacets"] = {
-            "dataQualityAssertions": facet(
-                "DataQualityAssertionsDatasetFacet", assertions=[assertion]
-            )
-        }
-
     def _quality(
         self, node: Node, at: str, attempt: int, found: Sequence[QualityResult]
     ) -> Iterator[Event]:
         """Yield the quality checks of floe.yaml that ran on a node that was just built."""
-        checks = {check.name: check for check in node.quality_checks}
         for item in found:
-            check = checks.get(item.name)
+            planned = self._plan.nodes.get(item.unique_id)
+            check = planned.quality if planned else None
             compute = self._compute(node)
             dataset = self._dataset(node, compute) if compute else None
             if check is None or dataset is None:
@@ -651,29 +506,22 @@ class StepLineage:
                 event = self._node_event(kind, at, node, attempt)
                 event["run"]["runId"] = run_id_of(event["run"]["runId"], check.name)
                 event["job"]["name"] += f".{check.name}"
-                event["job"]["facets"] = {"jobType": _job_type("DBT", "TEST")}
+                event["job"]["facets"] = {"jobType": job_type("DBT", "TEST")}
                 event["inputs"], event["outputs"] = [{**dataset}], []
                 if kind == "END":
-                    self._checked(event, check, item.problem, item.failures)
+                    _end_of_check(event, check, item)
                 yield event
 
-    def _checked(self, event: Event, check: Any, problem: str | None, failures: Any) -> None:
-        passed = problem is None and failures == 0
-        blocking = check.severity == "error"
-        event["eventType"] = "COMPLETE" if passed or not blocking else "FAIL"
-        told = {
-            "name": check.name,
-            "severity": check.severity,
-            "description": check.dimension or None,
-            "expected": None if problem else "0",
-            "actual": None if problem else str(failures),
-        }
-        column = check.arguments.get("column_name")
-        outcome = "pass" if passed else "fail"
-        self._put_assertion(event, check.type, column, outcome, told)
-        if event["eventType"] == "FAIL":
-            said = problem or f"{failures} failing rows"
-            event["run"]["facets"]["errorMessage"] = facets.error(said)
+
+def _end_of_check(event: Event, check: QualityCheck, result: QualityResult) -> None:
+    """Make an event the end of a quality check; it fails only where the check may stop a run."""
+    assertion = of_quality_check(check, result)
+    assertion.put_on(event)
+    is_failed = assertion.outcome != "pass" and check.severity == "error"
+    event["eventType"] = "FAIL" if is_failed else "COMPLETE"
+    if is_failed:
+        message = result.problem or f"{result.failures} failing rows"
+        event["run"]["facets"]["errorMessage"] = facets.error(message)
 
 
 @dataclass
@@ -689,36 +537,27 @@ class _Invocation:
 
 
 def _event(
-    kind: str,
-    at: str,
-    run_id: str,
-    run_facets: dict[str, Facet],
-    job: tuple[str, str],
-    job_facets: dict[str, Facet],
-    inputs: list[Event] | None = None,
-    outputs: list[Event] | None = None,
+    kind: str, at: str, run: Facet, job: Facet, datasets: tuple[list[Event], list[Event]] = ([], [])
 ) -> Event:
+    """Return a run event; `run` and `job` as it has them, `datasets` are inputs and outputs."""
+    inputs, outputs = datasets
     return {
         "eventType": kind,
         "eventTime": at,
-        "run": {"runId": run_id, "facets": run_facets},
-        "job": {"namespace": job[0], "name": job[1], "facets": job_facets},
-        "inputs": inputs or [],
-        "outputs": outputs or [],
+        "run": run,
+        "job": job,
+        "inputs": [*inputs],
+        "outputs": [*outputs],
         "producer": PRODUCER,
         "schemaURL": RUN_EVENT_SCHEMA,
     }
 
 
-def _job_type(integration: str, kind: str) -> Facet:
-    return facet("JobTypeJobFacet", processingType="BATCH", integration=integration, jobType=kind)
-
-
-def _descriptions(node: Node) -> dict[str, str]:
-    declared = node.dbt.columns if node.dbt else {}
-    return {
-        name.lower(): column.description for name, column in declared.items() if column.description
-    }
+def _ending(status: str) -> str:
+    """Return how the run of a node ended, by dbt's status of it."""
+    if status == SKIPPED:
+        return "ABORT"
+    return "FAIL" if is_failure(status) else "COMPLETE"
 
 
 def _of_snapshot(query: ColumnLineage, config: DbtConfig) -> ColumnLineage:
@@ -735,24 +574,3 @@ def _of_snapshot(query: ColumnLineage, config: DbtConfig) -> ColumnLineage:
 def _is_sql(node: Node) -> bool:
     python = node.dbt is not None and node.dbt.original_file_path.endswith(".py")
     return node.kind in {"model", "snapshot"} and not python
-
-
-def _transformation(source: Any) -> dict[str, Any]:
-    made = {"type": source.type, "subtype": source.subtype, "masking": source.masking}
-    if source.description:
-        made["description"] = source.description
-    return made
-
-
-def _statistics(result: NodeFinished) -> dict[str, int]:
-    """Return rows and bytes: counted in the warehouse, else as the adapter tells them."""
-    told = result.adapter_response
-    found = {}
-    rows = told.get("rows_affected") if result.rows is None else result.rows
-    if rows is not None and int(float(rows)) >= 0:
-        found["rowCount"] = int(float(rows))
-    # BigQuery tells what it has written only in words; what it has read is another thing.
-    size = told.get("bytes_written")
-    if size is not None:
-        found["size"] = int(float(size))
-    return found

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from floe_orchestrator_dagster.lineage.naming import Catalog
+    from floe_orchestrator_dagster.lineage.columns import ColumnLineage, Source
+    from floe_orchestrator_dagster.lineage.datasets import Catalog, Symlink
 
 Facet = dict[str, Any]
 
@@ -118,6 +119,45 @@ def catalog(held: Catalog, *, adapter: str) -> Facet:
         warehouseUri=held.warehouse_uri,
         source=adapter,
     )
+
+
+def symlinks(names: Iterable[Symlink]) -> Facet:
+    """Return the other names of a dataset."""
+    return facet(
+        "SymlinksDatasetFacet",
+        identifiers=[
+            {"namespace": name.namespace, "name": name.name, "type": name.type} for name in names
+        ],
+    )
+
+
+def column_lineage(lineage: ColumnLineage, names: Mapping[str, tuple[str, str]]) -> Facet:
+    """Return what columns are made of; `names` are namespace and name of datasets by relation.
+
+    Sources in other relations are left out, and so are columns without a source.
+    """
+    columns = {name: _inputs(sources, names) for name, sources in lineage.fields.items()}
+    return facet(
+        "ColumnLineageDatasetFacet",
+        fields={name: {"inputFields": inputs} for name, inputs in columns.items() if inputs},
+        dataset=_inputs(lineage.dataset, names) or None,
+    )
+
+
+def _inputs(
+    sources: Iterable[Source], names: Mapping[str, tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Return each source column once, with all the ways in which it takes part."""
+    changes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for source in sources:
+        if source.relation in names:
+            column = (*names[source.relation], source.column)
+            change = {"type": source.type, "subtype": source.subtype, "masking": source.masking}
+            changes.setdefault(column, []).append(change)
+    return [
+        {"namespace": space, "name": name, "field": column, "transformations": made}
+        for (space, name, column), made in changes.items()
+    ]
 
 
 def owners(kind: str, names: Iterable[str]) -> Facet:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from floe_orchestrator_dagster.lineage.naming import DatasetName, dataset_name, file_name
+from floe_orchestrator_dagster.lineage.datasets import DatasetName, TableName
+from floe_orchestrator_dagster.lineage.naming import dataset_name, file_name
 
 if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan import Node
@@ -136,4 +137,4 @@ def _scanned(name: str, words: list[str], root: str) -> DatasetName | None:
         return None
     schema, table = (words[1], words[2]) if kind == "postgres" else ("", words[1])
     attached = {"attach": [{"path": words[0], "alias": "scanned", "type": kind}]}
-    return dataset_name("duckdb", attached, "scanned", schema, table, root=root)
+    return dataset_name("duckdb", attached, TableName("scanned", schema, table), root=root)

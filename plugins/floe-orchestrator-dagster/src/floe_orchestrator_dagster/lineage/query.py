@@ -36,10 +36,10 @@ MAX_WORK = 2_000_000
 
 Use = tuple[str, str, str, bool]
 """Relation, column, kind and whether the value is masked."""
-Uses = dict[Use, "exp.Expr | None"]
-"""Each use with the expression that made it what it is; None for a plain column."""
+Uses = dict[Use, None]
+"""A set of uses that keeps its order."""
 
-Node: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
+TreeNode: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
 """Every node's class; before sqlglot 30 it had another name."""
 
 _TRANSPARENT = (exp.Paren, exp.Alias, exp.IgnoreNulls, exp.RespectNulls)
@@ -166,33 +166,25 @@ class Walker:
             return name
         return name.upper() if self._upper else name.lower() if self._lower else name
 
-    def through(
-        self,
-        uses: Uses,
-        kind: str,
-        into: Uses,
-        *,
-        masked: bool = False,
-        why: exp.Expr | None = None,
-    ) -> None:
+    def through(self, uses: Uses, kind: str, into: Uses, *, masked: bool = False) -> None:
         """Add what is used, seen through one more step."""
         self._work += len(uses)
         if self._work > MAX_WORK:
             raise TooMuchError
         if kind == IDENTITY and not masked:
-            for use, reason in uses.items():
-                into.setdefault(use, reason)
+            for use in uses:
+                into.setdefault(use)
             return
         strength = STRENGTH.get(kind)
-        for use, reason in uses.items():
+        for use in uses:
             relation, column, before, hidden = use
             if strength is None:
-                into.setdefault((relation, column, kind, False), why)
+                into.setdefault((relation, column, kind, False))
             elif before in STRENGTH:
                 step = kind if strength > STRENGTH[before] else before
-                into.setdefault((relation, column, step, hidden or masked), why)
+                into.setdefault((relation, column, step, hidden or masked))
             else:
-                into.setdefault(use, reason)
+                into.setdefault(use)
 
     def _meant(self, node: exp.Expr, scope: Scope) -> Uses:
         """Return what a column is made of; of the star in `HASH(*)` or `f(t.*)`, the whole row."""
@@ -230,7 +222,7 @@ class Walker:
         output = scope.named.get(parts[0].lower())
         uses = output.find(parts[1]) if output and len(parts) > 1 else self._bare(parts[0], scope)
         into: Uses = {}
-        self.through(uses or {}, TRANSFORMATION, into, why=column)
+        self.through(uses or {}, TRANSFORMATION, into)
         return into
 
     def _bare(self, name: str, scope: Scope) -> Uses | None:
@@ -275,18 +267,18 @@ class Walker:
             if isinstance(node, list):
                 stack.extend((item, kind, masked) for item in node)
                 continue
-            if not isinstance(node, Node) or isinstance(node, _LEAVES):
+            if not isinstance(node, TreeNode) or isinstance(node, _LEAVES):
                 continue
             if isinstance(node, (exp.Column, exp.Star)):
-                self.through(self._meant(node, scope), kind, into, masked=masked, why=root)
+                self.through(self._meant(node, scope), kind, into, masked=masked)
             elif isinstance(node, _TRANSPARENT):
                 stack.append((node.this, kind, masked))
             elif isinstance(node, exp.Query):
-                output = self._nested(node, kind, scope, into, root)
+                output = self._nested(node, kind, scope, into)
                 for _, uses in output.columns:
-                    self.through(uses, kind, into, masked=masked, why=root)
+                    self.through(uses, kind, into, masked=masked)
             elif isinstance(node, exp.Exists) and isinstance(node.this, exp.Query):
-                self._nested(node.this, kind, scope, into, root)
+                self._nested(node.this, kind, scope, into)
             else:
                 direct = kind in STRENGTH
                 step = TRANSFORMATION if kind == IDENTITY else kind
@@ -324,10 +316,10 @@ class Walker:
             over = scope.windows.get(name) if name and name not in seen else None
             seen.add(name)
 
-    def _nested(self, node: exp.Expr, kind: str, scope: Scope, into: Uses, why: exp.Expr) -> Output:
+    def _nested(self, node: exp.Expr, kind: str, scope: Scope, into: Uses) -> Output:
         """Return a subquery among the columns or conditions, having added what shaped its rows."""
         output = self.query(node, scope, scope.ctes)
-        self.through(output.effects, IDENTITY if kind in STRENGTH else kind, into, why=why)
+        self.through(output.effects, IDENTITY if kind in STRENGTH else kind, into)
         return output
 
     def _uses(self, node: exp.Expr, kind: str, scope: Scope) -> Uses:
@@ -418,7 +410,7 @@ class Walker:
         for clause in ("prewhere", "where", "having", "qualify", "connect"):
             if (condition := args.get(clause)) is not None:
                 for part in condition.args.values():
-                    if isinstance(part, Node):
+                    if isinstance(part, TreeNode):
                         self.walk(part, FILTER, scope, effects)
         if (group := args.get("group")) is not None:
             self._group(group, node.expressions, scope, columns, effects)
@@ -426,7 +418,7 @@ class Walker:
             if (on := distinct.args.get("on")) is not None:
                 self.walk(on, GROUP_BY, scope, effects)
             else:
-                self._each(columns, GROUP_BY, effects, distinct)
+                self._each(columns, GROUP_BY, effects)
         self._sort(node, scope, columns, effects)
         return Output(columns, effects, unknown)
 
@@ -445,11 +437,9 @@ class Walker:
         for window in node.args.get("windows") or ():
             scope.windows[self.name(window.this).lower()] = window
 
-    def _each(
-        self, columns: Iterable[tuple[str, Uses]], kind: str, into: Uses, why: exp.Expr
-    ) -> None:
+    def _each(self, columns: Iterable[tuple[str, Uses]], kind: str, into: Uses) -> None:
         for _, uses in columns:
-            self.through(uses, kind, into, why=why)
+            self.through(uses, kind, into)
 
     def _projections(
         self, expressions: Sequence[exp.Expr], scope: Scope
@@ -553,7 +543,7 @@ class Walker:
         if group.args.get("all"):
             for item, (_, uses) in zip(expressions, columns, strict=False):
                 if item.find(exp.AggFunc) is None:
-                    self.through(uses, GROUP_BY, effects, why=group)
+                    self.through(uses, GROUP_BY, effects)
         for part in group.args.values():
             for item in part if isinstance(part, list) else ():
                 self._by(item, GROUP_BY, scope, columns, effects)
@@ -567,13 +557,13 @@ class Walker:
         for ordered in order.expressions:
             item = ordered.this
             if isinstance(item, exp.Var) and item.name.upper() == "ALL":
-                self._each(columns, SORT, effects, order)
+                self._each(columns, SORT, effects)
                 continue
             if isinstance(item, exp.Column) and item.args.get("table") is None:
                 key = self.name(item.this).lower()
                 alias = next((uses for name, uses in columns if name.lower() == key), None)
                 if alias is not None:
-                    self.through(alias, SORT, effects, why=order)
+                    self.through(alias, SORT, effects)
                     continue
             self._by(item, SORT, scope, columns, effects)
 
@@ -589,7 +579,7 @@ class Walker:
         if isinstance(item, exp.Literal) and not item.is_string:
             at = int(item.this) - 1 if item.this.isdigit() else -1
             if 0 <= at < len(columns):
-                self.through(columns[at][1], kind, effects, why=item)
+                self.through(columns[at][1], kind, effects)
         else:
             self.walk(item, kind, scope, effects)
 
@@ -608,12 +598,12 @@ class Walker:
             right = self.query(step.expression, parent, ctes)
             effects.update(right.effects)
             if not isinstance(step, exp.Union):
-                self._each(right.columns, FILTER, effects, step)
+                self._each(right.columns, FILTER, effects)
                 continue
             unknown += right.open
             self._union(columns, right.columns, by_name=bool(step.args.get("by_name")))
             if step.args.get("distinct"):
-                self._each(columns, GROUP_BY, effects, step)
+                self._each(columns, GROUP_BY, effects)
         scope = Scope(parent, ctes, visible=[Output(columns, None, unknown)])
         self._sort(node, scope, columns, effects)
         return Output(columns, effects, unknown)
@@ -698,7 +688,7 @@ class Walker:
         uses: Uses = {}
         for part in node.args.values():
             for item in part if isinstance(part, list) else (part,):
-                if isinstance(item, Node) and not isinstance(item, exp.TableAlias):
+                if isinstance(item, TreeNode) and not isinstance(item, exp.TableAlias):
                     self.walk(item, TRANSFORMATION, scope, uses)
         return Output([], None, (), uses)
 
@@ -729,14 +719,14 @@ class Walker:
             names = [name for name, _ in left.columns if name.lower() in theirs]
         for name in names:
             ours, other = _first(name, (left,)) or {}, _first(name, right) or {}
-            self.through(ours, JOIN, effects, why=join)
-            self.through(other, JOIN, effects, why=join)
+            self.through(ours, JOIN, effects)
+            self.through(other, JOIN, effects)
             uses = other if join.side == "RIGHT" else ours
             if join.side == "FULL":
                 uses = {}
                 for kind in (TRANSFORMATION, CONDITIONAL):
-                    self.through(ours, kind, uses, why=join)
-                    self.through(other, kind, uses, why=join)
+                    self.through(ours, kind, uses)
+                    self.through(other, kind, uses)
             scope.merged[name.lower()] = (name, uses)
 
     def _join_condition(self, join: exp.Expr, scope: Scope, effects: Uses) -> None:
@@ -767,7 +757,7 @@ class Walker:
             for column in part.find_all(exp.Column)
         }
         kept = [item for item in source.columns if item[0].lower() not in used]
-        self._each(kept, GROUP_BY, effects, pivot)
+        self._each(kept, GROUP_BY, effects)
         made = [
             (self.name(column), cells[at % len(cells)])
             for at, column in enumerate(pivot.args.get("columns") or ())
@@ -832,7 +822,7 @@ class Walker:
         kept = [item for item in source.columns if item[0].lower() not in used]
         if (group := node.args.get("group")) is not None:
             kept = [(item.name, self._uses(item, IDENTITY, scope)) for item in group.expressions]
-        self._each(kept, GROUP_BY, effects, node)
+        self._each(kept, GROUP_BY, effects)
         plain = len(using) == 1 and not isinstance(using[0], exp.Alias)
         made = [
             (label if plain else f"{label}_{item.alias_or_name}", self._cell(item, by, scope))

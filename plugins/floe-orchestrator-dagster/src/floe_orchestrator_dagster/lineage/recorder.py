@@ -5,15 +5,10 @@ With `lineage: required` an event that cannot be made durable fails the step ins
 
 from __future__ import annotations
 
-import glob
 import logging
-import re
-import subprocess
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from floe_orchestrator_dagster.dbt.events import (
     Checked,
@@ -24,8 +19,9 @@ from floe_orchestrator_dagster.dbt.events import (
 )
 from floe_orchestrator_dagster.errors import LineageError, known
 from floe_orchestrator_dagster.lineage.backend import lineage_destination
+from floe_orchestrator_dagster.lineage.compiled_sql import compiled_in_results, compiled_sql
 from floe_orchestrator_dagster.lineage.delivery import DeliveryReport, open_delivery
-from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
+from floe_orchestrator_dagster.lineage.events import StepLineage, StepRun, WaveRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -37,13 +33,9 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.dbt.scrub import Scrubber
     from floe_orchestrator_dagster.lineage.delivery import Delivery
     from floe_orchestrator_dagster.lineage.events import Event
-    from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
+    from floe_orchestrator_dagster.plan import Compute, ProductPlan
 
 logger = logging.getLogger(__name__)
-
-GIT_TIMEOUT_SECONDS = 5.0
-# git@github.com:org/repo.git is ssh's way to write ssh://git@github.com/org/repo.git.
-_SCP_LIKE = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/]+):(?P<path>(?!//).+)")
 
 
 def open_lineage(
@@ -73,7 +65,7 @@ def open_lineage(
     return delivery, destination.namespace
 
 
-class Recorder:
+class LineageRecorder:
     """The lineage of one running step."""
 
     def __init__(
@@ -92,7 +84,7 @@ class Recorder:
         self._warned = False
         self._over = False
         self._held: list[tuple[NodeFinished, Path, Scrubber]] = []
-        self._next: tuple[Compute, int, int, int] | None = None
+        self._next: WaveRun | None = None
 
     def started(self) -> None:
         """Note that the step has begun."""
@@ -101,23 +93,16 @@ class Recorder:
 
     def wave(self, compute: Compute, number: int, waves: int, nodes: int) -> None:
         """Note that a dbt run of `nodes` nodes is about to be started."""
-        self._next = (compute, number, waves, nodes)
+        self._next = WaveRun(compute, number, waves, nodes)
 
     def heard(self, event: DbtEvent, run_dir: Path, scrubber: Scrubber) -> None:
         """Take one of dbt's events; what dbt compiled, secrets and all, lies below `run_dir`."""
         with self._harmless():
             if isinstance(event, Started) and self._next is not None:
-                compute, wave, waves, nodes = self._next
-                self._next = None
+                wave, self._next = self._next, None
                 self._send(
                     self._lineage.invocation_started(
-                        event.invocation_id,
-                        event.at or now(),
-                        compute,
-                        wave=wave,
-                        waves=waves,
-                        nodes=nodes,
-                        dbt_version=event.dbt_version,
+                        event.invocation_id, event.at or now(), wave, event.dbt_version
                     )
                 )
             elif isinstance(event, Connected):
@@ -128,7 +113,7 @@ class Recorder:
                     self._lineage.node_started(event.unique_id, at, event.attempt, event.relation)
                 )
             elif isinstance(event, Checked):
-                self._send(self._lineage.checked(event.unique_id, now(), 1, event.checks))
+                self._send(self._lineage.quality_checked(event.unique_id, now(), 1, event.checks))
             elif isinstance(event, NodeFinished):
                 node = self._plan.nodes.get(event.unique_id)
                 if node is not None and node.kind == "snapshot":
@@ -220,78 +205,3 @@ class Recorder:
 def now() -> str:
     """Return the time as events write it: ISO 8601 in UTC."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def compiled_sql(run_dir: Path, node: Node | None) -> str | None:
-    """Return the SQL that dbt has compiled for a model, of a microbatch model its last batch's.
-
-    None for what is no SQL, and for what dbt writes no file of.
-    """
-    dbt = node.dbt if node else None
-    if node is None or dbt is None or node.kind != "model":
-        return None
-    path = run_dir / "compiled" / dbt.package_name / dbt.original_file_path
-    if path.suffix != ".sql":
-        return None
-    if not path.is_file():
-        batches = path.with_suffix("").glob(f"{glob.escape(path.stem)}_*.sql")
-        path = max(batches, default=path)
-    return path.read_text(errors="replace") if path.is_file() else None
-
-
-def compiled_in_results(run_dir: Path) -> dict[str, str]:
-    """Return the SQL that dbt's run_results.json has, by unique id; {} where there is no file."""
-    try:
-        content = (run_dir / "run_results.json").read_bytes()
-    except FileNotFoundError:  # dbt was killed
-        return {}
-    found = msgspec.json.decode(content, type=_Results)
-    return {item.unique_id: item.compiled_code for item in found.results if item.compiled_code}
-
-
-class _Result(msgspec.Struct):
-    unique_id: str
-    compiled_code: str | None = None
-
-
-class _Results(msgspec.Struct):
-    results: list[_Result]
-
-
-def source_code(project_dir: Path) -> SourceCode | None:
-    """Return where git keeps a project; None if it does not, or there is no git here."""
-    try:
-        remote = _git(project_dir, "config", "--get", "remote.origin.url")
-        version = _git(project_dir, "rev-parse", "HEAD")
-        branch = _git(project_dir, "rev-parse", "--abbrev-ref", "HEAD")
-        folder = _git(project_dir, "rev-parse", "--show-prefix").strip("/")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    repository = _web_address(remote)
-    if repository is None:
-        return None
-    return SourceCode(repository, version, "" if branch == "HEAD" else branch, folder)
-
-
-def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(  # noqa: S603  fixed words and a folder
-        ["git", "-C", str(folder), *words],  # noqa: S607  the user's own git
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=GIT_TIMEOUT_SECONDS,
-    ).stdout.strip()
-
-
-def _web_address(remote: str) -> str | None:
-    """Return a remote as https URL, without whatever credentials are in it."""
-    scheme, found, rest = remote.partition("://")
-    if found:
-        if scheme not in {"http", "https", "ssh", "git"}:
-            return None
-        authority, _, path = rest.partition("/")
-        host = authority.rpartition("@")[2]
-        host = host if scheme.startswith("http") else host.partition(":")[0]
-        return f"https://{host}/{path}"
-    scp = _SCP_LIKE.fullmatch(remote)
-    return f"https://{scp['host']}/{scp['path']}" if scp else None

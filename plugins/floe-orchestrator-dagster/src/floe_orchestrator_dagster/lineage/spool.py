@@ -31,17 +31,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Room for the events of some thirty runs of 1,000 models (about 3 KB an event), a week's outage.
-MAX_SPOOL_BYTES = 256 * 2**20
-MAX_AGE_SECONDS = 7 * 24 * 3600.0
-# Two files of this size at most: the current one and the one before.
-MAX_DEAD_LETTER_BYTES = 16 * 2**20
 # What is read from a segment at once.
 READ_BYTES = 256 * 2**10
 LOCK_TIMEOUT_SECONDS = 10.0
 
 _SEGMENT = ".jsonl"
 _DEAD, _DROPPED = "dead_letters.jsonl", "dropped.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolBounds:
+    """How much a spool may hold, on disk and in memory.
+
+    Attributes:
+        spool_bytes: of all segments together: the events of some thirty runs of 1,000 models
+            (about 3 KB an event).
+        age_seconds: of a segment; the backend may be away for a week.
+        letter_bytes: of dead letters in one file; there are two, the current and the one before.
+        segment_bytes: a segment that is delivered and larger is replaced by a new one.
+        memory_bytes: events that are held in memory while the disk takes none.
+    """
+
+    spool_bytes: int = 256 * 2**20
+    age_seconds: float = 7 * 24 * 3600.0
+    letter_bytes: int = 16 * 2**20
+    segment_bytes: int = 4 * 2**20
+    memory_bytes: int = 32 * 2**20
+
+
+SPOOL_BOUNDS = SpoolBounds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +239,7 @@ def _overwrite(path: Path, content: bytes, flags: int = 0) -> None:
         os.close(handle)
 
 
-def bury(directory: Path, event: bytes, reason: str) -> None:
+def bury(directory: Path, event: bytes, reason: str, bounds: SpoolBounds = SPOOL_BOUNDS) -> None:
     """Keep an event that is not to be sent again in `dead_letters.jsonl`, on the disk.
 
     Raises:
@@ -234,7 +252,7 @@ def bury(directory: Path, event: bytes, reason: str) -> None:
     letter = {"at": _now(), "reason": reason, "event": content}
     with _locked(directory):
         path = directory / _DEAD
-        if _size(path) > MAX_DEAD_LETTER_BYTES:
+        if _size(path) > bounds.letter_bytes:
             old = directory / f"{_DEAD}.old"
             if _count(old):
                 _append(directory / _DROPPED, _drop(_count(old), "dead letters over the bound"))
@@ -249,7 +267,7 @@ def drop(directory: Path, events: int, reason: str) -> None:
         _append(directory / _DROPPED, _drop(events, reason))
 
 
-def trim(directory: Path) -> int:
+def trim(directory: Path, bounds: SpoolBounds = SPOOL_BOUNDS) -> int:
     """Drop what nobody holds and is too old, or above the bound of size; return how many events.
 
     The oldest go first: lineage is asked for as it is now.
@@ -257,8 +275,8 @@ def trim(directory: Path) -> int:
     sizes = {path: _size(path) for path in _segments(directory)}
     total, now, dropped = sum(sizes.values()), time.time(), 0
     for path, size in sizes.items():
-        too_old = now - _written(path) > MAX_AGE_SECONDS
-        if not too_old and total <= MAX_SPOOL_BYTES:
+        too_old = now - _written(path) > bounds.age_seconds
+        if not too_old and total <= bounds.spool_bytes:
             continue
         segment = Segment.claim(path)
         if segment is not None:

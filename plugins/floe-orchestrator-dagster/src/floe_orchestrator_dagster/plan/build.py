@@ -11,6 +11,7 @@ from floe_orchestrator_dagster.plan.model import Node, ProductPlan
 from floe_orchestrator_dagster.plan.names import checks_apart
 from floe_orchestrator_dagster.plan.place import Placer
 from floe_orchestrator_dagster.plan.preflight import preflight
+from floe_orchestrator_dagster.plan.quality import quality_nodes
 from floe_orchestrator_dagster.plan.versions import Surroundings, with_versions
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _nodes_of_transforms(
     product: CompiledProduct, computes: Mapping[str, Compute], *, linked: bool
 ) -> dict[str, Node]:
     names = {transform.name for transform in product.transforms} if linked else set()
-    return {
+    nodes = {
         transform.name: Node(
             unique_id=transform.name,
             compute=transform.compute,
@@ -90,11 +91,16 @@ def _nodes_of_transforms(
             name=transform.name,
             tags=transform.tags,
             tier=transform.tier,
-            quality_checks=transform.quality_checks,
         )
         for transform in product.transforms
         if transform.compute in computes
     }
+    return nodes | quality_nodes(
+        (product.name, nodes[transform.name], check)
+        for transform in product.transforms
+        if transform.name in nodes
+        for check in transform.quality_checks
+    )
 
 
 def _manifest_problems(

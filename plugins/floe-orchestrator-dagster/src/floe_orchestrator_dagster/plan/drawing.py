@@ -200,7 +200,7 @@ def _box(plan: ProductPlan, uid: str, place: _Place, colours: Mapping[str, str])
     node = plan.nodes[uid]
     colour = colours.get(node.compute, SOURCE_COLOUR) if node.kind != "source" else SOURCE_COLOUR
     extra = "source" if node.kind == "source" else ""
-    note = _note(node, len(plan.checks_on.get(uid, ())) + len(node.quality_checks))
+    note = _note(node, len(plan.checks_on.get(uid, ())))
     on = f" on {node.compute}" if node.kind != "source" else ""
     return (
         f"<g id={_attribute(uid)}><title>{_text(f'{uid}{on}: {note}')}</title>",

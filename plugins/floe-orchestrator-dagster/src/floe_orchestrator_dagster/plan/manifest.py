@@ -24,7 +24,6 @@ class DbtMetadata(msgspec.Struct, frozen=True):
     dbt_version: str = ""
     adapter_type: str | None = None
     project_name: str | None = None
-    project_id: str | None = None
 
 
 NOTHING = msgspec.Raw(b"null")
@@ -152,9 +151,8 @@ class DbtNode(DbtFacts, frozen=True, array_like=False, omit_defaults=True):
     whole_config: msgspec.Raw = msgspec.field(name="config", default=NOTHING)
     checksum: DbtChecksum | str | None = None
     contract: DbtContract = DbtContract()
-    # Of a source that an adapter reads from elsewhere; of a seed; of a function.
+    # Of a source that an adapter reads from elsewhere; of a function.
     source_meta: dict[str, Any] = {}
-    root_path: str | None = None
     arguments: msgspec.Raw = NOTHING
     returns: msgspec.Raw = NOTHING
     relation_name: str | None = None

@@ -9,7 +9,7 @@ from functools import cached_property, reduce
 from graphlib import TopologicalSorter
 from itertools import compress
 from operator import and_, or_
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -19,11 +19,24 @@ from floe_orchestrator_dagster.plan.manifest import DbtConfig, DbtFacts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Kind = Literal["model", "seed", "snapshot", "ephemeral", "function", "source", "test", "unit_test"]
+Kind = Literal[
+    "model",
+    "seed",
+    "snapshot",
+    "ephemeral",
+    "function",
+    "source",
+    "test",
+    "unit_test",
+    "quality_check",
+]
 AssetPath = tuple[str, ...]
 
 ASSET_KINDS = frozenset({"model", "seed", "snapshot"})
-CHECK_KINDS = frozenset({"test", "unit_test"})
+# The checks that dbt runs; a quality check of floe.yaml is not a node of dbt's.
+TEST_KINDS = frozenset({"test", "unit_test"})
+QUALITY_CHECK: Final = "quality_check"
+CHECK_KINDS = TEST_KINDS | {QUALITY_CHECK}
 # No relations of their own: what reads them really reads what they read.
 INLINED_KINDS = frozenset({"ephemeral", "function"})
 
@@ -69,12 +82,13 @@ class Reads(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Node(msgspec.Struct, frozen=True, array_like=True):
-    """One dbt node, placed.
+    """One dbt node, or a quality check of floe.yaml, placed.
 
     `parents` are dbt's own (ephemerals included); `after` are nodes that dbt knows nothing of but
     whose relation this one reads through a source, so they must be built by an earlier dbt run.
     `key` is the Dagster asset key of an asset or a source. Of a check, `on` is the unique id of
-    the node it checks, `name` its check name, `also_on` further computes that see all it reads.
+    the node it checks, `name` its check name, `also_on` further computes that see all it reads,
+    and `quality` what floe.yaml says of it.
     `code_version` is a digest of all that decides an asset's result, but for what its code `reads`
     at run time; see `versions.version_of`.
     """
@@ -93,7 +107,7 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     materialized: str | None = None
     tags: tuple[str, ...] = ()
     tier: str | None = None
-    quality_checks: tuple[QualityCheck, ...] = ()
+    quality: QualityCheck | None = None
     dbt: DbtFacts | None = None
     code_version: str = ""
     reads: Reads | None = None
@@ -162,8 +176,18 @@ class ProductPlan:
 
     @cached_property
     def checks(self) -> Mapping[str, Node]:
-        """Data tests and unit tests by unique id."""
+        """Data tests, unit tests and quality checks by unique id."""
         return {uid: node for uid, node in self.nodes.items() if node.kind in CHECK_KINDS}
+
+    @cached_property
+    def tests(self) -> Mapping[str, Node]:
+        """The checks that dbt runs: data tests and unit tests by unique id."""
+        return {uid: node for uid, node in self.checks.items() if node.kind in TEST_KINDS}
+
+    @cached_property
+    def quality_checks(self) -> Mapping[str, Node]:
+        """Quality checks of floe.yaml, by unique id; a dbt command is never given one."""
+        return {uid: node for uid, node in self.checks.items() if node.kind == QUALITY_CHECK}
 
     @cached_property
     def folded_parents(self) -> Mapping[str, tuple[str, ...]]:

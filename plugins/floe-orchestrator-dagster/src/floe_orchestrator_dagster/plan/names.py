@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace as with_fields
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from floe_orchestrator_dagster.plan.manifest import DbtFacts
-    from floe_orchestrator_dagster.plan.model import AssetPath, Node, QualityCheck
+    from floe_orchestrator_dagster.plan.model import AssetPath, Node
 
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]")
 # Names of jobs, ops, outputs and inputs that Dagster keeps for itself.
@@ -172,88 +172,70 @@ def _other_key(node: Node, root: str | None) -> AssetPath:
 # --- checks that meet
 
 
-class _Check(NamedTuple):
-    """A check; the lower its rank (mapped, of a package, of floe.yaml), the better its right."""
-
-    identity: str
-    name: str
-    rank: tuple[bool, bool, bool]
-    quality: QualityCheck | None = None
-
-
 def checks_apart(nodes: Mapping[str, Node], root: str | None) -> tuple[dict[str, Node], list[str]]:
-    """Return the nodes whose checks need other names, with those, and a warning that says so.
+    """Return the checks that need another name, with that, and a warning that says so.
 
     On one asset, a check whose name is fine as it is keeps it before one whose name had to be
     mapped, a test of the product's own dbt project (`root`) before one of a package, and a dbt
     test before a quality check of floe.yaml. All others get a mark; where two have the same right
     to a name, both do.
     """
-    meeting = _meeting(nodes, root)
     changed: dict[str, Node] = {}
     told: list[str] = []
-    for (_, name), checks in meeting.items():
-        best = min(check.rank for check in checks)
-        entitled = [check for check in checks if check.rank == best]
+    for (_, name), checks in _meeting(nodes).items():
+        ranks = {check.unique_id: _rank(check, root) for check in checks}
+        best = min(ranks.values())
+        entitled = [check for check in checks if ranks[check.unique_id] == best]
         for check in checks:
             if len(entitled) == 1 and check is entitled[0]:
                 continue
-            new = with_mark(name, _identity(check))
-            node = changed.get(check.identity, nodes[check.identity])
-            if check.quality is None:
-                changed[check.identity] = with_fields(node, name=new)
-                told.append(f"{new} ({check.identity})")
-            else:
-                changed[check.identity] = _with_quality(node, check.quality, new)
-                told.append(f"{new} (quality check of '{node.name}')")
+            new = with_mark(name, identity_of(check))
+            changed[check.unique_id] = _renamed(check, new)
+            quality_check = f"quality check of '{nodes[check.on].name}'"
+            told.append(f"{new} ({quality_check if check.quality else check.unique_id})")
     return changed, [*_told("checks share a name with another check of their asset", told)]
 
 
-def _meeting(
-    nodes: Mapping[str, Node], root: str | None
-) -> Mapping[tuple[AssetPath, str], Sequence[_Check]]:
+def _meeting(nodes: Mapping[str, Node]) -> Mapping[tuple[AssetPath, str], Sequence[Node]]:
     """Return the checks whose names meet, by asset key and name: few or none of thousands."""
     seen: set[tuple[AssetPath, str]] = set()
-    met: defaultdict[tuple[AssetPath, str], list[_Check]] = defaultdict(list)
-    for node in nodes.values():
-        for found in _names(nodes, node):
-            if found in seen:
-                met[found] = []
-            seen.add(found)
-    for uid, node in nodes.items() if met else ():
-        if node.kind in CHECK_KINDS and (nodes[node.on].key, node.name) in met:
-            dbt = node.dbt
-            rank = (dbt is not None and dbt.name != node.name, _foreign(dbt, root), False)
-            met[nodes[node.on].key, node.name].append(_Check(uid, node.name, rank))
-        for check in node.quality_checks:
-            name = check_name(check.name)
-            if (node.key, name) in met:
-                rank = (name != check.name, False, True)
-                met[node.key, name].append(_Check(uid, name, rank, check))
+    met: defaultdict[tuple[AssetPath, str], list[Node]] = defaultdict(list)
+    checks = [node for node in nodes.values() if node.kind in CHECK_KINDS]
+    for check in checks:
+        key = nodes[check.on].key, check.name
+        if key in seen:
+            met[key] = []
+        seen.add(key)
+    for check in checks if met else ():
+        key = nodes[check.on].key, check.name
+        if key in met:
+            met[key].append(check)
     return met
 
 
-def _names(nodes: Mapping[str, Node], node: Node) -> Iterator[tuple[AssetPath, str]]:
-    if node.kind in CHECK_KINDS:
-        yield nodes[node.on].key, node.name
-    for check in node.quality_checks:
-        yield node.key, check_name(check.name)
+def _rank(check: Node, root: str | None) -> tuple[bool, bool, bool]:
+    """Return (mapped, of a package, of floe.yaml): the lower, the better the right to a name."""
+    dbt, quality = check.dbt, check.quality
+    if quality is not None:
+        return quality.name != check.name, False, True
+    mapped = dbt is not None and dbt.name != check.name
+    return mapped, dbt is not None and dbt.package_name != root, False
 
 
-def _foreign(dbt: DbtFacts | None, root: str | None) -> bool:
-    return dbt is not None and dbt.package_name != root
-
-
-def _identity(check: _Check) -> str:
+def identity_of(check: Node) -> str:
+    """Return what the mark of a check depends on."""
     quality = check.quality
     if quality is None:
-        return check.identity
-    return f"{check.identity}#{quality.name}#{quality.type}#{sorted(quality.arguments.items())!r}"
+        return check.unique_id
+    # Names in Dagster's history depend on this text.
+    arguments = sorted(quality.arguments.items())
+    return f"{check.on}#{quality.name}#{quality.type}#{arguments!r}"
 
 
-def _with_quality(node: Node, check: QualityCheck, name: str) -> Node:
-    kept = [replace(one, name=name) if one is check else one for one in node.quality_checks]
-    return with_fields(node, quality_checks=tuple(kept))
+def _renamed(check: Node, name: str) -> Node:
+    if check.quality is None:
+        return with_fields(check, name=name)
+    return with_fields(check, name=name, quality=replace(check.quality, name=name))
 
 
 def keys_told(keys: Mapping[str, AssetPath]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from floe_orchestrator_dagster.plan.names import (
     with_mark,
 )
 from floe_orchestrator_dagster.plan.preflight import same_relation
+from floe_orchestrator_dagster.plan.quality import meaning, meaning_of, quality_nodes, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -78,7 +79,7 @@ class Placer:
                 self._place_test(uid)
             elif dbt.resource_type == "unit_test":
                 self._place_unit_test(uid, dbt)
-        self._settle_quality_checks()
+        self._place_quality_checks()
         self._compare_transforms()
         # Parents first, so that nobody has to look for an order again; boundaries may change it.
         return {uid: self.nodes[uid] for uid in dict.fromkeys((*self._position, *self.nodes))}
@@ -182,7 +183,6 @@ class Placer:
             materialized=here.config.materialized,
             tags=tuple(dict.fromkeys((*here.tags, *(transform.tags if transform else ())))),
             tier=transform.tier if transform else None,
-            quality_checks=transform.quality_checks if transform else (),
             dbt=here.facts(),
         )
 
@@ -701,50 +701,36 @@ class Placer:
 
     # --- what floe.yaml asks for
 
-    def _settle_quality_checks(self) -> None:
-        """Keep the quality checks that dbt has no test for and has a generic test to run with."""
-        asked = {uid for uid, node in self.nodes.items() if node.quality_checks}
+    def _place_quality_checks(self) -> None:
+        """Add the quality checks that dbt has no test for and has a generic test to run with."""
+        asked = {
+            uid: transform.quality_checks
+            for transform in self.product.transforms
+            if transform.quality_checks
+            for uid in self._named[transform.name]
+        }
         if not asked:
             return
         meanings: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for uid, dbt in self._every.items():
             test = dbt.test_metadata
             if test and uid in self.nodes and (on := self.nodes[uid].on) in asked:
-                meanings[on].append(_meaning(test.name, test.kwargs))
+                meanings[on].append(meaning(test.name, test.kwargs))
         runnable = {uid.rpartition(".")[2] for uid in self._base.macros}
-        for uid in asked:
-            node, kept = self.nodes[uid], []
-            for check in node.quality_checks:
-                if _meaning(check.type.rpartition(".")[2], check.arguments) in meanings[uid]:
+        kept: list[tuple[str, Node, QualityCheck]] = []
+        for uid in self._position:
+            node = self.nodes[uid]
+            for check in asked.get(uid, ()):
+                if meaning_of(check) in meanings[uid]:
                     continue
-                reason = self._why_not(node, check, runnable)
+                other = self.computes[node.compute].dbt_executable
+                reason = why_not(node, check, runnable, other)
                 if reason:
                     about = f"quality check '{check.name}' of '{node.name}'"
                     self.warnings.append(f"{about}: {reason}")
                 else:
-                    kept.append(check)
-            if len(kept) != len(node.quality_checks):
-                self.nodes[uid] = replace(node, quality_checks=tuple(kept))
-
-    def _why_not(self, node: Node, check: QualityCheck, runnable: Collection[str]) -> str:
-        """Return why a quality check cannot be run and what to do, "" if it can."""
-        if node.kind not in ASSET_KINDS:
-            return (
-                f"the model is {node.kind}, so it carries no checks and this one does not run. "
-                "Materialize it as a view or table."
-            )
-        other = self.computes[node.compute].dbt_executable
-        if other is not None:
-            return (
-                f"it needs dbt-core's connection and compute '{node.compute}' is built by {other}, "
-                "so it does not run. Make it a dbt test."
-            )
-        if f"test_{check.type.rpartition('.')[2]}" not in runnable:
-            return (
-                f"dbt has no generic test '{check.type}', so it does not run. Install the dbt "
-                "package that has it."
-            )
-        return ""
+                    kept.append((node.dbt.package_name if node.dbt else "", node, check))
+        self.nodes |= quality_nodes(kept)
 
     def _compare_transforms(self) -> None:
         """Compare the artifacts with dbt: problems for what cannot run, warnings for what can."""
@@ -838,10 +824,3 @@ def _kind(dbt: DbtNode) -> Kind:
     if _is_ephemeral(dbt):
         return "ephemeral"
     return dbt.resource_type  # type: ignore[return-value]  # only what is in _PLACED gets here
-
-
-def _meaning(kind: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a generic test asserts: its name and arguments, the model aside."""
-    column = str(arguments.get("column_name", "")).casefold()
-    others = {key: arguments[key] for key in arguments if key not in {"model", "column_name"}}
-    return {"test": kind, "column": column, **others}

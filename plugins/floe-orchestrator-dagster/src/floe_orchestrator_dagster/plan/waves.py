@@ -10,13 +10,13 @@ from itertools import chain, compress
 from operator import or_
 from typing import TYPE_CHECKING
 
-from floe_orchestrator_dagster.plan.model import INLINED_KINDS
+from floe_orchestrator_dagster.plan.model import INLINED_KINDS, QUALITY_CHECK, TEST_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from floe_orchestrator_dagster.plan.model import ProductPlan
+    from floe_orchestrator_dagster.plan.model import Compute, ProductPlan
 
     _Placed: TypeAlias = tuple[int, "_Task"]
 
@@ -31,13 +31,14 @@ _LANE = "\0"
 class Wave:
     """One dbt build: unique ids of what it builds and what it tests, on one compute.
 
+    `quality_checks` are evaluated in dbt's process as soon as their model is built.
     `lane` tells builds of one target apart that dbt must be started for with other settings.
     """
 
-    compute: str
-    target: str
+    compute: Compute
     nodes: tuple[str, ...]
     checks: tuple[str, ...] = ()
+    quality_checks: tuple[str, ...] = ()
     lane: str = ""
 
 
@@ -63,24 +64,28 @@ def waves(
     """Return the waves that build `selected` assets and run `checks`, all by unique id.
 
     Order comes from all ancestors, also through nodes that are not selected. A check runs once,
-    in the first wave in which all its selected ancestors exist. `lanes_of` names the lane of
-    assets that need a dbt command with settings of their own; the others share the lane "".
+    in the first wave in which all its selected ancestors exist. A quality check belongs to the wave
+    that builds its model; one whose model is not built belongs to none. `lanes_of` names the lane
+    of assets that need a dbt command with settings of their own; the others share the lane "".
     """
-    early = {uid: model for uid in checks if (model := _tested_inlined(plan, uid))}
+    quality = _by_model(plan, checks)
+    tests = [uid for uid in checks if plan.nodes[uid].kind in TEST_KINDS]
+    early = {uid: model for uid in tests if (model := _tested_inlined(plan, uid))}
     inliners = _inliners(plan, early.values())
-    later = [uid for uid in checks if uid not in early]
-    builds, tests = _tasks(plan, frozenset(selected), later, lanes_of or {}, inliners)
+    later = [uid for uid in tests if uid not in early]
+    builds, left = _tasks(plan, frozenset(selected), later, lanes_of or {}, inliners)
     tasks = [*builds.values()]
-    lanes = _lanes([*tasks, *_demanding(tasks, [test for test, _ in tests])])
+    lanes = _lanes([*tasks, *_demanding(tasks, [test for test, _ in left])])
+    computes = _computes_by_target(plan)
     functions_built: set[tuple[str, str]] = set()
     result: list[Wave] = []
     done = 0
     for key in _best_order(lanes):
         target, _, lane = key.partition(_LANE)
         reached = _closure(lanes[key], done)
-        ready = [_is_ready(test, key, reached, done) for test, _ in tests]
-        tested = [uid for _, uids in compress(tests, ready) for uid in uids]
-        tests = [test for test, now in zip(tests, ready, strict=True) if not now]
+        ready = [_is_ready(test, key, reached, done) for test, _ in left]
+        tested = [uid for _, uids in compress(left, ready) for uid in uids]
+        left = [test for test, now in zip(left, ready, strict=True) if not now]
         nodes = _members(builds, reached & ~done)
         functions = [
             uid
@@ -88,10 +93,19 @@ def waves(
             if (target, uid) not in functions_built
         ]
         functions_built.update((target, uid) for uid in functions)
-        compute = _compute_of(plan, target)
-        result.append(Wave(compute, target, (*functions, *nodes), tuple(tested), lane))
+        evaluated = tuple(uid for model in nodes for uid in quality.get(model, ()))
+        result.append(Wave(computes[target], (*functions, *nodes), tuple(tested), evaluated, lane))
         done = reached
     return tuple(_with_early(plan, result, early, inliners) if early else result)
+
+
+def _by_model(plan: ProductPlan, checks: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    """Return the quality checks among `checks`, by the model they are on."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for uid in checks:
+        if plan.nodes[uid].kind == QUALITY_CHECK:
+            found[plan.nodes[uid].on].append(uid)
+    return found
 
 
 def segments(plan: ProductPlan) -> tuple[Wave, ...]:
@@ -152,8 +166,7 @@ def _with_early(
     for number in range(len(found) + 1):
         for at, compute in sorted(ahead):
             if at == number:
-                target = plan.computes[compute].target
-                yield Wave(compute, target, (), tuple(ahead[at, compute]))
+                yield Wave(plan.computes[compute], (), tuple(ahead[at, compute]))
         yield from found[number : number + 1]
 
 
@@ -173,19 +186,23 @@ def blocked_by_check(plan: ProductPlan, check: str) -> set[str]:
 
     As in `dbt build`: an asset is stopped when everything that the check reads is above it. A
     check that dbt only warns of has not failed; `warn_error` makes others fail than were planned.
+    A quality check stops nothing: it fails the run.
     """
     node = plan.nodes[check]
+    if node.kind == QUALITY_CHECK:
+        return set()
     if node.kind == "unit_test":
         # A unit test reads its model's code, so it stops the model itself too, if that is built.
         return plan.below_any(node.parents) | {*node.parents} & plan.assets.keys()
     return plan.below_all(node.parents)
 
 
-def _compute_of(plan: ProductPlan, target: str) -> str:
-    default = plan.computes.get(plan.default_compute)
-    if default is not None and default.target == target:
-        return plan.default_compute
-    return next(name for name, compute in plan.computes.items() if compute.target == target)
+def _computes_by_target(plan: ProductPlan) -> Mapping[str, Compute]:
+    """Return the compute of each target: of several, the default one, else the first."""
+    computes = [*plan.computes.values()]
+    if plan.default_compute in plan.computes:
+        computes.insert(0, plan.computes[plan.default_compute])
+    return {compute.target: compute for compute in reversed(computes)}
 
 
 def _tasks(

@@ -12,7 +12,7 @@ from floe_orchestrator_dagster.errors import PlanError, Problem, ProductError
 from floe_orchestrator_dagster.files import read_text
 from floe_orchestrator_dagster.plan import CompiledProduct, QualityCheck, Transform
 from floe_orchestrator_dagster.product.cache import digest_of, remembered
-from floe_orchestrator_dagster.product.layout import artifacts_cache
+from floe_orchestrator_dagster.product.layout import artifacts_cache, artifacts_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,8 +43,7 @@ def find_artifacts(directory: Path) -> Path:
 
 def artifacts_beside(directory: Path) -> Path | None:
     """Return what `find_artifacts` finds, or None."""
-    directory = directory.absolute()
-    folders = (directory, directory / "target", *directory.parents[:2])
+    folders = artifacts_places(directory.absolute())
     return next((f / ARTIFACTS for f in folders if (f / ARTIFACTS).is_file()), None)
 
 
@@ -138,7 +137,7 @@ def _checked(artifacts: Mapping[str, Any]) -> CompiledProduct:
             f"Cannot plan product '{name}'",
             [
                 Problem(
-                    ".".join(map(str, item["loc"])) or "compiled_artifacts.json",
+                    ".".join(map(str, item["loc"])) or ARTIFACTS,
                     f"{item['msg']}.",
                     f"Compile again with `{COMPILE}`.",
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from floe_orchestrator_dagster.dbt.project import DBT_PROJECT
@@ -11,8 +12,7 @@ from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.product.artifacts import COMPILE, find_artifacts, read_compiled
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from floe_orchestrator_dagster.config import PluginConfig
     from floe_orchestrator_dagster.plan import CompiledProduct
 
 PROJECT_ENV = "FLOE_PROJECT_DIR"
@@ -71,6 +71,29 @@ def find_project(clues: Clues) -> FoundProject | None:
         if (folder / DBT_PROJECT).is_file():
             return FoundProject(folder, named=False)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSettings:
+    """What a plugin was made and configured with, for artifacts that come without a file."""
+
+    project_dir: Path | None
+    config: PluginConfig
+
+    def find_project(self, config: PluginConfig, product: str = "") -> FoundProject | None:
+        """Return the dbt project of artifacts with this config, which goes before the plugin's own.
+
+        Raises:
+            ProductError: a place that somebody has named holds no dbt project.
+        """
+        clues = Clues(
+            start=Path.cwd(),
+            given=self.project_dir,
+            configured=config.project_dir or self.config.project_dir,
+            environment=os.environ.get(PROJECT_ENV),
+            product=product,
+        )
+        return find_project(clues)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,16 +63,26 @@ class _PartialParse(msgspec.Struct):
     env_vars: dict[str, str] = {}
 
 
-def fingerprint(project: DbtProject, profile: Profile, executable: str | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What dbt parses a manifest from; `executable` names a dbt that is not dbt-core."""
+
+    project: DbtProject
+    profile: Profile
+    executable: str | None = None
+
+
+def fingerprint(parsed: Parsed) -> str:
     """Return a digest of all that dbt parses from, but for what it reads of the environment.
 
     Only names, sizes and times of files are looked at.
     """
+    project, profile = parsed.project, parsed.profile
     digest = hashlib.sha256(str(project.root).encode())
     for part in (
         json.dumps([profile.name, dict(profile.outputs)], sort_keys=True, default=str),
         *_versions(profile),
-        *_program(executable),
+        *_program(parsed.executable),
         json.dumps(dict(project.variables), sort_keys=True, default=str),
         *(f"{name}={value}" for name, value in parsing_values(project.environment)),
     ):
@@ -110,18 +121,15 @@ def read_stamp(folder: Path) -> Stamp | None:
         return None
 
 
-def write_stamp(
-    folder: Path,
-    inputs: str,
-    project: DbtProject,
-    profile: Profile,
-    environment: Mapping[str, str],
-    *,
-    other_dbt: bool,
-) -> None:
-    """Write the stamp of what was just parsed into a folder, with `environment` as it was then."""
-    settings = set(_names_in_settings(project, profile))
-    watched = None if other_dbt else _names_that_dbt_keeps(folder / PARTIAL_PARSE)
+def write_stamp(folder: Path, parsed: Parsed, inputs: str, environment: Mapping[str, str]) -> None:
+    """Write the stamp of a manifest that was just parsed into a folder.
+
+    `inputs` is the fingerprint and `environment` the environment from before: what changes while
+    dbt parses is to be parsed again.
+    """
+    project = parsed.project
+    settings = set(_names_in_settings(project, parsed.profile))
+    watched = None if parsed.executable else _names_that_dbt_keeps(folder / PARTIAL_PARSE)
     if watched is None:
         # It does not say what it has read: whatever is named may have been.
         names = settings | _names_in_files(project.files())

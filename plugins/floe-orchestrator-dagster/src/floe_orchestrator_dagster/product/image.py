@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -22,6 +21,7 @@ from floe_orchestrator_dagster.product.entry_point import entry_point_code
 from floe_orchestrator_dagster.product.finding import find_product
 from floe_orchestrator_dagster.product.prepare import Outline, install_packages, outline_product
 from floe_orchestrator_dagster.product.profiles import PROFILES, SECRETS, profiles_file
+from floe_orchestrator_dagster.urls import holds_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -171,22 +171,13 @@ def _refuse_addresses(project: Path) -> None:
         found = [
             ".".join(keys)
             for keys, value in texts(read_yaml(path, "Correct it."))
-            if "://" in value and "env_var(" not in value and _has_password(value)
+            if "://" in value and "env_var(" not in value and holds_secret(value)
         ]
         if found:
             raise ProductError(
                 f"Cannot package {path}: an address holds a secret, at {', '.join(found)}. Write "
                 "\"{{ env_var('DBT_ENV_SECRET_NAME') }}\" there instead."
             )
-
-
-def _has_password(address: str) -> bool:
-    try:
-        found = urlsplit(address)
-    except ValueError:
-        return False
-    # A token stands as the user of an address, too.
-    return found.password is not None or (found.username is not None and found.scheme != "ssh")
 
 
 def _requirements(project: Path, profile: Profile) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from floe_orchestrator_dagster.files import private_dir, writable_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from floe_orchestrator_dagster.dbt.project import DbtProject
 
 # Where spools are to be kept, for instance on a volume that outlives a pod.
@@ -85,6 +87,11 @@ def layout_of(project: DbtProject) -> Layout:
     """Return the layout of a dbt project; its target path is created."""
     target_path = project.target_path
     return Layout(project.root, target_path, writable_dir(target_path) / _OURS)
+
+
+def artifacts_places(directory: Path) -> Sequence[Path]:
+    """Return where a product's artifacts may be, best first: here, in its target, above it."""
+    return (directory, directory / _TARGET, *directory.parents[:2])
 
 
 def artifacts_cache(artifacts: Path) -> Path:

@@ -40,7 +40,7 @@ from floe_orchestrator_dagster.product.prepare import (
 from floe_orchestrator_dagster.product.product import Product
 from floe_orchestrator_dagster.product.spec import bears_name, own_spec
 from floe_orchestrator_dagster.product.surroundings import surroundings_of
-from floe_orchestrator_dagster.schedules import schedule_checked_too
+from floe_orchestrator_dagster.schedules import adding_schedule_problems
 from floe_orchestrator_dagster.telemetry import span, start
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def load_project(
     start(compiled.artifacts)
     with (
         span("floe.load", product_name=compiled.name, product_version=compiled.version),
-        schedule_checked_too(compiled.name, spec or {}, compiled.config),
+        adding_schedule_problems(compiled.name, spec or {}, compiled.config),
     ):
         outline = outline_product(compiled, project_dir, spec, how.variables)
         for warning in (

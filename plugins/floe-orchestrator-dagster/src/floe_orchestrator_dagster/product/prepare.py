@@ -29,6 +29,7 @@ from floe_orchestrator_dagster.product.cache import digest_of
 from floe_orchestrator_dagster.product.freshness import (
     PARTIAL_PARSE,
     STAMP,
+    Parsed,
     fingerprint,
     read_stamp,
     write_stamp,
@@ -240,7 +241,7 @@ class _Parsing:
                 f"Cannot find {manifest}: {PREPARED_ENV} is set, so it should have been built with "
                 f"the image. Run `{PREPARE}` in the product's directory at build time."
             )
-        inputs = self.inputs(target)
+        inputs = self._inputs_of(target)
         if not self.how.force_parse and _is_fresh(manifest, inputs):
             return manifest
         with locked(folder.with_name(f"{target}.lock")):
@@ -248,18 +249,19 @@ class _Parsing:
                 self._parse(folder, inputs)
         return manifest
 
-    def inputs(self, target: str) -> str:
+    def _inputs_of(self, target: str) -> str:
         """Return the fingerprint of what a target's manifest is parsed from."""
-        project, executable = self._on(target), self.outline.product.executable(target)
-        key = (target if project.depends_on_target else "", executable)
+        parsed = self._parsed(target)
+        key = (target if parsed.project.depends_on_target else "", parsed.executable)
         if key not in self._inputs:
-            self._inputs[key] = fingerprint(project, self.outline.profile, executable)
+            self._inputs[key] = fingerprint(parsed)
         return self._inputs[key]
 
-    def _on(self, target: str) -> DbtProject:
-        if not self.outline.project.depends_on_target:
-            return self.outline.project
-        return self.outline.project.on(self.outline.profile.target(target))
+    def _parsed(self, target: str) -> Parsed:
+        project, profile = self.outline.project, self.outline.profile
+        if project.depends_on_target:
+            project = project.on(profile.target(target))
+        return Parsed(project, profile, self.outline.product.executable(target))
 
     def _parse(self, folder: Path, inputs: str) -> None:
         target = folder.name
@@ -273,14 +275,7 @@ class _Parsing:
             (folder / PARTIAL_PARSE).unlink(missing_ok=True)
         (folder / STAMP).unlink(missing_ok=True)
         _run_quietly(self.outline.product.command("parse", target, folder))
-        write_stamp(
-            folder,
-            inputs,
-            self._on(target),
-            self.outline.profile,
-            environment,
-            other_dbt=self.outline.product.executable(target) is not None,
-        )
+        write_stamp(folder, self._parsed(target), inputs, environment)
 
 
 def install_packages(outline: Outline, progress: Callable[[str], None]) -> None:

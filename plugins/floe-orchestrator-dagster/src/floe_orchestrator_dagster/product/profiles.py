@@ -13,6 +13,7 @@ from floe_orchestrator_dagster.dbt.environment import value_of
 from floe_orchestrator_dagster.dbt.jinja import render
 from floe_orchestrator_dagster.errors import ProductError, did_you_mean, known
 from floe_orchestrator_dagster.files import read_yaml, write_atomically
+from floe_orchestrator_dagster.product.artifacts import ARTIFACTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,8 +95,9 @@ def merged_profile(compiled: CompiledProduct, project: DbtProject) -> Profile:
     profile: Mapping[str, Any] = compiled.profiles.get(compiled.name) or next(
         iter(compiled.profiles.values()), {}
     )
-    artifacts = Path("compiled_artifacts.json")
-    for key, output in _outputs_of(profile, artifacts, f"dbt_profiles.{compiled.name}").items():
+    for key, output in _outputs_of(
+        profile, Path(ARTIFACTS), f"dbt_profiles.{compiled.name}"
+    ).items():
         if not (_in_memory(output) and outputs.get(key, {}).get("type") == "duckdb"):
             outputs[key] = output
     if not outputs:

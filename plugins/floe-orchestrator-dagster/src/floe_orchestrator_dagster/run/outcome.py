@@ -13,11 +13,13 @@ import msgspec
 from floe_orchestrator_dagster.dbt.events import NodeFinished, Observed, Relation
 from floe_orchestrator_dagster.dbt.status import FAILED_TEST, RETRIED, SKIPPED, is_failure, is_good
 from floe_orchestrator_dagster.errors import known
-from floe_orchestrator_dagster.plan import blocked_by_check, downstream, read_by_check
+from floe_orchestrator_dagster.plan import blocked_by_check, downstream, read_by_check, waves
+from floe_orchestrator_dagster.run.batches import Batches, covering
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from floe_orchestrator_dagster.dbt.events import QualityResult
     from floe_orchestrator_dagster.dbt.results import Result, RunResults
     from floe_orchestrator_dagster.dbt.scrub import Scrubber
     from floe_orchestrator_dagster.plan import ProductPlan, Wave
@@ -35,6 +37,7 @@ ADVICE: Mapping[str, str] = {
 class Attempt:
     """One dbt command on (a part of) a wave: what it was given, and what came of it.
 
+    `number` counts the attempts at one thing, `name` tells what is attempted apart in a step.
     `results` are by unique id, those of hooks too. `success` and `exception` are dbt's own words
     on the command, `errors` its lines of that level, `cancelled` the nodes whose queries it
     cancelled, `present` the nodes of the project as it read it, where that was asked for.
@@ -44,6 +47,8 @@ class Attempt:
     nodes: Sequence[str]
     checks: Sequence[str]
     number: int = 1
+    wave_number: int = 1
+    name: str = ""
     results: dict[str, NodeFinished] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
@@ -55,6 +60,20 @@ class Attempt:
     def given(self) -> tuple[str, ...]:
         """Everything that dbt was asked to run."""
         return (*self.nodes, *self.checks)
+
+    def errors_among(self, uids: Iterable[str]) -> list[str]:
+        """Return those of some nodes that have a result of their own: they were not skipped."""
+        return [uid for uid in uids if not _is_left(self.results.get(uid))]
+
+    def missing_batches(self, uids: Iterable[str]) -> dict[str, Batches]:
+        """Return the batches that are left of microbatch models of which some are there."""
+        results = ((uid, self.results[uid]) for uid in uids)
+        return {
+            # A full refresh would drop the batches that are there.
+            uid: Batches(covering(result.batches_failed))
+            for uid, result in results
+            if result.batches_failed and result.batches_built
+        }
 
 
 @dataclass
@@ -78,6 +97,42 @@ class Outcome:
     _names: dict[str, str] = field(default_factory=dict)
 
     # before a dbt command
+
+    def attempts(self, wave: Wave, number: int) -> Iterator[Attempt]:
+        """Yield the first attempts at what of the `number`th wave can still run."""
+        nodes, checks = self.ready(wave)
+        # `dbt build` runs a unit test only together with its model.
+        built = set(nodes)
+        alone = {
+            uid
+            for uid in checks
+            if self.plan.nodes[uid].kind == "unit_test" and self.plan.nodes[uid].on not in built
+        }
+        together = [uid for uid in checks if uid not in alone]
+        if nodes or together:
+            yield Attempt(wave, nodes, together, wave_number=number, name=f"{number}")
+        if alone:
+            yield Attempt(wave, [], sorted(alone), wave_number=number, name=f"{number}u")
+
+    def next_attempts(
+        self, attempt: Attempt, again: Collection[str], lanes: Mapping[str, str]
+    ) -> Iterator[Attempt]:
+        """Yield the attempts that try again what `settle` has left of one.
+
+        `lanes` tell what one command can no longer build together. Each attempt is to be settled
+        before the next is asked for.
+        """
+        nodes = [uid for uid in attempt.nodes if uid in again]
+        checks = [uid for uid in attempt.checks if uid in again]
+        number, wave_number = attempt.number + 1, attempt.wave_number
+        if not lanes:
+            yield Attempt(attempt.wave, nodes, checks, number, wave_number, attempt.name)
+            return
+        assets = [uid for uid in nodes if uid in self.plan.assets]
+        for part, wave in enumerate(waves(self.plan, assets, checks, lanes), 1):
+            ready = self.ready(wave)
+            if any(ready):
+                yield Attempt(wave, *ready, number, wave_number, f"{attempt.name}.{part}")
 
     def ready(self, wave: Wave) -> tuple[list[str], list[str]]:
         """Return what of a wave can still run, nodes and checks; the rest is skipped."""
@@ -153,7 +208,7 @@ class Outcome:
         kind = written.unique_id.partition(".")[0]
         return NodeFinished(
             unique_id=written.unique_id,
-            compute=attempt.wave.compute,
+            compute=attempt.wave.compute.name,
             status=written.status.lower(),
             name=node.name if node else written.unique_id.rpartition(".")[2],
             kind=node.kind if node else kind,
@@ -190,7 +245,7 @@ class Outcome:
         hooks = [one for uid, one in attempt.results.items() if uid.startswith("operation.")]
         if not retried:
             self._settle_inlined(attempt)
-            self._settle_hooks(hooks, attempt.wave.target)
+            self._settle_hooks(hooks, attempt.wave.compute.target)
             self._settle_ending(attempt, hooks)
         return retried
 
@@ -279,7 +334,7 @@ class Outcome:
         elif not attempt.success and not explained:
             reason = said or "it reports a failure and names no node that failed."
         if reason:
-            self.crashes.append(f"dbt on target '{attempt.wave.target}': {advised(reason)}")
+            self.crashes.append(f"dbt on target '{attempt.wave.compute.target}': {advised(reason)}")
 
     def stop(self, attempt: Attempt, message: str) -> None:
         """Note that a dbt command could not be run at all."""
@@ -290,10 +345,14 @@ class Outcome:
 
     # quality checks of floe.yaml
 
-    def fail_quality(self, check_id: str, name: str, message: str) -> None:
-        """Note that a critical quality check failed, or could not be evaluated."""
-        self._names[check_id] = f"quality check {name}"
-        self._fail(check_id, message)
+    def evaluated(self, result: QualityResult) -> None:
+        """Note what a quality check has come to: a critical one that did not pass fails the run.
+
+        It stops nothing that is below its model.
+        """
+        check = self.plan.nodes[result.unique_id].quality
+        if check is not None and check.severity == "error" and result.message:
+            self._fail(result.unique_id, result.message)
 
     # at the end
 

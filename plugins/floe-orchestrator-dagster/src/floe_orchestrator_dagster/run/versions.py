@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from dagster import AssetCheckEvaluation, AssetKey, DagsterInstance, EventLogRecord
+from dagster import AssetKey, DagsterInstance, EventLogRecord, deserialize_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,17 +64,11 @@ class Versions:
         record = self._record(key)
         if record is None:
             return None
-        return _TARGET(
-            storage_id=record.storage_id,
-            run_id=record.event_log_entry.run_id,
-            timestamp=record.event_log_entry.timestamp,
-        )
-
-
-def _target_class() -> Any:
-    """Return the class of a check's materialization link, which Dagster does not export."""
-    hint = get_type_hints(AssetCheckEvaluation)["target_materialization_data"]
-    return next(kind for kind in get_args(hint) if kind is not type(None))
-
-
-_TARGET = _target_class()
+        # Dagster does not export the class of this link, but reads it as it is stored.
+        link = {
+            "__class__": "AssetCheckEvaluationTargetMaterializationData",
+            "storage_id": record.storage_id,
+            "run_id": record.event_log_entry.run_id,
+            "timestamp": record.event_log_entry.timestamp,
+        }
+        return deserialize_value(json.dumps(link))

@@ -21,16 +21,16 @@ from dagster import (
     TableSchema,
 )
 
-from floe_orchestrator_dagster.assets.specs import Specs, quality_check_id
 from floe_orchestrator_dagster.dbt.status import BUILT, PASSED, SKIPPED
 from floe_orchestrator_dagster.plan.preflight import same_relation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from floe_orchestrator_dagster.assets.specs import Specs
     from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult
-    from floe_orchestrator_dagster.plan import Node, QualityCheck
-    from floe_orchestrator_dagster.run.launch import Consumed
+    from floe_orchestrator_dagster.plan import Node
+    from floe_orchestrator_dagster.run.consumed import Consumed
     from floe_orchestrator_dagster.run.versions import Versions
 
 Event: TypeAlias = (
@@ -118,19 +118,23 @@ class Yields:
             target_materialization_data=self._versions.target(key),
         )
 
-    def quality(self, uid: str, check: QualityCheck, result: QualityResult) -> AssetCheckEvaluation:
-        """Return the evaluation of a quality check of floe.yaml on an asset."""
-        message = quality_message(result)
-        key = self._specs.keys[uid]
-        return AssetCheckEvaluation(
+    def of_quality(self, result: QualityResult) -> Iterator[Event]:
+        """Yield the evaluation of a quality check of floe.yaml."""
+        node = self._plan.nodes[result.unique_id]
+        check = node.quality
+        if check is None:
+            return
+        message = result.message
+        key = self._specs.keys[node.on]
+        yield AssetCheckEvaluation(
             asset_key=key,
-            check_name=self._specs.checks[quality_check_id(uid, check)].name,
+            check_name=self._specs.checks[result.unique_id].name,
             passed=not message,
             severity=(
                 AssetCheckSeverity.ERROR if check.severity == "error" else AssetCheckSeverity.WARN
             ),
             description=message or None,
-            blocking=False,
+            blocking=node.blocking,
             metadata={
                 "floe/check_type": check.type,
                 **({} if result.failures is None else {"floe/failed_row_count": result.failures}),
@@ -175,13 +179,6 @@ def is_elsewhere(node: Node, result: NodeFinished) -> bool:
         and node.relation is not None
         and same_relation(result.relation.name) != same_relation(node.relation)
     )
-
-
-def quality_message(result: QualityResult) -> str:
-    """Return why a quality check did not pass; "" if it did."""
-    if result.problem is not None:
-        return result.problem
-    return f"{result.failures} failing rows" if result.failures else ""
 
 
 def _run_metadata(result: NodeFinished) -> dict[str, Any]:

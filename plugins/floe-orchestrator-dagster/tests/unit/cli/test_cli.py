@@ -15,17 +15,25 @@ import click
 import pytest
 from rich.console import Console
 
-from floe_orchestrator_dagster.cli import _mapping, main
-from floe_orchestrator_dagster.cli.live import Lines, LiveView, PlainView, Result, clock, time_left
-from floe_orchestrator_dagster.cli.report import Failure, Recorder, summarize
+from floe_orchestrator_dagster.cli import main
+from floe_orchestrator_dagster.cli.live import (
+    Lines,
+    LiveView,
+    NodeResult,
+    PlainView,
+    clock,
+    time_left,
+)
+from floe_orchestrator_dagster.cli.report import Ending, RunReport, summarize
 from floe_orchestrator_dagster.cli.selection import is_dagster
+from floe_orchestrator_dagster.cli.variables import read_variables
 from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
 from floe_orchestrator_dagster.errors import DbtError, PlanError, Problem, ProductError
 from kit.support import cli_runner
 
 
-def result(name: str, status: str = "not run", kind: str = "model", **more: Any) -> Result:
-    return Result(f"{kind}.p.{name}", name, kind, "duckdb", status, **more)
+def result(name: str, status: str = "not run", kind: str = "model", **more: Any) -> NodeResult:
+    return NodeResult(f"{kind}.p.{name}", name, kind, "duckdb", status, **more)
 
 
 def paper() -> Console:
@@ -97,7 +105,7 @@ def test_vars_that_are_no_mapping_are_named() -> None:
     ],
 )
 def test_vars_are_read_as_dbt_reads_them(text: str | None, variables: dict[str, Any]) -> None:
-    assert _mapping(text) == variables
+    assert read_variables(text) == variables
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_vars_are_read_as_dbt_reads_them(text: str | None, variables: dict[str, 
 )
 def test_vars_that_dbt_could_not_be_given_are_refused(text: str, said: str) -> None:
     with pytest.raises(click.BadParameter, match=re.escape(said)):
-        _mapping(text)
+        read_variables(text)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -277,13 +285,13 @@ def test_markup_in_names_and_messages_is_printed_as_it_is(
 ) -> None:
     from floe_orchestrator_dagster.cli.screen import console
 
-    recorder = Recorder()
+    report = RunReport()
     odd = result("[bold]x[/bold]")
-    recorder.begin({odd.unique_id: odd}, PlainView(console(), {}))
-    recorder(NodeStarted(odd.unique_id, "duckdb"))
-    recorder(NodeFinished(odd.unique_id, "duckdb", "error", message="[/nope] :smile:"))
-    recorder(NodeFinished("function.p.f", "duckdb", "success"))
-    summarize(console(), recorder, Failure(), 1.0, success=False)
+    report.begin({odd.unique_id: odd}, PlainView(console(), {}))
+    report(NodeStarted(odd.unique_id, "duckdb"))
+    report(NodeFinished(odd.unique_id, "duckdb", "error", message="[/nope] :smile:"))
+    report(NodeFinished("function.p.f", "duckdb", "success"))
+    summarize(console(), report, Ending(success=False, seconds=1.0))
     said = capsys.readouterr().out
     assert "error: model [bold]x[/bold]: [/nope] :smile:" in said
     assert "0 built, 1 failed, 0 skipped" in said
@@ -295,8 +303,8 @@ def test_what_dbt_runs_beside_the_plan_counts_where_it_fails(
     from floe_orchestrator_dagster.cli.screen import console
 
     hook, function = "operation.p.p-on-run-end-0", "function.p.f"
-    recorder, planned = Recorder(), result("a")
-    recorder.begin({planned.unique_id: planned}, PlainView(console(), {"x": planned}))
+    report, planned = RunReport(), result("a")
+    report.begin({planned.unique_id: planned}, PlainView(console(), {"x": planned}))
     for event in (
         NodeFinished(planned.unique_id, "duckdb", "success"),
         NodeFinished(hook, "duckdb", "success", "p-on-run-end-0", "operation", invocation_id="1"),
@@ -307,9 +315,9 @@ def test_what_dbt_runs_beside_the_plan_counts_where_it_fails(
         NodeFinished("function.p.g", "duckdb", "error", "g", "function", invocation_id="1"),
         NodeFinished("function.p.g", "duckdb", "success", "g", "function", attempt=2),
     ):
-        recorder(event)
-    assert recorder.anything_failed
-    summarize(console(), recorder, Failure(), 1.0, success=False)
+        report(event)
+    assert report.anything_failed
+    summarize(console(), report, Ending(success=False, seconds=1.0))
     said = capsys.readouterr().out
     assert "error: hook p-on-run-end-0: no such table" in said
     assert "error: function f: no such type" in said
@@ -317,7 +325,7 @@ def test_what_dbt_runs_beside_the_plan_counts_where_it_fails(
     assert [line.split()[:3] for line in said.splitlines() if " pg " in line] == [
         ["-", "error", "hook"]
     ]
-    assert [(item.name, item.status) for item in recorder.all()] == [
+    assert [(item.name, item.status) for item in report.all()] == [
         ("a", "success"),
         ("p-on-run-end-0", "error"),
         ("f", "error"),
@@ -325,13 +333,13 @@ def test_what_dbt_runs_beside_the_plan_counts_where_it_fails(
 
 
 def test_what_was_skipped_says_why() -> None:
-    recorder = Recorder()
+    report = RunReport()
     planned = {name: replace(result(name), unique_id=name) for name in "abc"}
-    recorder.begin(planned, PlainView(paper(), planned))
-    recorder(NodeFinished("a", "duckdb", "skipped"))
-    recorder(NodeFinished("b", "duckdb", "success"))
-    recorder.skip({"a": "model x failed", "b": "not so", "c": "dbt could not start", "z": "?"})
-    assert [(item.status, item.message) for item in recorder.all()] == [
+    report.begin(planned, PlainView(paper(), planned))
+    report(NodeFinished("a", "duckdb", "skipped"))
+    report(NodeFinished("b", "duckdb", "success"))
+    report.skip({"a": "model x failed", "b": "not so", "c": "dbt could not start", "z": "?"})
+    assert [(item.status, item.message) for item in report.all()] == [
         ("skipped", "model x failed"),
         ("success", ""),
         ("skipped", "dbt could not start"),

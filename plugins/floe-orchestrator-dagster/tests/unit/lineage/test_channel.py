@@ -8,8 +8,8 @@ import pytest
 from floe_orchestrator_dagster.errors import LineageError
 from floe_orchestrator_dagster.lineage.channel import (
     DELIVERED,
-    Answer,
     HttpChannel,
+    Verdict,
     client_transport,
     judged,
     open_channel,
@@ -45,7 +45,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert seconds_of("soon") is None
     later = datetime.now(timezone.utc) + timedelta(seconds=60)
     assert 50 < (seconds_of(format_datetime(later, usegmt=True)) or 0) <= 60
-    assert judged(503, "3", "") == Answer(reason="the backend answered 503", wait=3.0)
+    assert judged(503, "3", "") == Verdict(reason="the backend answered 503", wait=3.0)
 
 
 def test_one_connection_carries_all_events() -> None:
@@ -154,8 +154,8 @@ def test_what_floe_http_config_cannot_say_goes_through_openlineage_python() -> N
     with Backend(lambda number, _: Reply(status=[201, 422, 503][number])) as server:
         channel = open_channel(server.transport | {"custom_headers": {"X-Team": "blue"}})
         assert channel.post(EVENT) is DELIVERED
-        assert channel.post(EVENT) == Answer(refused=True, reason="the backend answered 422")
-        assert channel.post(EVENT) == Answer(reason="the backend answered 503")
+        assert channel.post(EVENT) == Verdict(refused=True, reason="the backend answered 422")
+        assert channel.post(EVENT) == Verdict(reason="the backend answered 503")
         channel.close()
     assert server.requests[0][1] == "/api/v1/lineage"
     assert server.requests[0][2]["X-Team"] == "blue"

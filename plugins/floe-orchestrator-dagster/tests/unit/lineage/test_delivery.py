@@ -5,36 +5,39 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage import delivery
-from floe_orchestrator_dagster.lineage.channel import DELIVERED, Answer
+from floe_orchestrator_dagster.lineage.channel import DELIVERED, Verdict
 from floe_orchestrator_dagster.lineage.delivery import (
     Delivery,
     DeliveryReport,
     SpooledDelivery,
     open_delivery,
 )
-from floe_orchestrator_dagster.lineage.spool import Segment, spool_status
+from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
+from floe_orchestrator_dagster.lineage.spool import Segment, SpoolBounds, spool_status
 from kit.backends import event
 from kit.ports import free_port
 
-AWAY = Answer(reason="away")
-REFUSED = Answer(refused=True, reason="bad event")
-POISON = Answer(reason="the backend answered 500", poison=True)
+# Pauses are short; how long they are is not what these tests ask.
+QUICK = DeliveryTiming(first_pause=0.001, longest_pause=0.002, last_pause=0.001)
+AWAY = Verdict(reason="away")
+REFUSED = Verdict(refused=True, reason="bad event")
+POISON = Verdict(reason="the backend answered 500", poison=True)
 
 
 class Fake:
     """A channel that answers by a function of the event's number."""
 
-    def __init__(self, answer: Callable[[int], Answer] = lambda _: DELIVERED) -> None:
+    def __init__(self, answer: Callable[[int], Verdict] = lambda _: DELIVERED) -> None:
         self.answer = answer
         self.taken: list[int] = []
         self.tried: list[int] = []
 
-    def post(self, line: bytes) -> Answer:
+    def post(self, line: bytes) -> Verdict:
         number = int(json.loads(line)["job"]["name"])
         self.tried.append(number)
         answer = self.answer(number)
@@ -54,16 +57,16 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pauses be short; what they are is not what these tests ask."""
-    monkeypatch.setattr(delivery, "FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(delivery, "LONGEST_PAUSE_SECONDS", 0.002)
-    monkeypatch.setattr(delivery, "LAST_PAUSE_SECONDS", 0.001)
+def opened(
+    fake: Fake, directory: Path, *, required: bool = False, **bounds: Any
+) -> SpooledDelivery:
+    return SpooledDelivery(
+        fake, directory, required=required, timing=QUICK, bounds=SpoolBounds(**bounds)
+    )
 
 
-def run(fake: Fake, directory: Path, count: int = 5) -> DeliveryReport:
-    with SpooledDelivery(fake, directory) as sending:
+def run(fake: Fake, directory: Path, count: int = 5, **bounds: Any) -> DeliveryReport:
+    with opened(fake, directory, **bounds) as sending:
         for number in range(count):
             sending.send(event(number))
         return sending.finish()
@@ -96,7 +99,7 @@ def test_all_go_in_order_and_leave_nothing_behind(directory: Path) -> None:
 
 def test_mappings_and_json_in_any_layout_are_taken(directory: Path) -> None:
     fake = Fake()
-    with SpooledDelivery(fake, directory) as sending:
+    with opened(fake, directory) as sending:
         sending.send(event(1))
         sending.send(json.dumps(event(2), indent=2).encode())
         sending.send_all([event(3), json.dumps(event(4)).encode()])
@@ -123,7 +126,7 @@ def test_a_backend_that_is_away_is_left_alone_soon_and_all_waits(
 def test_the_next_run_takes_along_what_waits_and_sends_it_first(directory: Path) -> None:
     run(Fake(lambda _: AWAY), directory, 3)
     fake = Fake()
-    with SpooledDelivery(fake, directory) as sending:
+    with opened(fake, directory) as sending:
         sending.send(event(10))
     assert sending.finish() == DeliveryReport(made=1, delivered=1, earlier=3)
     assert fake.taken == [0, 1, 2, 10]
@@ -133,7 +136,7 @@ def test_the_next_run_takes_along_what_waits_and_sends_it_first(directory: Path)
 def test_it_goes_on_when_the_backend_comes_back(directory: Path) -> None:
     failures = iter(range(6))
     fake = Fake(lambda _: AWAY if next(failures, None) is not None else DELIVERED)
-    with SpooledDelivery(fake, directory) as sending:
+    with opened(fake, directory) as sending:
         for number in range(4):
             sending.send(event(number))
         while len(fake.taken) < 4:
@@ -154,12 +157,12 @@ def test_refused_events_become_dead_letters_and_the_others_go(directory: Path) -
 
 def test_an_event_that_only_itself_fails_does_not_hold_up_the_others(directory: Path) -> None:
     fake = Fake(lambda number: POISON if number == 1 else DELIVERED)
-    with SpooledDelivery(fake, directory) as sending:
+    with opened(fake, directory) as sending:
         sending.send_all([event(number) for number in range(5)])
         while len(fake.taken) < 4:
             threading.Event().wait(0.001)
     assert fake.taken == [0, 2, 3, 4]
-    assert fake.tried.count(1) == delivery.POISON_TRIES + 1
+    assert fake.tried.count(1) == QUICK.poison_tries + 1
     assert sending.finish().refused == 1
     assert spool_status(directory).refused == 1
 
@@ -167,7 +170,7 @@ def test_an_event_that_only_itself_fails_does_not_hold_up_the_others(directory: 
 def test_no_event_is_given_up_while_all_fail(directory: Path) -> None:
     tries = iter(range(30))
     fake = Fake(lambda _: POISON if next(tries, None) is not None else DELIVERED)
-    with SpooledDelivery(fake, directory) as sending:
+    with opened(fake, directory) as sending:
         sending.send_all([event(number) for number in range(5)])
         while len(fake.taken) < 5:
             threading.Event().wait(0.001)
@@ -176,13 +179,13 @@ def test_no_event_is_given_up_while_all_fail(directory: Path) -> None:
 
 
 def test_retry_after_beyond_the_drain_ends_it_at_once(directory: Path) -> None:
-    fake = Fake(lambda _: Answer(reason="busy", wait=60.0))
+    fake = Fake(lambda _: Verdict(reason="busy", wait=60.0))
     assert run(fake, directory).waiting == 5
     assert fake.tried == [0]
 
 
 def test_retry_after_within_the_drain_is_waited_for(directory: Path) -> None:
-    answers = iter([Answer(reason="busy", wait=0.05)])
+    answers = iter([Verdict(reason="busy", wait=0.05)])
     fake = Fake(lambda _: next(answers, DELIVERED))
     assert run(fake, directory).delivered == 5
     assert fake.tried == [0, 0, 1, 2, 3, 4]
@@ -193,7 +196,7 @@ def test_a_damaged_line_is_told_apart(directory: Path) -> None:
     segment.append(b"\0\0\0\n" + json.dumps(event(1)).encode() + b'\n{"half')
     segment.close()
     fake = Fake()
-    with SpooledDelivery(fake, directory) as sending:
+    with opened(fake, directory) as sending:
         sending.send(event(2))
     report = sending.finish()
     assert (report.delivered, report.earlier, report.refused) == (1, 1, 0)
@@ -206,11 +209,10 @@ def test_a_damaged_line_is_told_apart(directory: Path) -> None:
 
 
 def test_without_room_on_disk_events_go_from_memory_in_order(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(delivery, "MAX_SPOOL_BYTES", 1000)
     fake = Fake()
-    report = run(fake, directory, 50)
+    report = run(fake, directory, 50, spool_bytes=1000)
     assert report == DeliveryReport(made=50, delivered=50)
     assert fake.taken == list(range(50))
     assert len(caplog.messages) == 1
@@ -218,11 +220,9 @@ def test_without_room_on_disk_events_go_from_memory_in_order(
 
 
 def test_without_room_anywhere_events_are_dropped_and_counted(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(delivery, "MAX_SPOOL_BYTES", 1000)
-    monkeypatch.setattr(delivery, "MAX_MEMORY_BYTES", 1000)
-    report = run(Fake(lambda _: AWAY), directory, 50)
+    report = run(Fake(lambda _: AWAY), directory, 50, spool_bytes=1000, memory_bytes=1000)
     assert report.made == 50
     assert report.waiting + report.dropped == 50
     assert report.waiting == spool_status(directory).waiting > 0
@@ -231,20 +231,15 @@ def test_without_room_anywhere_events_are_dropped_and_counted(
 
 
 def test_required_lineage_is_on_disk_when_send_returns(directory: Path) -> None:
-    with SpooledDelivery(Fake(lambda _: AWAY), directory, required=True) as sending:
+    with opened(Fake(lambda _: AWAY), directory, required=True) as sending:
         for number in range(3):
             sending.send(event(number))
-            segment = sending._own.segment
-            assert segment is not None
-            assert segment.synced == segment.size
+            assert spool_status(directory).waiting == number + 1
     assert sending.finish().waiting == 3
 
 
-def test_required_lineage_that_has_no_room_is_an_error(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "MAX_SPOOL_BYTES", 700)
-    with SpooledDelivery(Fake(), directory, required=True) as sending:
+def test_required_lineage_that_has_no_room_is_an_error(directory: Path) -> None:
+    with opened(Fake(), directory, required=True, spool_bytes=700) as sending:
         sending.send(event(1))
         with pytest.raises(LineageError, match=r"the spool is full .* requires lineage, so the"):
             sending.send(event(2, pad=1000))
@@ -271,28 +266,30 @@ def test_an_unusable_transport_fails_what_requires_lineage_only(
 
 
 def test_what_is_no_json_is_dropped_or_an_error(directory: Path) -> None:
-    with SpooledDelivery(Fake(), directory) as sending:
+    with opened(Fake(), directory) as sending:
         sending.send({"x": object()})
         sending.send(event(1))
     assert sending.finish() == DeliveryReport(made=2, delivered=1, dropped=1)
     with (
-        SpooledDelivery(Fake(), directory, required=True) as strict,
+        opened(Fake(), directory, required=True) as strict,
         pytest.raises(LineageError, match="Cannot keep 1 lineage events: no JSON"),
     ):
         strict.send({"x": object()})
 
 
-def test_what_is_sent_after_the_end_is_counted(directory: Path) -> None:
-    with SpooledDelivery(Fake(), directory) as sending:
+def test_what_is_sent_after_the_end_is_said_to_be_lost(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(Fake(), directory) as sending:
         sending.send(event(1))
     sending.send(event(2))
-    assert sending._lost == 1
+    assert caplog.messages == ["Lineage: events are dropped (sent after the end)."]
+    assert spool_status(directory).waiting == 0
 
 
-def test_a_long_run_gives_disk_back(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "ROLL_BYTES", 1000)
+def test_a_long_run_gives_disk_back(directory: Path) -> None:
     fake = Fake()
-    with SpooledDelivery(fake, directory) as sending:
+    with opened(fake, directory, segment_bytes=1000) as sending:
         for number in range(20):
             sending.send(event(number))
             while len(fake.taken) <= number:
@@ -303,7 +300,7 @@ def test_a_long_run_gives_disk_back(directory: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_sender_that_breaks_leaves_the_events_on_disk(directory: Path) -> None:
-    def broken(_: int) -> Answer:
+    def broken(_: int) -> Verdict:
         raise RuntimeError("a bug")
 
     report = run(Fake(broken), directory)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 
 from floe_orchestrator_dagster.dbt.events import EventReader, NodeFinished, QualityResult
-from floe_orchestrator_dagster.lineage.events import SourceCode, StepLineage, StepRun
-from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck
+from floe_orchestrator_dagster.lineage.events import StepLineage, StepRun, WaveRun
+from floe_orchestrator_dagster.lineage.source_code import SourceCode
+from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck, Transform
 from kit.openlineage_checks import Event, problems
 from kit.plans import plan, uid
 
@@ -59,7 +58,7 @@ def told(
     compute = planned.computes[planned.default_compute]
     events = [
         *lineage.start(),
-        *lineage.invocation_started(INVOCATION, AT.format(1), compute, wave=1, waves=1, nodes=1),
+        *lineage.invocation_started(INVOCATION, AT.format(1), WaveRun(compute, 1, 1, 1)),
     ]
     lineage.connected(output)
     for result in results:
@@ -119,7 +118,7 @@ def test_what_is_still_running_is_ended_with_its_run() -> None:
     compute = planned.computes[planned.default_compute]
     events = [
         *lineage.start(),
-        *lineage.invocation_started(INVOCATION, AT.format(1), compute, wave=1, waves=1, nodes=1),
+        *lineage.invocation_started(INVOCATION, AT.format(1), WaveRun(compute, 1, 1, 1)),
         *lineage.node_started(uid("a"), AT.format(2), 1),
         *lineage.abort(AT.format(3), "Cancelled"),
     ]
@@ -139,7 +138,7 @@ def invoked(lineage: StepLineage, planned: ProductPlan, compute: str, number: in
     """Start a dbt run on a compute; its invocation id ends with `number`."""
     at = AT.format(number)
     where, run = planned.computes[compute], INVOCATION[:-1] + str(number)
-    return [*lineage.invocation_started(run, at, where, wave=number, waves=2, nodes=1)]
+    return [*lineage.invocation_started(run, at, WaveRun(where, number, 2, 1))]
 
 
 def test_what_was_never_reached_is_named_as_its_compute_names_it_and_hangs_below_its_dbt_run() -> (
@@ -327,14 +326,14 @@ def test_columns_of_an_external_source_are_read_through_its_expression() -> None
 
 def test_quality_checks_that_run_alone_are_told() -> None:
     check = QualityCheck("no_negative", "expression_is_true", {"column_name": "id"})
-    planned = plan("a")
-    node = msgspec.structs.replace(planned.nodes[uid("a")], quality_checks=(check,))
-    planned = replace(planned, nodes={node.unique_id: node})
+    transforms = [Transform("a", "duck", quality_checks=(check,))]
+    planned = plan("a", transforms=transforms, macros=["test_expression_is_true"])
+    [check_id] = planned.quality_checks
     lineage = StepLineage(step(), planned)
     events = [*lineage.start(), *invoked(lineage, planned, "duck", 1)]
     lineage.connected(OUTPUT)
-    results = (QualityResult("no_negative", failures=2),)
-    events += lineage.checked(uid("a"), AT.format(2), 1, results)
+    results = (QualityResult(check_id, failures=2),)
+    events += lineage.quality_checked(uid("a"), AT.format(2), 1, results)
     events += lineage.invocation_ended(AT.format(4), success=False)
     events += lineage.finish(AT.format(5), "1 failed")
     assert problems(events) == []

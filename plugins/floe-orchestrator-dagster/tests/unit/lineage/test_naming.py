@@ -11,19 +11,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from floe_orchestrator_dagster.lineage.naming import (
-    Catalog,
-    DatasetName,
-    Symlink,
-    dataset_name,
-)
+from floe_orchestrator_dagster.lineage import naming
+from floe_orchestrator_dagster.lineage.addresses import place_of_files
+from floe_orchestrator_dagster.lineage.datasets import Catalog, DatasetName, Symlink, TableName
 
 PG = "postgres://db.example.com:5432"
 PG_TABLE = DatasetName(PG, "shop.public.orders")
 
 
+def dataset_name(
+    adapter: str,
+    output: dict[str, Any],
+    database: str | None,
+    schema: str | None,
+    identifier: str,
+    **more: str,
+) -> DatasetName:
+    return naming.dataset_name(adapter, output, TableName(database, schema, identifier), **more)
+
+
 def name(
-    adapter: str, output: dict[str, Any], *relation: str | None, **more: Any
+    adapter: str, output: dict[str, Any], *relation: str | None, **more: str
 ) -> tuple[str, str]:
     database, schema, identifier = relation
     named = dataset_name(adapter, output, database, schema, identifier or "", **more)
@@ -237,11 +245,10 @@ def test_mysql_sqlite_and_ducklake_attached_to_duckdb() -> None:
     assert name("duckdb", output, "pglake", "main", "t") == ("ducklake://pg:5432/cat", "main.t")
 
 
-def test_snowflake_folds_what_is_not_quoted() -> None:
-    quoting = {"database": False, "schema": None, "identifier": True}
-    assert name("snowflake", {"account": "o-a"}, "db", "Raw", "Orders", quoting=quoting) == (
+def test_snowflake_keeps_names_in_upper_case() -> None:
+    assert name("snowflake", {"account": "o-a"}, "db", "Raw", "Orders") == (
         "snowflake://o-a",
-        "DB.RAW.Orders",
+        "DB.RAW.ORDERS",
     )
 
 
@@ -285,48 +292,17 @@ def test_databricks_has_the_name_of_other_producers_as_a_symlink() -> None:
 
 # --- Iceberg -------------------------------------------------------------------------------------
 
-REST = {"type": "rest", "uri": "https://id:secret@cat.example.com:8181/api/", "token": "secret"}
-GLUE = {"type": "glue", "region": "eu-west-1", "account_id": 123456789012}
 
-
-def test_an_iceberg_table_is_named_by_its_catalog_from_every_compute() -> None:
-    trino = dataset_name("trino", {"host": "tr"}, "lake", "sch", "tab", catalog=REST)
-    duck = dataset_name("duckdb", {"path": "x.duckdb"}, "x", "sch", "tab", catalog=REST)
-    assert trino == DatasetName(
-        "https://cat.example.com:8181/api", "sch.tab", (Symlink("trino://tr:8080", "lake.sch.tab"),)
-    )
-    assert (duck.namespace, duck.name) == (trino.namespace, trino.name)
-
-
-def test_an_iceberg_table_with_a_location_has_its_catalog_as_a_symlink() -> None:
-    named = dataset_name(
-        "athena",
-        {"region_name": "eu-west-1"},
-        None,
-        "sch",
-        "tab",
-        catalog=GLUE,
-        location="s3a://lake/sch/tab/",
-    )
-    assert named == DatasetName(
-        "s3://lake",
-        "sch/tab",
-        (
-            Symlink("arn:aws:glue:eu-west-1:123456789012", "table/sch/tab"),
-            Symlink("awsathena://athena.eu-west-1.amazonaws.com", "awsdatacatalog.sch.tab"),
-        ),
-    )
+def spark_catalog(kind: str, **settings: str) -> dict[str, Any]:
+    """Return an output of Spark with an Iceberg catalog named `lake`."""
+    prefix = "spark.sql.catalog.lake"
+    conf = {prefix: "org.apache.iceberg.spark.SparkCatalog", f"{prefix}.type": kind}
+    conf |= {f"{prefix}.{key}": value for key, value in settings.items()}
+    return {"method": "session", "server_side_parameters": conf}
 
 
 def test_iceberg_catalogs_of_spark_and_duckdb_are_read_from_their_profiles() -> None:
-    spark = {
-        "method": "session",
-        "server_side_parameters": {
-            "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-            "spark.sql.catalog.lake.type": "rest",
-            "spark.sql.catalog.lake.uri": "http://cat:8181",
-        },
-    }
+    spark = spark_catalog("rest", uri="http://cat:8181")
     duckdb = {
         "attach": [
             {
@@ -343,17 +319,16 @@ def test_iceberg_catalogs_of_spark_and_duckdb_are_read_from_their_profiles() -> 
 
 
 def test_a_dataset_knows_its_catalog() -> None:
-    conf = {
-        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-        "spark.sql.catalog.lake.type": "rest",
-        "spark.sql.catalog.lake.uri": "https://id:secret@cat:8181/api/",
-        "spark.sql.catalog.lake.warehouse": "s3://id:secret@bucket/wh?key=secret",
-    }
+    rest = spark_catalog(
+        "rest",
+        uri="https://id:secret@cat:8181/api/",
+        warehouse="s3://id:secret@bucket/wh?key=secret",
+    )
     attached = {"attach": [{"path": "ducklake:meta.ducklake", "alias": "lake"}]}
     cases: list[tuple[str, dict[str, Any], str | None, Catalog | None]] = [
         (
             "spark",
-            {"method": "session", "server_side_parameters": conf},
+            rest,
             "lake",
             Catalog("iceberg", "rest", "lake", "https://cat:8181/api", "s3://bucket/wh"),
         ),
@@ -365,8 +340,6 @@ def test_a_dataset_knows_its_catalog() -> None:
     ]
     for adapter, output, database, wanted in cases:
         assert dataset_name(adapter, output, database, "s", "t").catalog == wanted
-    stored = dataset_name("trino", {}, "d", "s", "t", catalog=GLUE, location="s3://lake/t")
-    assert stored.catalog == Catalog("iceberg", "glue", "d")
 
 
 def test_glue_is_known_by_the_class_of_the_catalog_and_by_duckdbs_endpoint_type() -> None:
@@ -410,10 +383,10 @@ def test_glue_is_known_by_the_class_of_the_catalog_and_by_duckdbs_endpoint_type(
 def test_files_are_named_by_bucket_and_key_or_by_path(
     location: str, wanted: tuple[str, str]
 ) -> None:
-    catalog = {"type": "hadoop", "warehouse": location.rpartition("/")[0]}
-    identifier = location.rpartition("/")[2]
-    assert name("trino", {}, None, None, identifier, location=location) == wanted
-    assert name("trino", {}, None, None, identifier, catalog=catalog) == wanted
+    warehouse, _, identifier = location.rpartition("/")
+    output = spark_catalog("hadoop", warehouse=warehouse)
+    assert place_of_files(location) == wanted
+    assert name("spark", output, "lake", None, identifier) == wanted
 
 
 # --- properties ----------------------------------------------------------------------------------
@@ -491,15 +464,11 @@ def test_no_name_holds_a_password(adapter: str, password: str) -> None:
                 "spark.sql.warehouse.dir": f"hdfs://me:{value}@nn:1/w",
             },
         }
-        catalog = {
-            "type": "rest",
-            "uri": host,
-            "token": value,
-            "warehouse": f"s3://me:{value}@bucket/w?key={value}",
-        }
+        warehouse = f"s3://me:{value}@bucket/w?key={value}"
+        rest = spark_catalog("rest", uri=host, token=value, warehouse=warehouse)
         for database in ("u", "k", "q", "l", "m", "f", "i", None):
             assert not leaks(dataset_name(adapter, output, database, "s", "t"), password)
-        assert not leaks(dataset_name(adapter, output, "d", "s", "t", catalog=catalog), password)
+        assert not leaks(dataset_name("spark", rest, "lake", "s", "t"), password)
 
 
 VALUES = st.one_of(
@@ -543,18 +512,25 @@ KEYS = st.sampled_from(
     output=st.dictionaries(KEYS, VALUES),
     database=st.none() | st.text(max_size=8),
     schema=st.none() | st.text(max_size=8),
-    catalog=st.none() | st.dictionaries(st.sampled_from(["type", "uri", "warehouse"]), VALUES),
+    settings_=st.dictionaries(st.sampled_from(["type", "uri", "warehouse"]), VALUES),
 )
 def test_no_profile_makes_it_raise(
     adapter: str,
     output: dict[str, Any],
     database: str | None,
     schema: str | None,
-    catalog: dict[str, Any] | None,
+    settings_: dict[str, Any],
 ) -> None:
-    named = dataset_name(adapter, output, database, schema, "t", catalog=catalog)
-    assert named.namespace
-    assert named.name
+    iceberg = spark_catalog("rest")
+    iceberg["server_side_parameters"] |= {
+        f"spark.sql.catalog.lake.{key}": value for key, value in settings_.items()
+    }
+    for named in (
+        dataset_name(adapter, output, database, schema, "t"),
+        dataset_name("spark", iceberg, "lake", schema, "t"),
+    ):
+        assert named.namespace
+        assert named.name
 
 
 @many

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from floe_orchestrator_dagster.lineage import spool
 from floe_orchestrator_dagster.lineage.spool import (
     Segment,
+    SpoolBounds,
     SpoolStatus,
     bury,
     drop,
@@ -231,13 +232,10 @@ def test_dead_letters_carry_event_and_reason(directory: Path) -> None:
     assert spool_status(directory).refused == 2
 
 
-def test_dead_letters_are_bounded_and_what_goes_is_counted(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spool, "MAX_DEAD_LETTER_BYTES", 300)
+def test_dead_letters_are_bounded_and_what_goes_is_counted(directory: Path) -> None:
     Segment.create(directory).close()
     for number in range(30):
-        bury(directory, line(number), "refused")
+        bury(directory, line(number), "refused", SpoolBounds(letter_bytes=300))
     status = spool_status(directory)
     assert 0 < status.refused < 30
     assert status.refused + status.dropped == 30
@@ -250,7 +248,7 @@ def test_old_events_are_dropped_loudly(directory: Path, caplog: pytest.LogCaptur
         segment.append(lines(number, number))
         segment.close()
         if number == 1:
-            past = time.time() - spool.MAX_AGE_SECONDS - 10
+            past = time.time() - SpoolBounds().age_seconds - 10
             os.utime(segment.path, (past, past))
     assert trim(directory) == 2
     assert "2 events dropped (older than the bound)" in caplog.text
@@ -258,15 +256,12 @@ def test_old_events_are_dropped_loudly(directory: Path, caplog: pytest.LogCaptur
     assert (status.waiting, status.dropped) == (2, 2)
 
 
-def test_above_the_bound_of_size_the_oldest_go(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spool, "MAX_SPOOL_BYTES", 40)
+def test_above_the_bound_of_size_the_oldest_go(directory: Path) -> None:
     for number in range(1, 5):
         segment = Segment.create(directory)
         segment.append(lines(number, number))
         segment.close()
-    assert trim(directory) == 4
+    assert trim(directory, SpoolBounds(spool_bytes=40)) == 4
     taken = []
     for left in leftovers(directory):
         taken += deliver(left)

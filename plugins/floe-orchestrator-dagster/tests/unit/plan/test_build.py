@@ -621,7 +621,7 @@ def test_names_that_differ_by_case_alone_need_no_mark() -> None:
 def quality_names(*asked: QualityCheck, **fields: Any) -> list[str]:
     transforms = [Transform("a", "duck", quality_checks=asked)]
     found = plan("a", transforms=transforms, macros=["test_x", "test_y"], **fields)
-    return [check.name for check in found.nodes[uid("a")].quality_checks]
+    return [check.name for check in found.quality_checks.values()]
 
 
 def test_quality_checks_whose_names_meet_are_told_apart() -> None:
@@ -827,14 +827,18 @@ def checked(check: QualityCheck, **fields: Any) -> ProductPlan:
 def test_a_quality_check_is_kept_where_dbt_has_no_test_of_that_meaning() -> None:
     unique = QualityCheck("u", "unique", {"column_name": "ID"})
     kept = checked(unique, macros=["test_unique"])
-    assert kept.nodes[uid("a")].quality_checks == (unique,)
+    [check] = kept.checks.values()
+    assert check.unique_id == "quality_check.shop.a.u"
+    assert (check.kind, check.quality, check.on) == ("quality_check", unique, uid("a"))
+    assert (check.parents, check.compute, check.blocking) == ((uid("a"),), "duck", False)
+    assert kept.checks_on[uid("a")] == (check.unique_id,)
     test = {
         "reads": "a",
         "attached_node": "a",
         "test_metadata": {"name": "unique", "kwargs": {"column_name": "id", "model": "{{ a }}"}},
     }
     covered = checked(unique, macros=["test_unique"], tests={"t": test})
-    assert covered.nodes[uid("a")].quality_checks == ()
+    assert covered.quality_checks == {}
     assert covered.warnings == ()
 
 
@@ -1197,3 +1201,32 @@ def test_partitions_that_cannot_be_read_come_with_all_other_problems() -> None:
             "name in floe.yaml, or add the model to the dbt project."
         ),
     ]
+
+
+def test_the_id_of_a_quality_check_is_no_id_of_dbts_and_no_other_checks() -> None:
+    asked = (QualityCheck("n", "x", {}), QualityCheck("n", "y", {}), QualityCheck("m m", "x", {}))
+    found = plan(
+        "a, b",
+        kinds={"b": "seed"},
+        transforms=[
+            Transform("a", "duck", quality_checks=asked),
+            Transform("b", "duck", quality_checks=asked[:1]),
+        ],
+        macros=["test_x", "test_y"],
+    )
+    ids = [*found.quality_checks]
+    first, second = [one for one in ids if one.startswith("quality_check.shop.a.n_")]
+    assert first != second
+    assert {*ids} == {first, second, "quality_check.shop.a.m m", "quality_check.shop.b.n"}
+
+
+def test_one_quality_check_given_twice_is_one_of_the_stricter_severity() -> None:
+    asked = (
+        QualityCheck("n", "x", {}),
+        QualityCheck("n", "x", {}, severity="warn"),
+    )
+    transforms = [Transform("a", "duck", quality_checks=asked)]
+    found = plan("a", transforms=transforms, macros=["test_x"])
+    [check] = found.quality_checks.values()
+    assert (check.unique_id, check.quality) == ("quality_check.shop.a.n", asked[0])
+    assert found.warnings == ()

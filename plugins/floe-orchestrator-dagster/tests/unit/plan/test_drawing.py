@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan, QualityCheck
+from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
 from floe_orchestrator_dagster.plan.drawing import COLOURS, MIN_ROWS, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -94,11 +94,9 @@ def test_a_long_name_is_cut_and_stands_whole_in_the_tooltip() -> None:
 
 
 def test_tests_and_quality_checks_are_counted() -> None:
-    check = QualityCheck("q", "not_null", {})
     test = Node("test.p.t", "test", "duck", ("model.p.a",), name="t", on="model.p.a")
-    [box] = boxes(
-        draw(plan(model("a", materialized="table", quality_checks=(check,)), test))
-    ).values()
+    check = Node("quality_check.p.a.q", "quality_check", "duck", ("model.p.a",), on="model.p.a")
+    [box] = boxes(draw(plan(model("a", materialized="table"), test, check))).values()
     assert box.findall(f"{SVG}text")[1].text == "model · table · 2 tests"
 
 

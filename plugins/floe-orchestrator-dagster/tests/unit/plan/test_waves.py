@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from floe_orchestrator_dagster.plan import (
     Compute,
     ProductPlan,
+    QualityCheck,
     Transform,
+    Wave,
     blocked_by_check,
     downstream,
     plan_product,
+    read_by_check,
     segments,
     waves,
 )
@@ -218,7 +221,7 @@ def test_what_a_function_reads_is_built_before_what_calls_it() -> None:
 
 def test_a_wave_names_the_default_compute_of_its_target() -> None:
     [wave] = waves(plan("a"), [uid("a")])
-    assert (wave.compute, wave.target, wave.nodes, wave.checks) == ("duck", "duck", (uid("a"),), ())
+    assert wave == Wave(Compute("duck", "duck", "duckdb"), (uid("a"),))
 
 
 def test_downstream_is_everything_below() -> None:
@@ -276,3 +279,28 @@ def test_a_large_product_is_ordered_in_moments() -> None:
     large = plan(" > ".join(layers), on=on, tests={f"t_{name}": name for name in on})
     assert large.assets
     assert len(waves_of(large)) == 10
+
+
+def test_a_quality_check_belongs_to_the_wave_of_its_model_and_is_not_for_dbt() -> None:
+    check = QualityCheck("few", "x", {})
+    transforms = [
+        Transform("a", "duck", quality_checks=(check,)),
+        Transform("b", "pg", quality_checks=(check,)),
+    ]
+    made = plan("a > b", transforms=transforms, tests={"t": "a"}, macros=["test_x"])
+    on_a, on_b = made.quality_checks
+    first, second = waves(made, [*made.assets], [*made.checks])
+    assert (first.checks, first.quality_checks) == ((uid("t", "test"),), (on_a,))
+    assert (second.checks, second.quality_checks) == ((), (on_b,))
+    assert [wave.quality_checks for wave in segments(made)] == [(on_a,), (on_b,)]
+    assert waves(made, [], [on_a]) == ()
+    [alone] = waves(made, [uid("b")], [on_a, on_b])
+    assert alone.quality_checks == (on_b,)
+
+
+def test_a_quality_check_reads_its_model_and_stops_nothing() -> None:
+    transforms = [Transform("a", "duck", quality_checks=(QualityCheck("few", "x", {}),))]
+    made = plan("a > b", transforms=transforms, macros=["test_x"])
+    [check] = made.quality_checks
+    assert read_by_check(made, check) == (uid("a"),)
+    assert blocked_by_check(made, check) == set()

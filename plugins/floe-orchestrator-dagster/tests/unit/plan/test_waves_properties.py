@@ -69,8 +69,8 @@ def test_planning_does_not_depend_on_the_order_of_anything(case: Case) -> None:
     found = waves(one, assets, checks)
     assert found == waves(one, assets, checks)
     backwards = waves(other, set(assets), checks[::-1])
-    assert [(w.target, w.nodes, set(w.checks)) for w in found] == [
-        (w.target, w.nodes, set(w.checks)) for w in backwards
+    assert [(w.compute.target, w.nodes, set(w.checks)) for w in found] == [
+        (w.compute.target, w.nodes, set(w.checks)) for w in backwards
     ]
 
 
@@ -88,12 +88,12 @@ def test_waves_respect_every_ancestor_and_do_everything_once(case: Case) -> None
     assert all(wave.nodes or wave.checks for wave in found)
     at = {uid: n for n, wave in enumerate(found) for uid in (*wave.nodes, *wave.checks)}
     for number, wave in enumerate(found):
-        assert planned.computes[wave.compute].target == wave.target
+        assert planned.computes[wave.compute.name] is wave.compute
         for uid in wave.nodes:
-            assert planned.target_of(uid) == wave.target
+            assert planned.target_of(uid) == wave.compute.target
         for uid in wave.checks:
             check = planned.nodes[uid]
-            assert wave.target in {check.compute, *check.also_on}
+            assert wave.compute.target in {check.compute, *check.also_on}
         for uid in (*wave.nodes, *wave.checks):
             for above, early in case.above[uid].items():
                 if above in at:
@@ -106,7 +106,7 @@ def test_waves_respect_every_ancestor_and_do_everything_once(case: Case) -> None
                 assert not any(later.nodes for later in found[number + 1 :])
                 continue
             for sooner in range(number):
-                assert found[sooner].target not in {check.compute, *check.also_on} or any(
+                assert found[sooner].compute.target not in {check.compute, *check.also_on} or any(
                     at[above] >= sooner if early else at[above] > sooner
                     for above, early in case.above[uid].items()
                     if above in at

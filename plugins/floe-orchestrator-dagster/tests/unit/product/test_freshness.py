@@ -14,7 +14,12 @@ import pytest
 
 from floe_orchestrator_dagster.dbt.project import read_project
 from floe_orchestrator_dagster.product import freshness
-from floe_orchestrator_dagster.product.freshness import fingerprint, read_stamp, write_stamp
+from floe_orchestrator_dagster.product.freshness import (
+    Parsed,
+    fingerprint,
+    read_stamp,
+    write_stamp,
+)
 from floe_orchestrator_dagster.product.profiles import Profile
 
 FILES = {
@@ -60,7 +65,7 @@ class Shop:
 
     def print(self) -> str:
         project = read_project(self.root, self.variables, self.environment)
-        return fingerprint(project, self.profile, self.executable)
+        return fingerprint(Parsed(project, self.profile, self.executable))
 
 
 @pytest.fixture
@@ -236,7 +241,8 @@ def test_another_dbt_was_replaced(shop: Shop, tmp_path: Path) -> None:
 
 def stamped(shop: Shop, folder: Path, *, other_dbt: bool = False) -> freshness.Stamp:
     project = read_project(shop.root, shop.variables, shop.environment)
-    write_stamp(folder, "x", project, shop.profile, shop.environment, other_dbt=other_dbt)
+    parsed = Parsed(project, shop.profile, "dbt2" if other_dbt else None)
+    write_stamp(folder, parsed, "x", shop.environment)
     found = read_stamp(folder)
     assert found is not None
     return found

@@ -13,6 +13,7 @@ from floe_orchestrator_dagster.dbt.project import DbtProject
 from floe_orchestrator_dagster.product.layout import (
     Layout,
     artifacts_cache,
+    artifacts_places,
     layout_of,
     spool_directory,
 )
@@ -64,6 +65,15 @@ def test_profiles_of_another_content_have_another_place(
     assert layout.profiles("a") != layout.profiles("b")
     assert layout.profiles("a") != replace(layout, project_dir=tmp_path / "x").profiles("a")
     assert stat.S_IMODE(layout.profiles("a").stat().st_mode) == 0o700
+
+
+def test_artifacts_are_looked_for_here_in_the_target_folder_and_two_above() -> None:
+    assert [str(path) for path in artifacts_places(Path("/a/b/c"))] == [
+        "/a/b/c",
+        "/a/b/c/target",
+        "/a/b",
+        "/a",
+    ]
 
 
 def test_checked_artifacts_are_remembered_in_the_target_folder(tmp_path: Path) -> None:

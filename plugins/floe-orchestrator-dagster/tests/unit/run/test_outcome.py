@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from floe_orchestrator_dagster.dbt.events import NodeFinished
+from floe_orchestrator_dagster.dbt.events import NodeFinished, QualityResult
 from floe_orchestrator_dagster.dbt.results import Result, RunResults
 from floe_orchestrator_dagster.dbt.scrub import Scrubber
-from floe_orchestrator_dagster.plan import ProductPlan, Wave, waves
+from floe_orchestrator_dagster.plan import ProductPlan, QualityCheck, Transform, Wave, waves
 from floe_orchestrator_dagster.run.outcome import FAIL_FAST, Attempt, Outcome
 from kit.plans import plan, uid
 
+SEVERITIES: Sequence[tuple[str, Literal["error", "warn"]]] = (
+    ("few", "error"),
+    ("new", "warn"),
+    ("known", "error"),
+)
 HOOK = "operation.shop.shop-on-run-end-0"
 
 
@@ -152,7 +158,7 @@ def test_fail_fast_is_told_from_what_failed() -> None:
     assert outcome.failed == {uid("a"): "division by zero"}
     assert outcome.skipped == dict.fromkeys([uid(name) for name in "bcd"], FAIL_FAST)
     assert FAIL_FAST in outcome.message
-    later = Wave("duck", "duck", (uid("a"),))
+    later = Wave(planned.computes["duck"], (uid("a"),))
     assert outcome.ready(later) == ([], [])
 
 
@@ -218,6 +224,25 @@ def test_a_failed_function_fails_and_stops_what_calls_it() -> None:
     outcome.settle(made)
     assert outcome.failed == {function: "no such type"}
     assert outcome.skipped == {uid("a"): "function f failed"}
+
+
+def test_a_critical_quality_check_fails_the_step_and_stops_nothing() -> None:
+    checks = tuple(QualityCheck(name, "x", {}, severity=severity) for name, severity in SEVERITIES)
+    transforms = [Transform("a", "duck", quality_checks=checks), Transform("b", "pg")]
+    planned = plan("a > b", transforms=transforms, macros=["test_x"])
+    few, new, known = planned.quality_checks
+    first, second = waves(planned, [*planned.assets], [*planned.checks])
+    outcome = Outcome(planned)
+    made = Attempt(first, first.nodes, first.checks, success=True)
+    made.results = {uid("a"): result("a")}
+    assert made.given == (uid("a"),)
+    outcome.evaluated(QualityResult(few, failures=2))
+    outcome.evaluated(QualityResult(new, problem="no such column"))
+    outcome.evaluated(QualityResult(known, failures=0))
+    outcome.settle(made)
+    assert outcome.failed == {few: "2 failing rows"}
+    assert "failed: quality check few: 2 failing rows" in outcome.message
+    assert outcome.ready(second) == ([uid("b")], [])
 
 
 def test_an_ephemeral_that_does_not_compile_is_the_failure_and_not_what_inlines_it() -> None:

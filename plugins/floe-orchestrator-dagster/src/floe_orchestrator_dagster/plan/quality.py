@@ -1,0 +1,87 @@
+"""Quality checks of floe.yaml as nodes of the plan: which of them run, and by which ids."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from floe_orchestrator_dagster.plan.model import ASSET_KINDS, QUALITY_CHECK, Node
+from floe_orchestrator_dagster.plan.names import check_name, identity_of, with_mark
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from floe_orchestrator_dagster.plan.model import QualityCheck
+
+
+def quality_nodes(asked: Iterable[tuple[str, Node, QualityCheck]]) -> dict[str, Node]:
+    """Return quality checks as nodes, by unique id.
+
+    `asked` are a package, a node of it that the check is on, and the check. Ids look like dbt's,
+    of a resource type that dbt does not have: `quality_check.<package>.<model>.<name>`. Where two
+    checks would have one id, each gets a mark. The same check twice is one check, of the stricter
+    severity.
+    """
+    meeting: defaultdict[str, dict[str, Node]] = defaultdict(dict)
+    for package, model, check in asked:
+        own = model.unique_id.split(".", 2)[-1]
+        node = Node(
+            unique_id=f"{QUALITY_CHECK}.{package}.{own}.{check.name}",
+            kind=QUALITY_CHECK,
+            compute=model.compute,
+            parents=(model.unique_id,),
+            name=check_name(check.name),
+            on=model.unique_id,
+            # It runs when its model is built already: too late to stop what is below in the same
+            # dbt run.
+            blocking=False,
+            quality=check,
+        )
+        alike, identity = meeting[node.unique_id], identity_of(node)
+        if identity not in alike or check.severity == "error":
+            alike[identity] = node
+    nodes = (
+        node if len(alike) == 1 else replace(node, unique_id=with_mark(node.unique_id, identity))
+        for alike in meeting.values()
+        for identity, node in alike.items()
+    )
+    return {node.unique_id: node for node in nodes}
+
+
+def meaning(kind: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a generic test asserts: its name and arguments, the model aside."""
+    column = str(arguments.get("column_name", "")).casefold()
+    others = {key: arguments[key] for key in arguments if key not in {"model", "column_name"}}
+    return {"test": kind, "column": column, **others}
+
+
+def meaning_of(check: QualityCheck) -> Mapping[str, Any]:
+    """Return what a quality check asserts, comparable with `meaning` of a dbt test."""
+    return meaning(check.type.rpartition(".")[2], check.arguments)
+
+
+def why_not(
+    model: Node, check: QualityCheck, tests: Collection[str], executable: str | None
+) -> str:
+    """Return why a quality check cannot run and what to do; "" if it can.
+
+    `tests` are the macros of the project, `executable` the other dbt that builds the model.
+    """
+    if model.kind not in ASSET_KINDS:
+        return (
+            f"the model is {model.kind}, so it carries no checks and this one does not run. "
+            "Materialize it as a view or table."
+        )
+    if executable is not None:
+        return (
+            f"it needs dbt-core's connection and compute '{model.compute}' is built by "
+            f"{executable}, so it does not run. Make it a dbt test."
+        )
+    if f"test_{check.type.rpartition('.')[2]}" not in tests:
+        return (
+            f"dbt has no generic test '{check.type}', so it does not run. Install the dbt "
+            "package that has it."
+        )
+    return ""

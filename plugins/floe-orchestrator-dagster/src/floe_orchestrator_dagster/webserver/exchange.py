@@ -1,0 +1,137 @@
+"""Posts a GraphQL query over HTTP; takes bodies of any making and redirects within the host."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from floe_orchestrator_dagster.urls import WEB, shown, web_url
+from floe_orchestrator_dagster.webserver.refusal import RefusalError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from floe_orchestrator_dagster.webserver.deadline import Line
+
+MAX_ANSWER_BYTES = 16 * 2**20
+MAX_REDIRECTS = 5
+PATH = "/graphql"
+_HOST = re.compile(r"[\w.:-]+")
+_ASKS_FOR_CREDENTIALS = frozenset({401, 403, 407})
+
+
+def endpoint_of(url: str) -> httpx.URL:
+    """Return where queries go; credentials in the URL are sent as basic authentication.
+
+    Raises:
+        RefusalError: this is not the URL of a webserver.
+    """
+    import httpx
+
+    try:
+        base = httpx.URL(url.strip()) if web_url(url) is not None else None
+    except (httpx.InvalidURL, ValueError):
+        base = None
+    if base is None or base.scheme not in WEB or not _HOST.fullmatch(base.host):
+        raise RefusalError("this is no URL of a webserver. Write http://host:port or https://host.")
+    return base.copy_with(path=base.path.rstrip("/") + PATH, fragment=None)
+
+
+def trusted(ca_bundle: str | None) -> ssl.SSLContext | bool:
+    """Return what to verify certificates with: a file of PEM certificates, None the usual ones.
+
+    Raises:
+        RefusalError: the file cannot be used.
+    """
+    if ca_bundle is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_bundle)
+    except OSError as error:
+        raise RefusalError(
+            f"ca_bundle {ca_bundle} cannot be used: {error.strerror or error}. Name a file of PEM "
+            "certificates in plugins.orchestrator.config."
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A conversation with one endpoint over one client."""
+
+    client: httpx.Client
+    endpoint: httpx.URL
+    line: Line
+
+    def post(self, query: str) -> bytes:
+        """Return the body of the answer to a query, `MAX_ANSWER_BYTES` at most.
+
+        Raises:
+            RefusalError: the server answers with another status than 200, leads elsewhere, or
+                does not end.
+            httpx.HTTPError: there is no answer in time, or none at all.
+        """
+        import httpx
+
+        endpoint = self.endpoint
+        for _ in range(MAX_REDIRECTS + 1):
+            with self.client.stream(
+                "POST",
+                endpoint,
+                json={"query": query},
+                # A compressed body could be of any size once unpacked.
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                timeout=self.line.seconds_left,
+                extensions={"trace": self.line.trace},
+            ) as response:
+                if response.is_redirect:
+                    endpoint = _redirected(endpoint, response.headers.get("location", ""))
+                    continue
+                if response.status_code != httpx.codes.OK:
+                    raise _refused(response.status_code)
+                return self._body(response)
+        raise RefusalError(
+            f"more than {MAX_REDIRECTS} redirects. Check what stands before Dagster."
+        )
+
+    def _body(self, response: httpx.Response) -> bytes:
+        import httpx
+
+        body = bytearray()
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                raise RefusalError("the answer does not end. This is no Dagster: check the URL.")
+            if self.line.is_over:
+                raise httpx.ReadTimeout("")
+        return bytes(body)
+
+
+def _refused(status: int) -> RefusalError:
+    if status in _ASKS_FOR_CREDENTIALS:
+        return RefusalError(
+            f"status {status}, it asks for credentials. Put them into DAGSTER_URL "
+            "(https://user:password@host), or ask without the proxy before it."
+        )
+    return RefusalError(
+        f"status {status}. Look into the log of the webserver, and of what stands before it."
+    )
+
+
+def _redirected(endpoint: httpx.URL, location: str) -> httpx.URL:
+    """Return where a redirect leads.
+
+    Raises:
+        RefusalError: to another host, or from TLS to none: credentials must not follow.
+    """
+    to = endpoint.join(location)
+    if not _HOST.fullmatch(to.host):
+        raise RefusalError("it redirects to what is no URL. Check what stands before it.")
+    if to.host != endpoint.host or to.scheme not in {endpoint.scheme, "https"}:
+        where = shown(str(to)) or "what is no URL"
+        raise RefusalError(
+            f"it redirects to {where}, another host, which was not followed. If that "
+            "is the webserver, write its URL."
+        )
+    return to.copy_with(userinfo=endpoint.userinfo)

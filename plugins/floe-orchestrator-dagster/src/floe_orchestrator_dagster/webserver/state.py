@@ -1,0 +1,123 @@
+"""Finds out within one deadline whether a webserver answers, and in which state it is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from floe_orchestrator_dagster.telemetry import failed, span
+from floe_orchestrator_dagster.urls import masked, secrets_of, shown, web_url
+from floe_orchestrator_dagster.webserver.deadline import within
+from floe_orchestrator_dagster.webserver.exchange import Exchange, endpoint_of, trusted
+from floe_orchestrator_dagster.webserver.graphql import (
+    STATE_QUERY,
+    VERSION_QUERY,
+    read_state,
+    read_version,
+    version_skew,
+)
+from floe_orchestrator_dagster.webserver.refusal import RefusalError, explained
+
+if TYPE_CHECKING:
+    from floe_orchestrator_dagster.webserver.deadline import Line
+
+DEFAULT_URL = "http://localhost:3000"
+URL_ENV = "DAGSTER_URL"
+# FR-020 allows 10 s in all; half a second is left for giving up and for the caller.
+DEADLINE_SECONDS = 9.5
+
+
+class Address(NamedTuple):
+    """Where to look for a webserver, and what named that place."""
+
+    url: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebserverState:
+    """What is known of a webserver: its version, or why there is none.
+
+    Attributes:
+        url: where it was asked, without credentials; "" if that is not a URL.
+        version: of Dagster; None where there is a `problem`.
+        problem: why there is no version, and what to do; "" without one.
+        warnings: what keeps a webserver that answers from running products.
+    """
+
+    url: str
+    version: str | None = None
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def webserver_address(configured: str | None) -> Address:
+    """Return where the webserver is: configured, from ``DAGSTER_URL``, or the local default."""
+    if configured:
+        return Address(configured, "url in plugins.orchestrator.config")
+    named = os.environ.get(URL_ENV)
+    return Address(named, URL_ENV) if named else Address(DEFAULT_URL, "the default")
+
+
+def ask_webserver(
+    address: Address, deadline: float = DEADLINE_SECONDS, *, ca_bundle: str | None = None
+) -> WebserverState:
+    """Ask the GraphQL endpoint for Dagster's version, its daemons and its code locations.
+
+    Never raises for what a server does, and returns after `deadline` seconds at the latest:
+    name lookup, TLS and whatever drips included.
+
+    Args:
+        address: of the webserver; credentials in it are sent as basic authentication.
+        deadline: seconds in all.
+        ca_bundle: file of PEM certificates to trust instead of the usual ones.
+    """
+    with span("floe.connection", server=_shown(address.url)) as current:
+        state = _state(address, deadline, ca_bundle)
+        if state.problem:
+            failed(current, state.problem)
+        return state
+
+
+def _state(address: Address, deadline: float, ca_bundle: str | None) -> WebserverState:
+    url = _shown(address.url)
+    parts = web_url(address.url)
+    secrets = () if parts is None else secrets_of(parts)
+    try:
+        version, warnings = within(deadline, lambda line: _ask(address.url, line, ca_bundle))
+    except Exception as error:  # noqa: BLE001  whatever a server provokes is its answer
+        where = f"POST {url}/graphql ({address.source})" if url else f"URL of {address.source}"
+        problem = masked(f"{where}: {explained(error, deadline)}", secrets)
+        return WebserverState(url, problem=problem)
+    return WebserverState(
+        url, version, warnings=tuple(masked(warning, secrets) for warning in warnings)
+    )
+
+
+def _shown(url: str) -> str:
+    return shown(url) if web_url(url) is not None else ""
+
+
+def _ask(url: str, line: Line, ca_bundle: str | None) -> tuple[str, list[str]]:
+    """Return the version and the warnings.
+
+    Raises:
+        RefusalError: the answer is of no use.
+        httpx.HTTPError: there is no answer.
+    """
+    import httpx
+
+    endpoint = endpoint_of(url)
+    with httpx.Client(verify=trusted(ca_bundle), follow_redirects=False) as client:
+        exchange = Exchange(client, endpoint, line)
+        served = read_version(exchange.post(VERSION_QUERY))
+        warnings = version_skew(served)
+        try:
+            warnings += read_state(exchange.post(STATE_QUERY))
+        except (RefusalError, httpx.HTTPError):
+            warnings.append(
+                "The webserver did not tell how its daemons and code locations do. Look at its "
+                "Deployment page."
+            )
+    return served, warnings
