@@ -8,7 +8,12 @@ from floe_orchestrator_dagster.plan.compiled import (
     unknown_dependencies,
 )
 from floe_orchestrator_dagster.plan.manifest import DbtManifest, DbtNode, decode_manifest
-from floe_orchestrator_dagster.plan.meta import PARTITIONS_EXPECTED, PartitionSettings, is_owner
+from floe_orchestrator_dagster.plan.meta import (
+    PARTITIONS_EXPECTED,
+    PartitionSettings,
+    has_time,
+    is_owner,
+)
 from floe_orchestrator_dagster.plan.model import (
     ASSET_KINDS,
     CHECK_KINDS,
@@ -66,6 +71,7 @@ __all__ = [
     "dagster_name",
     "decode_manifest",
     "downstream",
+    "has_time",
     "is_asked",
     "is_owner",
     "keys_apart",

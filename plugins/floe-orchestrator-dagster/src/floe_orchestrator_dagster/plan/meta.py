@@ -18,6 +18,8 @@ from pydantic import (
     StrictInt,
     StrictStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
 from floe_orchestrator_dagster.errors import Problem
@@ -56,6 +58,11 @@ def _owner(owner: str) -> str:
 _Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(-\d{2}:\d{2})?$")]
 
 
+def has_time(day: str) -> bool:
+    """Return whether `YYYY-MM-DD` or `YYYY-MM-DD-HH:MM` has the time of day."""
+    return len(day) > len("YYYY-MM-DD")
+
+
 class PartitionSettings(BaseModel):
     """`meta.dagster.partitions` of an incremental model: a time window a partition."""
 
@@ -65,6 +72,16 @@ class PartitionSettings(BaseModel):
     start: _Day
     end: _Day | None = None
     timezone: str = "UTC"
+
+    @field_validator("start", "end")
+    @classmethod
+    def _time_is_for_hourly(cls, day: str | None, info: ValidationInfo) -> str | None:
+        # A wrong type has its own problem and is not in `data`.
+        kind = info.data.get("type", "hourly")
+        if day is not None and kind != "hourly" and has_time(day):
+            # Dagster would read the time as an offset from UTC and shift the first partition.
+            raise ValueError(f"{day!r} has a time of day, which `type: {kind}` does not take")
+        return day
 
 
 class _Reference(BaseModel):

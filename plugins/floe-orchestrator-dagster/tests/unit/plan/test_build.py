@@ -1203,6 +1203,19 @@ def test_partitions_that_cannot_be_read_come_with_all_other_problems() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["daily", "weekly", "monthly"])
+def test_only_hourly_partitions_take_a_time_of_day(kind: str) -> None:
+    settings = {"start": "2026-01-01-03:00", "end": "2026-02-01-00:00"}
+    assert problems_of("a", change=meta(partitions={"type": kind, **settings})) == [
+        f"dbt model 'a' meta.dagster.partitions.{key}: '{day}' has a time of day, which "
+        f"`type: {kind}` does not take. Expected {{type: hourly|daily|weekly|monthly, start: "
+        "'YYYY-MM-DD', end?, timezone?}."
+        for key, day in settings.items()
+    ]
+    hourly = meta(partitions={"type": "hourly", **settings})
+    assert plan("a", change=hourly).warnings == ()
+
+
 def test_the_id_of_a_quality_check_is_no_id_of_dbts_and_no_other_checks() -> None:
     asked = (QualityCheck("n", "x", {}), QualityCheck("n", "y", {}), QualityCheck("m m", "x", {}))
     found = plan(
