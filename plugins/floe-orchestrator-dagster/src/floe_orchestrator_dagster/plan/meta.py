@@ -36,8 +36,8 @@ PARTITIONS_EXPECTED = (
 _MAX_SHOWN = 60
 # Of a value that may have several types, pydantic says something about each.
 _EXPECTED = {
-    "asset_key": "a string or a list of strings is expected",
-    "ref": "a mapping with the `name` of a model is expected",
+    "asset_key": "expected a string or a list of strings",
+    "ref": "expected a mapping with the `name` of a model",
 }
 
 
@@ -50,7 +50,7 @@ def is_owner(owner: str) -> bool:
 
 def _owner(owner: str) -> str:
     if not is_owner(owner):
-        raise ValueError("Dagster takes an email address or 'team:name'")
+        raise ValueError("expected an email address or 'team:name'")
     return owner
 
 
@@ -141,7 +141,7 @@ def with_usable_meta(dbt: DbtNode) -> tuple[DbtNode, Sequence[str], Sequence[Pro
 def _usable(asked: Any) -> tuple[dict[str, Any], Sequence[tuple[str, str, Any]]]:
     """Return what can be used, and the path, reason and value of everything else."""
     if not isinstance(asked, dict):
-        return {}, [("", "a mapping is expected", asked)]
+        return {}, [("", "expected a mapping", asked)]
     # As in dagster-dbt, what is empty is not set.
     usable = {key: value for key, value in asked.items() if value or key == "has_self_dependency"}
     if isinstance(usable.get("owners"), str):
