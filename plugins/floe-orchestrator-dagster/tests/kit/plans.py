@@ -66,8 +66,6 @@ def raw_manifest(
     parents = edges(graph)
     ids = {name: uid(name, _resource(kinds.get(name, "model"))) for name in parents}
     nodes: Json = {}
-    sources: Json = {}
-    functions: Json = {}
     for name, above in parents.items():
         kind = kinds.get(name, "model")
         node: Json = {
@@ -81,10 +79,8 @@ def raw_manifest(
         }
         if "." in name:
             node["source_name"] = name.partition(".")[0]
-        if name in without:
-            continue
-        place = sources if "." in name else functions if kind == "function" else nodes
-        place[ids[name]] = _merge(node, change.get(name, {}))
+        if name not in without:
+            nodes[ids[name]] = _merge(node, change.get(name, {}))
     for name, asked in (tests or {}).items():
         fields = {"reads": asked} if isinstance(asked, str) else dict(asked)
         if name in without:
@@ -100,6 +96,32 @@ def raw_manifest(
             attached = fields["attached_node"]
             fields["attached_node"] = ids.get(attached, attached)
         nodes[node["unique_id"]] = _merge(node, fields)
+    for name, model in (unit_tests or {}).items():
+        if name not in without:
+            unique_id = f"unit_test.shop.{model}.{name}"
+            nodes[unique_id] = {
+                "unique_id": unique_id,
+                "name": name,
+                "resource_type": "unit_test",
+                "package_name": "shop",
+                "model": model,
+                "depends_on": {"nodes": [ids[model]]},
+            }
+    return manifest_of(nodes, adapter=adapter, schema=schema, macros=macros)
+
+
+def manifest_of(
+    nodes: Mapping[str, Json],
+    *,
+    adapter: str | None = None,
+    schema: str = SCHEMA,
+    macros: Iterable[str] = (),
+) -> Json:
+    """Return the JSON of a manifest with these nodes, each in the place of its type."""
+    places: Json = {"nodes": {}, "sources": {}, "functions": {}, "unit_tests": {}}
+    for unique_id, node in nodes.items():
+        place = f"{node['resource_type']}s"
+        places[place if place in places else "nodes"][unique_id] = node
     return {
         "metadata": {
             "dbt_schema_version": schema,
@@ -107,21 +129,7 @@ def raw_manifest(
             "project_name": "shop",
             "adapter_type": adapter,
         },
-        "nodes": nodes,
-        "sources": sources,
-        "functions": functions,
-        "unit_tests": {
-            f"unit_test.shop.{model}.{name}": {
-                "unique_id": f"unit_test.shop.{model}.{name}",
-                "name": name,
-                "resource_type": "unit_test",
-                "package_name": "shop",
-                "model": model,
-                "depends_on": {"nodes": [ids[model]]},
-            }
-            for name, model in (unit_tests or {}).items()
-            if name not in without
-        },
+        **places,
         "macros": {f"macro.dbt.{name}": {} for name in macros},
     }
 

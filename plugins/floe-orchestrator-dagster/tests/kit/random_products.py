@@ -18,7 +18,7 @@ from floe_orchestrator_dagster.plan import (
     decode_manifest,
     plan_product,
 )
-from kit.plans import SCHEMA, Json, product
+from kit.plans import Json, manifest_of, product
 
 KINDS = ["model"] * 6 + ["seed", "snapshot", "ephemeral", "ephemeral", "source", "source"]
 TARGETS = ["duck", "pg", "spark", "trino"]
@@ -43,12 +43,7 @@ class Case:
         ]
         if shuffled:
             random.Random(self.seed).shuffle(items)
-        places: dict[str, Json] = {"nodes": {}, "sources": {}, "unit_tests": {}}
-        for uid, node in items:
-            kind = node["resource_type"]
-            places[{"source": "sources", "unit_test": "unit_tests"}.get(kind, "nodes")][uid] = node
-        metadata = {"dbt_schema_version": SCHEMA, "project_name": "shop"}
-        return json.dumps({"metadata": metadata, **places}).encode()
+        return json.dumps(manifest_of(dict(items))).encode()
 
     def plan(self, *, shuffled: bool = False) -> ProductPlan:
         """Return the plan of this product."""

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from floe_orchestrator_dagster.telemetry import Exports, listens
+from kit.ports import free_port
 
 
 def observed(endpoint: str) -> dict[str, object]:
@@ -29,8 +30,7 @@ def test_a_collector_that_does_not_listen_is_told_once_without_its_password(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     exports = Exports()
     for _ in range(2):
         exports.start(observed(f"http://me:canary-pass@127.0.0.1:{port}"))

@@ -195,8 +195,21 @@ def registered_backend() -> LineageBackendPlugin | None:
 
 
 def transport_of(backend: LineageBackendPlugin | None) -> dict[str, Any] | None:
-    """Return a backend's transport config, with the key of `API_KEY_ENV` if it has none itself."""
-    return None if backend is None else _with_key(dict(backend.get_transport_config()))
+    """Return a backend's transport config, with the key of `API_KEY_ENV` if it has none itself.
+
+    Raises:
+        LineageError: the backend fails at it.
+    """
+    if backend is None:
+        return None
+    try:
+        return _with_key(dict(backend.get_transport_config()))
+    except Exception as error:  # noqa: BLE001  a plugin of others, whose text may quote a key
+        raise LineageError(
+            f"Cannot send lineage: lineage backend '{backend.name}' gives no transport config "
+            f"({type(error).__name__}). Correct plugins.lineage_backend in manifest.yaml and "
+            "compile again, or ask the backend's author."
+        ) from None
 
 
 def _with_key(transport: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +261,7 @@ def namespace_of(backend: LineageBackendPlugin) -> str:
     try:
         strategy = NamespaceResolver(**backend.get_namespace_strategy())
         return strategy.resolve_job_namespace()
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  a plugin of others
         logger.warning(
             "Lineage backend '%s' names jobs by a strategy that floe-core does not know (%s): "
             "its strategy is not used.",

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from floe_orchestrator_dagster.lineage.channel import Verdict
 from floe_orchestrator_dagster.lineage.spool import SPOOL_BOUNDS, bury, leftovers, trim
+from floe_orchestrator_dagster.lineage.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

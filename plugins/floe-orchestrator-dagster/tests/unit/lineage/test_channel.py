@@ -6,17 +6,11 @@ from email.utils import format_datetime
 import pytest
 
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage.channel import (
-    DELIVERED,
-    HttpChannel,
-    Verdict,
-    client_transport,
-    judged,
-    open_channel,
-    run_event,
-    seconds_of,
-)
+from floe_orchestrator_dagster.lineage.channel import open_channel
+from floe_orchestrator_dagster.lineage.client_channel import client_transport, run_event
 from floe_orchestrator_dagster.lineage.delivery import _line
+from floe_orchestrator_dagster.lineage.http_channel import HttpChannel
+from floe_orchestrator_dagster.lineage.verdict import DELIVERED, Verdict, judged, seconds_of
 from kit.backends import Backend, Reply, event
 from kit.ports import free_port
 
@@ -124,10 +118,31 @@ def test_events_go_through_the_proxy_of_the_environment(monkeypatch: pytest.Monk
     assert proxy.requests[0][2]["Host"] == "marquez.example:5000"
 
 
-@pytest.mark.parametrize("url", [None, "", "marquez:5000", "ftp://marquez", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(None, "", "marquez:5000", "ftp://marquez", "http://", "http://[", "http://host:99999999"),
+        *("http://me:pa/ss@host", "http://me:30/ss@host"),
+    ],
+)
 def test_a_config_without_a_usable_url_is_an_error(url: str | None) -> None:
     with pytest.raises(LineageError, match=r"has no `url` that starts with http:// or https://"):
         open_channel({"type": "http", "url": url})
+
+
+def test_a_timeout_that_is_no_number_is_an_error() -> None:
+    with pytest.raises(LineageError, match="`timeout` of its transport config is 'soon', not a"):
+        open_channel({"type": "http", "url": "http://host", "timeout": "soon"})
+
+
+def test_a_proxy_that_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://me:pa55@proxy:none")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(
+        LineageError, match=r"Correct HTTP_PROXY, HTTPS_PROXY or SSL_CERT_FILE\."
+    ) as caught:
+        open_channel({"type": "http", "url": "http://marquez.example"})
+    assert "pa55" not in str(caught.value)
 
 
 def test_an_unknown_type_is_an_error_without_the_config() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from floe_orchestrator_dagster.errors import LineageError
-from floe_orchestrator_dagster.lineage.channel import DELIVERED, Verdict
 from floe_orchestrator_dagster.lineage.delivery import (
     Delivery,
     DeliveryReport,
@@ -19,6 +18,7 @@ from floe_orchestrator_dagster.lineage.delivery import (
 )
 from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from floe_orchestrator_dagster.lineage.spool import Segment, SpoolBounds, spool_status
+from floe_orchestrator_dagster.lineage.verdict import DELIVERED, Verdict
 from kit.backends import event
 from kit.ports import free_port
 
