@@ -502,7 +502,7 @@ def test_single_events_of_a_product_wait_where_its_runs_look(
     plugin = DagsterOrchestratorPlugin(project_dir=directory)
     plugin.emit_lineage_event(RunState.START, "job", "space")
     plugin.shutdown()
-    assert len(server.taken) == 1
+    assert len(server.events) == 1
     product = artifacts_of(directory)["metadata"]["product_name"]
     assert [path.name for path in (tmp_path / "volume").iterdir()] == [product]
 
