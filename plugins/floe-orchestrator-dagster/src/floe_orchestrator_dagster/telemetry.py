@@ -237,13 +237,13 @@ class NodeRun:
 
     Attributes:
         unique_id: dbt's name of the node.
-        compute: where it ran.
-        status: dbt's word.
-        seconds: dbt's measure.
-        started_at: ISO 8601 in UTC, as dbt writes it; "" where dbt has no time.
-        finished_at: likewise.
-        failure: dbt's message, where the node failed.
-        attempt: 1 for the first.
+        compute: the compute that it ran on.
+        status: dbt's status.
+        seconds: its duration as dbt measures it.
+        started_at: ISO 8601 in UTC, as dbt writes it; "" if dbt has no time.
+        finished_at: see `started_at`.
+        failure: dbt's message; "" if the node did not fail.
+        attempt: the number of the attempt, from 1.
     """
 
     unique_id: str
@@ -257,7 +257,7 @@ class NodeRun:
 
 
 def node_done(run: NodeRun) -> None:
-    """Record a finished node: a span with dbt's own times, a count, its seconds."""
+    """Record a finished node: a span with dbt's times, a count and a duration."""
     kind = run.unique_id.partition(".")[0]
     labels = {"floe.compute": run.compute, "floe.dbt.status": run.status, "floe.dbt.kind": kind}
     meter = metrics.get_meter(TRACER)
