@@ -108,7 +108,7 @@ def open_delivery(
     except LineageError as error:
         if required:
             raise
-        logger.warning("%s The run goes on without lineage.", error)
+        logger.warning("%s The run continues without lineage.", error)
         return Delivery()
     delivery = SpooledDelivery(channel, directory, required=required, timing=timing)
     if required:

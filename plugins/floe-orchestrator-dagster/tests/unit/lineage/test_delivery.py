@@ -262,7 +262,7 @@ def test_an_unusable_transport_fails_what_requires_lineage_only(
     with pytest.raises(LineageError, match="has no `url`"):
         open_delivery({"type": "http"}, directory, required=True)
     assert type(open_delivery({"type": "http"}, directory)) is Delivery
-    assert "The run goes on without lineage." in caplog.text
+    assert "The run continues without lineage." in caplog.text
 
 
 def test_what_is_no_json_is_dropped_or_an_error(directory: Path) -> None:
