@@ -204,7 +204,7 @@ class Placer:
 
     def _inline_by_target(self) -> None:
         """Give each node the parents that it has on its own target."""
-        if not self._two_faced:
+        if not self._target_dependent:
             return
         left = [uid for uid, node in self.nodes.items() if node.kind in ASSET_KINDS]
         while left:
@@ -215,14 +215,14 @@ class Placer:
             left += [
                 parent
                 for parent in reads
-                if parent in self._two_faced and self._is_built_on(parent, node.compute)
+                if parent in self._target_dependent and self._build_for_reader(parent, node.compute)
             ]
 
-    def _is_built_on(self, uid: str, compute: str) -> bool:
-        """Return whether an ephemeral node is now built on the compute of its reader.
+    def _build_for_reader(self, uid: str, compute: str) -> bool:
+        """Make an ephemeral node a relation on the compute of its reader, if it is one there.
 
-        The compute of the node inlines it, so no other compute builds the relation that the reader
-        needs.
+        The node's own compute inlines it, so no other compute would build the relation that the
+        reader needs. Return whether the node has changed.
         """
         here, node = self._on_compute(uid, compute), self.nodes[uid]
         if node.kind != "ephemeral" or here is None or _kind(here) == "ephemeral":
@@ -240,7 +240,7 @@ class Placer:
         return True
 
     @cached_property
-    def _two_faced(self) -> frozenset[str]:
+    def _target_dependent(self) -> frozenset[str]:
         """Models that only some targets inline, or inline with different parents: few or none."""
         if len(self.manifests) == 1:
             return frozenset()
@@ -254,33 +254,33 @@ class Placer:
             uid: [nodes[uid] for nodes in self._by_target.values() if uid in nodes]
             for uid in inlined
         }
-        faced = {
+        dependent = {
             uid
             for uid, on_targets in versions.items()
             if len({(_kind(dbt), dbt.depends_on.nodes) for dbt in on_targets}) > 1
         }
         # A model that inlines one of them differs in the same way.
         has_changed = True
-        while faced and has_changed:
+        while dependent and has_changed:
             above = {
                 uid
-                for uid in inlined - faced
-                if not faced.isdisjoint(versions[uid][0].depends_on.nodes)
+                for uid in inlined - dependent
+                if not dependent.isdisjoint(versions[uid][0].depends_on.nodes)
             }
-            faced |= above
+            dependent |= above
             has_changed = bool(above)
-        return frozenset(faced)
+        return frozenset(dependent)
 
     def _really_read(self, uids: Sequence[str], compute: str) -> tuple[str, ...]:
-        """Return what a node on a compute reads if it refers to `uids`, in order."""
-        if self._two_faced.isdisjoint(uids):
+        """Return, in order, what dbt reads on a compute for references to `uids`."""
+        if self._target_dependent.isdisjoint(uids):
             return tuple(uids)
         read: dict[str, None] = {}
         left = [*reversed(uids)]
         seen = set()
         while left:
             uid = left.pop()
-            here = self._on_compute(uid, compute) if uid in self._two_faced else None
+            here = self._on_compute(uid, compute) if uid in self._target_dependent else None
             if here is None or not _is_ephemeral(here):
                 read[uid] = None
             elif uid not in seen:
@@ -551,7 +551,7 @@ class Placer:
             and here.depends_on == dbt.depends_on
             and here.config.severity == dbt.config.severity
             and here.name == dbt.name
-            and self._two_faced.isdisjoint(dbt.depends_on.nodes)
+            and self._target_dependent.isdisjoint(dbt.depends_on.nodes)
         )
 
     def _reads(self, dbt: DbtNode, compute: str) -> list[str]:

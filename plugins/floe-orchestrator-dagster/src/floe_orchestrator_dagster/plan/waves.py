@@ -192,7 +192,8 @@ def blocked_by_check(plan: ProductPlan, check: str) -> set[str]:
     if node.kind == QUALITY_CHECK:
         return set()
     if node.kind == "unit_test":
-        # A unit test runs before its model is built, so it also stops the model.
+        # A unit test runs before dbt builds its model, so it also stops the model, if that is an
+        # asset.
         return plan.below_any(node.parents) | {*node.parents} & plan.assets.keys()
     return plan.below_all(node.parents)
 
