@@ -190,7 +190,7 @@ class StepBuild:
                     self._hear_inlined(event, attempt)
                     continue
                 if recorder is not None:
-                    recorder.heard(event, command.target_path, run.scrubber)
+                    recorder.handle(event, command.target_path, run.scrubber)
                 yield from self._hear(event, attempt)
         attempt.success, attempt.exception = run.success, run.exception
         yield from self._reconcile(run, attempt, command)
@@ -208,7 +208,7 @@ class StepBuild:
         """Add what dbt recorded and did not report."""
         for result in self.outcome.reconcile(attempt, run.results, run.scrubber):
             if self.recorder is not None:
-                self.recorder.heard(result, command.target_path, run.scrubber)
+                self.recorder.handle(result, command.target_path, run.scrubber)
             yield from self._finished(result)
 
     def _hear(self, event: DbtEvent, attempt: Attempt) -> Iterator[Event]:
