@@ -173,10 +173,10 @@ def test_a_partitioned_product_asks_for_a_partition_that_exists(tiny: TinyProjec
     directory = build(tiny, {"a": config + 'select \'{{ var("partition_start", "") }}\' as at'})
     without = floe_dagster("run", directory)
     assert without.returncode == 2
-    assert "choose one with --partition KEY. The latest is 2024-01-03." in without.stderr
+    assert "choose a partition with --partition KEY. The latest is 2024-01-03." in without.stderr
     wrong = floe_dagster("run", directory, "--partition", "2025-01-01")
     assert wrong.returncode == 2
-    assert "They go from 2024-01-01 to 2024-01-03." in " ".join(wrong.stderr.split())
+    assert "Partitions go from 2024-01-01 to 2024-01-03." in " ".join(wrong.stderr.split())
     assert floe_dagster("run", directory, "--partition", "2024-01-02").returncode == 0
 
 

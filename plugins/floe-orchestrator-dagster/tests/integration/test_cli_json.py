@@ -115,7 +115,7 @@ def test_a_run_with_every_option_and_a_lineage_backend(
     assert [node["name"] for node in kept["nodes"]] == ["b"]
     assert document(noise, 0, "run", directory, "--no-checks")["counts"]["built"] == 2
     refused = document(noise, 2, "retry", directory)
-    assert "its last one: it succeeded." in refused["error"]
+    assert "the last run of product 'tiny': it succeeded." in refused["error"]
 
 
 def test_commands_that_start_no_run(
@@ -151,7 +151,7 @@ def test_errors_are_documents_too(
         (("run", directory, "--from-failure", "--select", "a"), "leave out --select."),
         (("retry", directory), "DAGSTER_HOME is not set"),
         (("paint",), "No such command 'paint'"),
-        (("helm-values", "--image", "x:1"), "--image is of a product"),
+        (("helm-values", "--image", "x:1"), "--image needs a product"),
     ):
         found = document(noise, 2, *words)
         assert found["success"] is False

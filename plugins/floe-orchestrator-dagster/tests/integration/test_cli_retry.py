@@ -1,4 +1,4 @@
-"""`floe-dagster retry` does what is left of the last run, as that was started, or says why not."""
+"""`floe-dagster retry` runs what is left of the last run, with its options, or explains why not."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_retry_is_dagsters_re_execution_of_what_is_left(tiny: TinyProject) -> 
     tiny.write(FILES)
     retried = floe_dagster(0, "retry", directory)
     assert statuses(retried) == {"b": "success", "c": "success", "not_null_b_id": "pass"}
-    assert f"Retrying run {failed['run_id']} of job 'tiny' (FAILURE, begun 20" in retried["said"]
+    assert f"Retrying run {failed['run_id']} of job 'tiny' (FAILURE, started 20" in retried["said"]
     assert "2 assets of 3 and 1 check of 2 are left." in retried["said"]
     built = tables(tiny.database)
     assert {row[1] for row in built["main.c"]} == {"Größe"}
@@ -74,8 +74,8 @@ def test_a_retry_is_dagsters_re_execution_of_what_is_left(tiny: TinyProject) -> 
     assert child.tags["dagster/is_resume_retry"] == "true"
     assert child.run_config["ops"] == parent.run_config["ops"]
     again = floe_dagster(2, "run", directory, "--from-failure")
-    assert f"Cannot retry run {child.run_id} of product 'tiny'" in again["error"]
-    assert "it succeeded. Start another with `floe-dagster run`." in again["error"]
+    assert f"Cannot retry run {child.run_id}, the last run of product 'tiny'" in again["error"]
+    assert "it succeeded. Start a new run with `floe-dagster run`." in again["error"]
 
 
 @pytest.mark.usefixtures("home")
@@ -142,9 +142,9 @@ def test_a_retry_without_a_run_says_what_is_missing(
 
         nightly.execute_in_process(instance=instance, raise_on_error=False)
     gone = floe_dagster(2, "retry", directory)["error"]
-    assert "there is no job 'nightly' any more. Jobs: tiny." in gone
+    assert "its job 'nightly' no longer exists. Jobs: tiny." in gone
     monkeypatch.delenv("DAGSTER_HOME")
     without = floe_dagster(2, "retry", directory)["error"]
     assert "DAGSTER_HOME is not set, so Dagster has kept no record of its runs." in without
     mixed = floe_dagster(2, "run", directory, "--from-failure", "--select", "a", "--empty")["error"]
-    assert mixed.endswith("as that was started: leave out --select, --empty.")
+    assert mixed.endswith("with the options of that run: leave out --select, --empty.")

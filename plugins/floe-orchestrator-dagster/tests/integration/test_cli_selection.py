@@ -223,7 +223,7 @@ def test_selectors_and_the_default_one_run_what_dbt_runs(tiny: TinyProject) -> N
         (("--selector", "nothing"), 0, "'--selector nothing' selects no model, seed, snapshot or"),
         (("--select", "nobody"), 0, "'nobody' selects no model, seed, snapshot or test of this"),
         (("--select", "key:nobody"), 2, "'key:nobody' selects no model, seed, snapshot or test"),
-        (("--select", "exposure:dash"), 0, "Only exposure.tiny.dash match, and there is nothing"),
+        (("--select", "exposure:dash"), 0, "It selects only exposure.tiny.dash, and there is"),
     ],
 )
 def test_a_selection_without_anything_to_build_says_why(

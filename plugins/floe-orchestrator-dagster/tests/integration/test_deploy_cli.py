@@ -165,7 +165,8 @@ def test_what_is_there_is_not_overwritten(product: TinyProject, tmp_path: Path) 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     words = ("build-context", str(product.directory), "--output", str(tmp_path / "out"))
-    assert "it is there already. Name an empty one." in command(*words, code=3).stderr
+    error = command(*words, code=3).stderr
+    assert "it already exists and is not an empty directory. Name a new or empty" in error
 
 
 def test_a_link_out_of_the_project_is_followed(

@@ -32,7 +32,7 @@ MAX_ARTIFACTS_BYTES = 256 * 2**20
 def find_artifacts(directory: Path) -> Path:
     """Return the compiled artifacts in `directory`, its `target` folder, or a parent of it."""
     directory = directory.absolute()
-    found = artifacts_beside(directory)
+    found = nearby_artifacts(directory)
     if found is not None:
         return found
     raise ProductError(
@@ -41,7 +41,7 @@ def find_artifacts(directory: Path) -> Path:
     )
 
 
-def artifacts_beside(directory: Path) -> Path | None:
+def nearby_artifacts(directory: Path) -> Path | None:
     """Return what `find_artifacts` finds, or None."""
     folders = artifacts_places(directory.absolute())
     return next((f / ARTIFACTS for f in folders if (f / ARTIFACTS).is_file()), None)

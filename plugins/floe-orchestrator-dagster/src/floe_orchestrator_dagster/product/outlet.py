@@ -14,7 +14,7 @@ from floe_orchestrator_dagster.lineage.backend import (
     why_off,
 )
 from floe_orchestrator_dagster.product.artifacts import (
-    artifacts_beside,
+    nearby_artifacts,
     plugin_config,
     read_artifacts,
 )
@@ -84,7 +84,7 @@ class LineageOutlet:
             return self._loaded
         settings = self._settings()
         project = settings.find_project(settings.config)
-        path = artifacts_beside(project.directory) if project else None
+        path = nearby_artifacts(project.directory) if project else None
         if path is None:
             return {}
         stat = path.stat()

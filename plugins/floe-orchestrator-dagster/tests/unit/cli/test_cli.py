@@ -52,7 +52,7 @@ def test_the_help_of_run_says_every_exit_code_and_the_rule_of_selections() -> No
     for line in (
         "0  everything was built and no test of error severity failed",
         "1  a node or a test failed, or was skipped",
-        "2  wrong usage, or a selection of nothing, or no run to retry",
+        "2  wrong usage, a selection that was refused, or no run to retry",
         "3  the product or its files are wrong",
         "4  dbt could not run at all",
         "130  interrupted; dbt was stopped",
