@@ -431,7 +431,7 @@ def test_dbt_that_cannot_parse_says_why_without_a_traceback(tiny: TinyProject) -
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"Cannot parse the dbt project {tiny.directory} for target 'dev'. dbt says: " in (
+    assert f"Cannot parse the dbt project {tiny.directory} for target 'dev'. dbt reports: " in (
         done.stderr
     )
     assert "depends on a node named 'gone' which was not found" in done.stderr

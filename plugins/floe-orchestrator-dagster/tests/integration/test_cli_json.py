@@ -157,7 +157,7 @@ def test_errors_are_documents_too(
         assert found["success"] is False
         assert said in found["error"], words
     (tiny.directory / "models" / "a.sql").write_text("select {{ nothing_is_called_so( }}")
-    assert "dbt says" in document(noise, 3, "run", directory)["error"]
+    assert "dbt reports: " in document(noise, 3, "run", directory)["error"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

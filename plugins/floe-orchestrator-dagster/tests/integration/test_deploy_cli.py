@@ -156,7 +156,7 @@ def test_a_secret_in_a_profile_is_not_packaged(tiny: TinyProject, tmp_path: Path
     tiny.compile([{"name": "a"}])
     out = tmp_path / "out"
     done = command("build-context", str(tiny.directory), "--output", str(out), code=3)
-    assert "it holds secrets, at other.outputs.pg.password." in done.stderr
+    assert "it contains secrets, at other.outputs.pg.password." in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
     assert not out.exists()
 

@@ -171,10 +171,10 @@ def test_a_launch_whose_vars_change_the_graph_is_told_before_it_starts(
     with pytest.raises(ProductError) as caught:
         with_launch_variables(product, {"with_extra": True}, said.append)
     assert str(caught.value) == (
-        "Cannot run 'tiny' with these vars (with_extra): they make another graph than the one that "
-        "was loaded. Only with them: extra. To get that graph, set these `vars` in "
-        "plugins.orchestrator.config of manifest.yaml, compile and reload the code location; or "
-        "run it without a server: `floe-dagster run --vars`, which parses with them."
+        "Cannot run product 'tiny' with these vars (with_extra): they change the graph that "
+        "Dagster has loaded. Only with these vars: extra. To use these vars, set `vars` in "
+        "plugins.orchestrator.config of manifest.yaml, compile again and reload the code location. "
+        "Or run the product without a server, with `floe-dagster run --vars`."
     )
     assert len(said) == 1
     # What is only printed cannot change a graph, and vars that are as they were, neither.
@@ -241,7 +241,7 @@ def test_the_profile_decides_where_several_outputs_fit(
     with pytest.raises(ProductError) as caught:
         opened(tiny)
     assert (
-        "DBT_TARGET is 'tow', and profile 'tiny' has no such output. Did you mean 'two'? Outputs: "
+        "DBT_TARGET is 'tow', but profile 'tiny' has no such output. Did you mean 'two'? Outputs: "
         "dev, one, three, two. Correct it, or unset it." in str(caught.value)
     )
 
@@ -339,7 +339,7 @@ def test_every_door_looks_for_the_project_in_the_same_order(
         DOORS[door](tiny)
     assert str(caught.value).startswith(
         "Cannot find the dbt project of product 'tiny': project_dir in plugins.orchestrator.config "
-        "is /configured, where there is no dbt_project.yml. "
+        "is /configured, which has no dbt_project.yml. "
     )
     tiny.compile([{"name": "a"}])
     monkeypatch.setenv("FLOE_PROJECT_DIR", "/environment")
@@ -377,22 +377,23 @@ def test_a_project_of_another_product_is_refused(
     plugin = DagsterOrchestratorPlugin()
     with pytest.raises(ProductError) as caught:
         plugin.create_definitions(artifacts)
-    said = str(caught.value)
-    assert said.startswith(
-        f"Cannot load product 'tiny' on the dbt project in {tiny.directory}: that is of product "
-        f"'shop' ({tiny.directory / 'floe.yaml'}). Compile 'tiny' again with its own floe.yaml; "
+    message = str(caught.value)
+    assert message.startswith(
+        f"Cannot load product 'tiny' on the dbt project in {tiny.directory}: that project belongs "
+        f"to product 'shop' ({tiny.directory / 'floe.yaml'}). Compile 'tiny' again with its own "
+        "floe.yaml. "
     )
-    assert "set FLOE_PROJECT_DIR" in said
-    with pytest.raises(ProductError, match="that is of product 'shop'"):
+    assert "set FLOE_PROJECT_DIR" in message
+    with pytest.raises(ProductError, match="that project belongs to product 'shop'"):
         opened(tiny)
-    # Whoever names the project has said that it is shared: without the other product's schedule.
+    # A project that the user names may be shared, but the other product's schedule does not apply.
     named = DagsterOrchestratorPlugin(project_dir=tiny.directory)
     assert [*(named.create_definitions(artifacts).schedules or ())] == []
     assert (
-        f"{tiny.directory / 'floe.yaml'} is of product 'shop': its schedule and owner are not used "
-        "for 'tiny'." in caplog.text
+        f"{tiny.directory / 'floe.yaml'} belongs to product 'shop': its schedule and owner are not "
+        "used for 'tiny'." in caplog.text
     )
-    # Its own spec beside that of the other.
+    # With its own spec next to the other one.
     own = {"metadata": {"name": "tiny"}, "schedule": {"cron": "0 7 * * *"}}
     tiny.write({"floe-tiny.yaml": yaml.safe_dump(own)})
     [schedule] = plugin.create_definitions(artifacts).schedules or ()
@@ -400,7 +401,7 @@ def test_a_project_of_another_product_is_refused(
     assert schedule.cron_schedule == "0 7 * * *"
 
 
-def test_where_nothing_tells_whose_project_it_is_the_models_must(
+def test_a_project_without_a_spec_or_the_products_name_must_have_its_models(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
@@ -418,10 +419,10 @@ def test_where_nothing_tells_whose_project_it_is_the_models_must(
         plugin.create_definitions(elsewhere)
     elsewhere["transforms"] = None
     assert [*(plugin.create_definitions(elsewhere).assets or ())] == []
-    assert "Nothing tells that the dbt project in" in caplog.text
+    assert "is not used: nothing shows that it belongs to product 'tiny'" in caplog.text
 
 
-def test_artifacts_of_a_newer_version_are_told(
+def test_artifacts_of_a_newer_version_cause_one_warning(
     tiny: TinyProject, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
@@ -429,13 +430,13 @@ def test_artifacts_of_a_newer_version_are_told(
     artifacts = json.loads(path.read_text())
     known = artifacts["version"]
     opened(tiny)
-    assert "are of version" not in caplog.text
+    assert "have version" not in caplog.text
     path.write_text(json.dumps(artifacts | {"version": "99.0.0"}))
     for _ in range(2):
         caplog.clear()
         opened(tiny)
-        assert caplog.text.count("The compiled artifacts are of version 99.0.0; floe-core ") == 1
-        assert f"knows them up to {known}." in caplog.text
+        assert caplog.text.count("The compiled artifacts have version 99.0.0; floe-core ") == 1
+        assert f"knows versions up to {known} and ignores newer fields." in caplog.text
 
 
 def test_the_context_of_a_product_stands_alone(
@@ -491,15 +492,15 @@ def test_the_context_of_a_product_stands_alone(
     [
         (
             {"packages.yml": "packages: [{git: 'https://me:hunter2@example.com/p.git'}]"},
-            "packages.yml: an address holds a secret, at packages.0.git.",
+            "packages.yml: it contains secrets, at packages.0.git.",
         ),
         (
             {"../../far/models/x.sql": "select 1 as id", "model-paths": "../../far/models"},
-            "in an image nothing is there from",
+            "the image cannot keep its place relative to",
         ),
     ],
 )
-def test_what_cannot_be_packaged_is_told(
+def test_files_that_cannot_be_packaged_are_refused(
     tiny: TinyProject,
     tmp_path_factory: pytest.TempPathFactory,
     files: dict[str, str],

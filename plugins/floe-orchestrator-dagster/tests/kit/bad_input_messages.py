@@ -4,15 +4,15 @@ from __future__ import annotations
 
 MESSAGES = {
     "artifacts_missing": "Cannot find compiled_artifacts.json in DIR, its target folder or its "
-    "parents. Make it with `floe platform compile --spec floe.yaml --manifest "
+    "parents. Create it with `floe platform compile --spec floe.yaml --manifest "
     "manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
-    "artifacts_empty": "Cannot read DIR/target/compiled_artifacts.json: not JSON (line 1, column 1: "
-    "Expecting value); perhaps truncated. Compile again with `floe platform "
+    "artifacts_empty": "Cannot read DIR/target/compiled_artifacts.json: it is not JSON (line 1, "
+    "column 1: Expecting value); it may be truncated. Compile again with `floe platform "
     "compile --spec floe.yaml --manifest manifest.yaml --output "
     "target/compiled_artifacts.json --generate-definitions`.",
-    "artifacts_truncated": "Cannot read DIR/target/compiled_artifacts.json: not JSON (line 1, "
-    "column 196: Unterminated string starting at); perhaps truncated. "
+    "artifacts_truncated": "Cannot read DIR/target/compiled_artifacts.json: it is not JSON (line 1, "
+    "column 196: Unterminated string starting at); it may be truncated. "
     "Compile again with `floe platform compile --spec floe.yaml --manifest "
     "manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
@@ -20,11 +20,11 @@ MESSAGES = {
     "Compile again with `floe platform compile --spec floe.yaml --manifest "
     "manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
-    "artifacts_a_list": "Cannot read DIR/target/compiled_artifacts.json: no compiled artifacts of "
-    "floe. Compile again with `floe platform compile --spec floe.yaml "
+    "artifacts_a_list": "Cannot read DIR/target/compiled_artifacts.json: it does not contain floe's "
+    "compiled artifacts. Compile again with `floe platform compile --spec floe.yaml "
     "--manifest manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
-    "artifacts_nested_too_deeply": "Cannot read DIR/target/compiled_artifacts.json: nested too "
+    "artifacts_nested_too_deeply": "Cannot read DIR/target/compiled_artifacts.json: it is nested too "
     "deeply. Compile again with `floe platform compile --spec "
     "floe.yaml --manifest manifest.yaml --output "
     "target/compiled_artifacts.json --generate-definitions`.",
@@ -33,7 +33,7 @@ MESSAGES = {
     "platform compile --spec floe.yaml --manifest manifest.yaml --output "
     "target/compiled_artifacts.json --generate-definitions`.",
     "artifacts_a_directory": "Cannot find compiled_artifacts.json in DIR, its target folder or its "
-    "parents. Make it with `floe platform compile --spec floe.yaml "
+    "parents. Create it with `floe platform compile --spec floe.yaml "
     "--manifest manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
     "artifacts_of_another_shape": "Cannot plan product 'tiny': 6 problems.\n"
@@ -135,7 +135,7 @@ MESSAGES = {
     "computes.duckdb.targt: unknown key (Did you mean 'target'?). Mend "
     "manifest.yaml and compile again.",
     "a_project_dir_without_a_project": "Cannot find the dbt project of product 'tiny': project_dir "
-    "in plugins.orchestrator.config is /nowhere, where there is "
+    "in plugins.orchestrator.config is /nowhere, which has "
     "no dbt_project.yml. Correct it, or remove it to search "
     "DIR/target and above.",
     "a_default_schedule_that_never_comes": "Cannot use "
@@ -144,7 +144,8 @@ MESSAGES = {
     "fields (minute hour day month weekday) such as '0 6 * * "
     "MON-FRI', or @hourly, @daily, @weekly, @monthly, "
     "@yearly.",
-    "no_dbt_project": "Cannot load product 'tiny': no dbt_project.yml in DIR/target or above it. "
+    "no_dbt_project": "Cannot load product 'tiny': there is no dbt_project.yml in DIR/target or above "
+    "it. "
     "Compile into the dbt project (`floe platform compile --spec floe.yaml "
     "--manifest manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`), or set FLOE_PROJECT_DIR.",
@@ -154,30 +155,29 @@ MESSAGES = {
     "with `dbt init`.",
     "a_dbt_project_not_utf8": "Cannot read DIR/dbt_project.yml: not UTF-8 at byte 6. Write one with "
     "`dbt init`.",
-    "no_output_at_all": "Cannot load product 'tiny': no dbt output is known. Configure a compute "
+    "no_output_at_all": "Cannot load product 'tiny': it has no dbt output. Configure a compute "
     "plugin in manifest.yaml and compile again, or add profile 'tiny' to "
     "DIR/profiles.yml.",
     "a_profile_without_outputs": "Cannot use profile 'dbt_profiles.tiny' of "
     "compiled_artifacts.json: it has no `outputs` mapping.",
     "an_output_that_is_no_mapping": "Cannot use profile 'dbt_profiles.tiny' of "
-    "compiled_artifacts.json: outputs ['dev'] are no mappings.",
+    "compiled_artifacts.json: outputs ['dev'] are not mappings.",
     "a_profiles_file_that_is_no_yaml": "Cannot read DIR/profiles.yml: not YAML (line 1). Correct "
     "it.",
     "manifest_missing_where_it_was_to_be_prepared": "Cannot find DIR/target/floe/dev/manifest.json: "
-    "FLOE_PREPARED is set, so it should have been "
-    "built with the image. Run `floe-dagster "
-    "prepare` in the product's directory at build "
-    "time.",
+    "FLOE_PREPARED is set, so the image should "
+    "contain it. Run `floe-dagster prepare` in the "
+    "product's directory when you build the image.",
     "manifest_truncated": "Cannot read DIR/target/floe/dev/manifest.json: Input data was truncated. "
-    "Make it again with `floe-dagster prepare --force`.",
+    "Rebuild it with `floe-dagster prepare --force`.",
     "manifest_not_utf8": "Cannot read DIR/target/floe/dev/manifest.json: 'utf-8' codec can't decode "
-    "byte 0xff in position 0: invalid start byte. Make it again with "
+    "byte 0xff in position 0: invalid start byte. Rebuild it with "
     "`floe-dagster prepare --force`.",
     "manifest_with_a_wrong_type": "Cannot read DIR/target/floe/dev/manifest.json: Expected `array`, "
-    "got `int` - at `$.nodes[...].fqn`. Make it again with "
+    "got `int` - at `$.nodes[...].fqn`. Rebuild it with "
     "`floe-dagster prepare --force`.",
     "manifest_without_nodes": "Cannot read DIR/target/floe/dev/manifest.json: Object missing "
-    "required field `nodes`. Make it again with `floe-dagster prepare "
+    "required field `nodes`. Rebuild it with `floe-dagster prepare "
     "--force`.",
     "manifest_of_an_old_dbt": "Cannot plan product 'tiny': 1 problem.\n"
     "  1. manifest.json (target dev): Written by dbt 1.5.0 in schema "

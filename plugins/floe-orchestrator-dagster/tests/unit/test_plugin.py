@@ -239,7 +239,7 @@ def test_the_entry_point_file_is_small_and_written_whole(
 def test_a_product_name_that_floe_refuses_is_written_nowhere(
     plugin: DagsterOrchestratorPlugin, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(ValueError, match="is not the name of a product"):
+    with pytest.raises(ValueError, match="is not a valid product name"):
         plugin.generate_entry_point_code(name, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

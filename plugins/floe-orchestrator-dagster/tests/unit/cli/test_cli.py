@@ -179,7 +179,7 @@ def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
 def test_a_directory_without_artifacts_says_how_to_make_them(tmp_path: Path) -> None:
     done = cli_runner().invoke(main, ["check", str(tmp_path)])
     assert done.exit_code == 1
-    assert "Make it with `floe platform compile" in done.stderr
+    assert "Create it with `floe platform compile" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,13 @@ def project(directory: Path) -> Path:
 @pytest.fixture
 def clues(tmp_path: Path) -> Clues:
     """Clues that lead to a project each."""
-    for name in ("given", "configured", "environment"):
+    for name in ("constructor", "configured", "environment"):
         project(tmp_path / name)
     start = project(tmp_path / "searched") / "target"
     start.mkdir()
     return Clues(
         start=start,
-        given=tmp_path / "given",
+        constructor=tmp_path / "constructor",
         configured=str(tmp_path / "configured"),
         environment=str(tmp_path / "environment"),
         product="shop",
@@ -36,7 +36,7 @@ def clues(tmp_path: Path) -> Clues:
 
 def test_the_first_that_is_named_decides(tmp_path: Path, clues: Clues) -> None:
     named: dict[str, Any]
-    for name in ("given", "configured", "environment"):
+    for name in ("constructor", "configured", "environment"):
         assert find_project(clues) == FoundProject(tmp_path / name, named=True)
         named = {name: None}
         clues = replace(clues, **named)
@@ -44,7 +44,7 @@ def test_the_first_that_is_named_decides(tmp_path: Path, clues: Clues) -> None:
 
 
 def test_an_empty_name_is_none(tmp_path: Path, clues: Clues) -> None:
-    clues = replace(clues, given=None, configured="", environment="")
+    clues = replace(clues, constructor=None, configured="", environment="")
     assert find_project(clues) == FoundProject(tmp_path / "searched", named=False)
 
 
@@ -71,7 +71,7 @@ def test_a_relative_name_starts_where_the_search_would(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("given", "project_dir of the plugin's constructor"),
+        ("constructor", "project_dir of the plugin's constructor"),
         ("configured", "project_dir in plugins.orchestrator.config"),
         ("environment", "FLOE_PROJECT_DIR"),
     ],
@@ -84,7 +84,7 @@ def test_a_named_place_without_a_project_is_refused_not_passed_over(
     with pytest.raises(ProductError) as caught:
         find_project(replace(nothing, product="shop"))
     assert str(caught.value) == (
-        f"Cannot find the dbt project of product 'shop': {source} is /nowhere, where there is no "
+        f"Cannot find the dbt project of product 'shop': {source} is /nowhere, which has no "
         f"dbt_project.yml. Correct it, or remove it to search {tmp_path / 'fallback'} and above."
     )
     with pytest.raises(ProductError, match=f"^Cannot find the dbt project: {source} is"):

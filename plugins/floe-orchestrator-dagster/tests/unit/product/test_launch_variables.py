@@ -81,7 +81,7 @@ def test_changes_of_a_graph_are_told() -> None:
     assert [*graph_changes(plan(a, b), plan(a, b))] == []
     assert [*graph_changes(plan(a), plan(renamed))] == []
     assert [*graph_changes(plan(a, b), plan(a, fed, c))] == [
-        "Only with them: c.",
-        "Otherwise placed or fed: b.",
+        "Only with these vars: c.",
+        "With another kind, key, compute or input: b.",
     ]
-    assert [*graph_changes(plan(a, b), plan(a))] == ["Only without them: b."]
+    assert [*graph_changes(plan(a, b), plan(a))] == ["Only without these vars: b."]
