@@ -141,7 +141,7 @@ def _packages(project: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _definitions(folder: Path, compiled: CompiledProduct) -> bytes:
-    """Return the definitions.py next to the artifacts, which may be the user's own, or a new one."""
+    """Return the definitions.py next to the artifacts, which users may edit, or a new one."""
     path = folder / "definitions.py"
     return _read(path) if path.is_file() else entry_point_code(compiled.name).encode()
 

@@ -105,7 +105,7 @@ def artifacts_cache(artifacts: Path) -> Path:
 
 
 def spool_directory(layout: Layout | None, product: str) -> Path:
-    """Return the spool of a product: under `SPOOL_ENV`, in its layout, or in a private directory."""
+    """Return the spool of a product: under `SPOOL_ENV`, in its layout, or in a private folder."""
     named = os.environ.get(SPOOL_ENV)
     if named:
         return Path(named) / product
