@@ -149,7 +149,7 @@ MESSAGES = {
     "Compile into the dbt project (`floe platform compile --spec floe.yaml "
     "--manifest manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`), or set FLOE_PROJECT_DIR.",
-    "a_dbt_project_that_is_no_yaml": "Cannot read DIR/dbt_project.yml: not YAML (line 2). Write one "
+    "a_dbt_project_that_is_not_yaml": "Cannot read DIR/dbt_project.yml: not YAML (line 2). Write one "
     "with `dbt init`.",
     "a_dbt_project_that_is_a_list": "Cannot read DIR/dbt_project.yml: it is no mapping. Write one "
     "with `dbt init`.",
@@ -160,11 +160,11 @@ MESSAGES = {
     "DIR/profiles.yml.",
     "a_profile_without_outputs": "Cannot use profile 'dbt_profiles.tiny' of "
     "compiled_artifacts.json: it has no `outputs` mapping.",
-    "an_output_that_is_no_mapping": "Cannot use profile 'dbt_profiles.tiny' of "
+    "an_output_that_is_not_a_mapping": "Cannot use profile 'dbt_profiles.tiny' of "
     "compiled_artifacts.json: outputs ['dev'] are not mappings.",
-    "a_profiles_file_that_is_no_yaml": "Cannot read DIR/profiles.yml: not YAML (line 1). Correct "
+    "a_profiles_file_that_is_not_yaml": "Cannot read DIR/profiles.yml: not YAML (line 1). Correct "
     "it.",
-    "manifest_missing_where_it_was_to_be_prepared": "Cannot find DIR/target/floe/dev/manifest.json: "
+    "manifest_missing_from_a_prepared_product": "Cannot find DIR/target/floe/dev/manifest.json: "
     "FLOE_PREPARED is set, so the image should "
     "contain it. Run `floe-dagster prepare` in the "
     "product's directory when you build the image.",
@@ -184,7 +184,7 @@ MESSAGES = {
     "https://schemas.getdbt.com/dbt/manifest/v9.json. Supported is "
     "manifest v12: install dbt-core 1.8 to 1.11 and run `floe-dagster "
     "prepare`.",
-    "partitions_that_are_none": "Cannot plan product 'tiny': 3 problems.\n"
+    "partitions_with_wrong_settings": "Cannot plan product 'tiny': 3 problems.\n"
     "  1. dbt model 'a' meta.dagster.partitions.type: Input should be "
     "'hourly', 'daily', 'weekly' or 'monthly'. Expected {type: "
     "hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, "
@@ -195,7 +195,7 @@ MESSAGES = {
     "  3. dbt model 'a' meta.dagster.partitions.begin: Extra inputs are "
     "not permitted. Expected {type: hourly|daily|weekly|monthly, start: "
     "'YYYY-MM-DD', end?, timezone?}.",
-    "a_schedule_that_is_no_mapping": "Cannot use `schedule` of floe.yaml: 'daily' is not a "
+    "a_schedule_that_is_not_a_mapping": "Cannot use `schedule` of floe.yaml: 'daily' is not a "
     "mapping. Write {cron: '0 6 * * *', timezone: UTC, enabled: true}.",
     "a_schedule_with_an_unknown_key": "Cannot use `schedule` of floe.yaml: unknown keys ['corn']. "
     "Known: cron, enabled, timezone.",
@@ -206,6 +206,6 @@ MESSAGES = {
     "a_schedule_with_a_bad_time_zone": "Cannot use `schedule` of floe.yaml: 'Europe/Viena' is not an "
     "IANA time zone. Did you mean 'Europe/Vienna'? Write one "
     "such as 'Europe/Vienna' or 'UTC'.",
-    "a_floe_yaml_that_is_no_yaml": "Cannot read DIR/floe.yaml: not YAML (line 1). Correct it and "
+    "a_floe_yaml_that_is_not_yaml": "Cannot read DIR/floe.yaml: not YAML (line 1). Correct it and "
     "compile again.",
 }

@@ -1,4 +1,4 @@
-"""The order in which a product's dbt project is looked for, the same through every door."""
+"""The order of precedence for a product's dbt project."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def project(directory: Path) -> Path:
 
 @pytest.fixture
 def clues(tmp_path: Path) -> Clues:
-    """Clues that lead to a project each."""
+    """Clues that each lead to a project."""
     for name in ("constructor", "configured", "environment"):
         project(tmp_path / name)
     start = project(tmp_path / "searched") / "target"
@@ -34,7 +34,7 @@ def clues(tmp_path: Path) -> Clues:
     )
 
 
-def test_the_first_that_is_named_decides(tmp_path: Path, clues: Clues) -> None:
+def test_the_first_named_directory_decides(tmp_path: Path, clues: Clues) -> None:
     named: dict[str, Any]
     for name in ("constructor", "configured", "environment"):
         assert find_project(clues) == FoundProject(tmp_path / name, named=True)
@@ -43,12 +43,12 @@ def test_the_first_that_is_named_decides(tmp_path: Path, clues: Clues) -> None:
     assert find_project(clues) == FoundProject(tmp_path / "searched", named=False)
 
 
-def test_an_empty_name_is_none(tmp_path: Path, clues: Clues) -> None:
+def test_an_empty_name_counts_as_none(tmp_path: Path, clues: Clues) -> None:
     clues = replace(clues, constructor=None, configured="", environment="")
     assert find_project(clues) == FoundProject(tmp_path / "searched", named=False)
 
 
-def test_the_nearest_folder_above_is_found(tmp_path: Path) -> None:
+def test_a_search_returns_the_nearest_folder_above(tmp_path: Path) -> None:
     outer = project(tmp_path / "outer")
     deep = outer / "a" / "b"
     deep.mkdir(parents=True)
@@ -57,15 +57,15 @@ def test_the_nearest_folder_above_is_found(tmp_path: Path) -> None:
     assert find_project(Clues(inner)) == FoundProject(inner, named=False)
 
 
-def test_without_a_project_nothing_is_found(tmp_path: Path) -> None:
+def test_a_search_without_a_project_returns_none(tmp_path: Path) -> None:
     assert find_project(Clues(tmp_path)) is None
 
 
-def test_a_relative_name_starts_where_the_search_would(tmp_path: Path) -> None:
+def test_a_relative_path_starts_where_the_search_starts(tmp_path: Path) -> None:
     project(tmp_path / "shop")
     (tmp_path / "artifacts").mkdir()
-    found = find_project(Clues(tmp_path / "artifacts", configured="../shop"))
-    assert found == FoundProject(tmp_path / "shop", named=True)
+    located = find_project(Clues(tmp_path / "artifacts", configured="../shop"))
+    assert located == FoundProject(tmp_path / "shop", named=True)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_relative_name_starts_where_the_search_would(tmp_path: Path) -> None:
         ("environment", "FLOE_PROJECT_DIR"),
     ],
 )
-def test_a_named_place_without_a_project_is_refused_not_passed_over(
+def test_a_named_directory_without_a_project_is_refused(
     name: str, source: str, tmp_path: Path
 ) -> None:
     project(tmp_path / "fallback")
