@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan import ProductPlan
     from floe_orchestrator_dagster.run.step import Progress
 
-# What became of a planned node that nothing was reported of.
+# The status of a planned node that dbt has reported nothing about.
 NOT_RUN = "not run"
 
 
