@@ -182,7 +182,7 @@ def test_a_dbt_that_is_not_there_is_named(tiny: TinyProject) -> None:
     with pytest.raises(FloeDagsterError) as error:
         tiny.open()
     assert (
-        "dbt says: cannot start no-such-dbt: No such file or directory. Correct dbt_executable"
+        "dbt reports: cannot start no-such-dbt: No such file or directory. Correct dbt_executable"
         in str(error.value)
     )
 
