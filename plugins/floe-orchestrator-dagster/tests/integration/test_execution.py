@@ -215,7 +215,7 @@ def test_a_partitioned_asset_is_not_built_without_a_partition(
     tiny.write({"a": f"{{{{ config(meta={meta}) }}}} select 1 as id"})
     result = run(tiny.compile([]).open(), instance)
     assert not result.success
-    assert "Cannot build a without a partition" in failure_of(result)
+    assert "Cannot build a: partitioned assets need a partition" in failure_of(result)
     assert materialized(result) == []
 
 

@@ -168,7 +168,7 @@ def run(
 
     # dbt's import and Dagster's below go on side by side.
     processes = DbtProcesses()
-    processes.start_ahead()
+    processes.start_spare()
     from floe_orchestrator_dagster.cli.run import run_product
     from floe_orchestrator_dagster.cli.todo import RunOptions
 
@@ -197,7 +197,7 @@ def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> No
     from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
     processes = DbtProcesses()
-    processes.start_ahead()
+    processes.start_spare()
     from floe_orchestrator_dagster.cli.run import run_product
     from floe_orchestrator_dagster.cli.todo import RunOptions
 
