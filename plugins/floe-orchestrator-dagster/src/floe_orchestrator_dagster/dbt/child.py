@@ -166,7 +166,7 @@ class Reporter:
         self.write(message)
 
     def check(self, relations: Mapping[str, str]) -> None:
-        """Evaluate the quality checks on existing relations, which are given by unique id."""
+        """Evaluate the quality checks on existing relations; `relations` has unique ids as keys."""
         from dbt.adapters.factory import FACTORY
 
         adapter: Any = next(iter(FACTORY.adapters.values()))
@@ -394,7 +394,7 @@ def main() -> int:
         try:
             from dbt.cli.main import dbtRunner
         except ImportError as error:
-            missing = f"dbt cannot be imported: {error}"
+            missing = f"dbt cannot be imported: {error}. Install dbt-core in this environment"
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     request_line = b""

@@ -182,7 +182,8 @@ def _request(command: DbtCommand) -> dict[str, Any]:
         command.write_selection()
     except OSError as error:
         raise DbtError(
-            f"Cannot prepare {command.target_path} for dbt: {error.strerror}."
+            f"Cannot prepare {command.target_path} for dbt: {error.strerror}. Make the folder "
+            "writable, and free some space if its disk is full."
         ) from error
     environment = {
         **os.environ,

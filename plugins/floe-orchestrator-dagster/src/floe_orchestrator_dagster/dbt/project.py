@@ -41,8 +41,8 @@ PATHS: Mapping[str, tuple[str | None, Sequence[str]]] = {
     "function-paths": (None, ("functions",)),
     "docs-paths": (None, ()),
 }
-# dbt passes over files whose name begins so: what editors leave beside the real ones.
-_PASSED_OVER = (".", "#", "~")
+# dbt ignores files with these prefixes, which are backup and temporary files of editors.
+_IGNORED_PREFIXES = (".", "#", "~")
 _REINSTALL = "Correct it, or install the package again with `dbt deps`."
 _INITIALIZE = "Write one with `dbt init`."
 
@@ -171,7 +171,7 @@ class DbtProject:
             for folder, folders, names in os.walk(top):
                 folders.sort()
                 for name in sorted(names):
-                    if name.startswith(_PASSED_OVER):
+                    if name.startswith(_IGNORED_PREFIXES):
                         continue
                     path = f"{folder}{os.sep}{name}"
                     if ignored is not None and ignored.match_file(

@@ -161,7 +161,7 @@ class Outcome:
         return nodes, checks
 
     def _missing(self, check: str) -> str:
-        """Return why a node that a check reads does not exist; "" if all exist."""
+        """Return why a check cannot run: which node that it reads is missing; "" if none is."""
         for uid in read_by_check(self.plan, check):
             if uid in self.failed:
                 return f"{self.name(uid)} failed"

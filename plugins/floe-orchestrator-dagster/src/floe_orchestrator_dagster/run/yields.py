@@ -84,7 +84,7 @@ class Yields:
         if evaluation.asset_check_key not in self._consumed.checks:
             return evaluation
         if not evaluation.passed and evaluation.severity == AssetCheckSeverity.ERROR:
-            return evaluation  # the step will fail, so that step does not run
+            return evaluation  # this step will fail, so the waiting step does not run
         return AssetCheckResult(
             passed=evaluation.passed,
             asset_key=evaluation.asset_key,
