@@ -24,7 +24,7 @@ DAGSTERS = {"1.10.21": "0.26.21", "1.12.22": "0.28.22", "newest": ""}
 RUNS = (
     "a_chain_is_built_in_order_by_one_dbt_run",
     "rows_columns_versions_and_times_reach_the_materialization",
-    "a_check_points_at_the_materialization_it_looked_at",
+    "a_check_points_at_the_materialization_that_it_checked",
     "from_failure_builds_only_what_is_missing",
     "a_partition_passes_its_window_to_dbt",
     "assets_of_another_op_downstream_run_in_the_same_run",

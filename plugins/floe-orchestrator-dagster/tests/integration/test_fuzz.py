@@ -172,5 +172,5 @@ def test_whatever_dbt_writes_is_read_or_refused(line: bytes) -> None:
 
 
 def test_a_foreign_line_says_what_it_was() -> None:
-    with pytest.raises(DbtError, match=r"Cannot understand .*: b'Hello'\. Is another program"):
+    with pytest.raises(DbtError, match=r"Cannot decode a line .*: b'Hello'\. Does an adapter"):
         EventReader().read(b"Hello")
