@@ -175,7 +175,7 @@ def problems_of(graph: str = "", **fields: Any) -> list[str]:
     return [str(problem) for problem in error.value.problems]
 
 
-def told(planned: ProductPlan, plan_waves: Iterable[Wave]) -> list[str]:
+def sentences(planned: ProductPlan, plan_waves: Iterable[Wave]) -> list[str]:
     """Return waves as sentences: "pg: a b (unique_b)"."""
 
     def names(uids: Iterable[str]) -> str:
@@ -198,7 +198,7 @@ def waves_of(
     tests = [
         one for one, node in planned.checks.items() if checks is None or node.name in checks.split()
     ]
-    return told(planned, waves(planned, assets, tests))
+    return sentences(planned, waves(planned, assets, tests))
 
 
 def _resource(kind: str) -> str:

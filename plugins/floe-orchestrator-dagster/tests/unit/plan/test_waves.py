@@ -17,7 +17,7 @@ from floe_orchestrator_dagster.plan import (
     segments,
     waves,
 )
-from kit.plans import manifest, plan, product, told, uid, waves_of
+from kit.plans import manifest, plan, product, sentences, uid, waves_of
 
 CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
 
@@ -179,9 +179,9 @@ def test_a_unit_test_of_an_ephemeral_runs_before_what_inlines_it_and_stops_that(
     assert waves_of(found) == ["duck: a d", "duck:  (u)", "duck: b c"]
     assert waves_of(found, "a") == ["duck: a", "duck:  (u)"]
     assert waves_of(found, checks="") == ["duck: a d b c"]
-    assert told(found, segments(found)) == ["duck: a d", "duck: b c (u)"]
+    assert sentences(found, segments(found)) == ["duck: a d", "duck: b c (u)"]
     unused = plan("a > e", kinds={"e": "ephemeral"}, unit_tests={"u": "e"})
-    assert told(unused, segments(unused)) == ["duck: a", "duck:  (u)"]
+    assert sentences(unused, segments(unused)) == ["duck: a", "duck:  (u)"]
     stopped = blocked_by_check(found, "unit_test.shop.e.u")
     assert stopped == {uid("b"), uid("c")}
 
