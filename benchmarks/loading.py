@@ -1,4 +1,4 @@
-"""Loading a product as a code location does, against raw dagster-dbt's load of its manifest."""
+"""Measures the load of a product as a code location, against raw dagster-dbt's load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANCHOR = "raw dagster-dbt"
 
 
 def load(project: Project, rounds: int) -> list[Row]:
-    """Measure loads: cold without and with the job, then with a warm cache."""
+    """Measure loads with a cold cache (without and with the job), then with a warm cache."""
     largest = project.models == TEN_THOUSAND
 
     def cold(job: str) -> Sample:
