@@ -1,4 +1,4 @@
-"""The plugin's own configuration: `plugins.orchestrator.config` of the platform manifest."""
+"""The plugin's configuration: `plugins.orchestrator.config` of the platform manifest."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ WorkloadSize = Literal["small", "medium", "large"]
 
 
 class ComputeConfig(BaseModel):
-    """What a compute's name alone cannot say."""
+    """Settings of one compute."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="dbt profile output that this compute stands for."
+        default=None, description="dbt profile output that this compute uses."
     )
     output: dict[str, Any] | None = Field(
         default=None,
-        description="A dbt profile output for it; secrets only as env_var() references.",
+        description="A dbt profile output for this compute, with secrets as env_var() references.",
     )
     pool: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="Dagster pool its steps run in (isolation: compute)."
+        default=None, description="Dagster pool of its steps (isolation: compute)."
     )
     pool_limit: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Slots of that pool, set on the instance by `floe-dagster run`."
+        default=None, description="Slots of the pool; `floe-dagster run` sets them on the instance."
     )
     dbt_executable: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="Another dbt to build with, such as dbt 2 (Fusion): a path, or a name on PATH.",
+        description="A different dbt, such as dbt 2 (Fusion): a path, or a name on PATH.",
     )
     resources: WorkloadSize | dict[str, dict[str, str]] | None = Field(
         default=None,
@@ -48,56 +48,59 @@ class PluginConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     project_dir: str | None = Field(
-        default=None, description="dbt project directory, when it is not beside the artifacts."
+        default=None, description="dbt project directory, if it is not at or above the artifacts."
     )
     vars: dict[str, Any] = Field(
         default_factory=dict,
-        description="dbt vars that the project is parsed and run with; a launch may change them.",
+        description="dbt vars for parsing and running; a launch may change them.",
     )
     default_schedule: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Cron schedule for products whose floe.yaml has none."
     )
-    default_timezone: str = Field(default="UTC", description="IANA time zone for it.")
+    default_timezone: str = Field(default="UTC", description="IANA time zone of that schedule.")
     computes: dict[str, ComputeConfig] = Field(
-        default_factory=dict, description="Per compute, what names alone cannot say."
+        default_factory=dict, description="Settings by the name of the compute."
     )
     isolation: Literal["product", "compute"] = Field(
         default="product",
-        description="One Dagster step a product, or one per run of nodes on one compute.",
+        description="One Dagster step for the product, or one per wave (a dbt run on one compute).",
     )
     retries: Annotated[int, Field(ge=0, le=100)] = Field(
-        default=0, description="How often an errored dbt node is tried again within its run."
+        default=0, description="How many times a run retries a dbt node with an error."
     )
     row_counts: bool = Field(
         default=True, description="Count the rows of tables, seeds and snapshots after each build."
     )
     lineage: Literal["best_effort", "required"] = Field(
-        default="best_effort", description="Whether a run may go on without its lineage."
+        default="best_effort", description="Whether a run may continue without its lineage."
     )
-    workload_size: WorkloadSize = Field(default="small", description="Kubernetes preset.")
+    workload_size: WorkloadSize = Field(
+        default="small", description="Preset of Kubernetes resources."
+    )
     url: str | None = Field(default=None, description="URL of the Dagster webserver.")
     ca_bundle: str | None = Field(
-        default=None, description="File of PEM certificates to trust for https, instead of usual."
+        default=None,
+        description="File of PEM certificates that replace the default ones for https.",
     )
 
 
 def parse_config(raw: Mapping[str, Any] | None) -> PluginConfig:
-    """Return the checked configuration; None and {} give the defaults.
+    """Return the validated configuration; None and {} give the defaults.
 
     Raises:
-        ConfigError: listing every wrong key at once, with near matches.
+        ConfigError: lists every wrong key, with similar names.
     """
     try:
         return PluginConfig.model_validate({} if raw is None else raw)
     except ValidationError as error:
-        # A field that takes one of two shapes is wrong once, not once for each.
+        # pydantic reports a field with two accepted shapes once per shape.
         problems = dict.fromkeys(
             _explain(item["loc"], item["type"], item["msg"]) for item in error.errors()
         )
     raise ConfigError(
         "Cannot use plugins.orchestrator.config of the platform manifest: "
         + "; ".join(problems)
-        + ". Mend manifest.yaml and compile again."
+        + ". Fix manifest.yaml and compile again."
     )
 
 

@@ -1,4 +1,4 @@
-"""JSON as dbt writes it: with Python's words for numbers that JSON does not have."""
+"""Decodes the JSON that dbt writes, which may contain NaN and infinities."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def decode_dbt_json(decode: Callable[[bytes], T], data: bytes) -> T:
-    """Return what `decode` makes of a file of dbt; NaN and the infinities are null.
+    """Return the result of `decode` for a JSON file of dbt; NaN and infinities become null.
 
     Raises:
-        msgspec.DecodeError: not JSON otherwise either, or not what `decode` expects.
+        msgspec.DecodeError: the data is not JSON, or `decode` does not accept it.
     """
     try:
         return decode(data)

@@ -1,11 +1,11 @@
-"""Every error this package raises on purpose, each saying what to do next.
+"""The errors that this package raises, each with the next step for the user.
 
 FloeDagsterError
-├── PlanError        the product contradicts itself; carries every problem (also a ValueError)
+├── PlanError        the product is inconsistent; carries every problem (also a ValueError)
 ├── ConfigError      the plugin's configuration is wrong (also a ValueError)
 ├── ScheduleError    Dagster cannot run this schedule (also a ValueError)
 ├── ProductError     a file of the product is missing, unreadable or unwritable
-├── DbtError         dbt could not be started, crashed, or nodes failed
+├── DbtError         dbt did not start, crashed, or nodes failed
 └── LineageError     lineage that is required cannot be kept, or its backend cannot be used
 """
 
@@ -30,7 +30,7 @@ class ConfigError(FloeDagsterError, ValueError):
 
 
 class ScheduleError(FloeDagsterError, ValueError):
-    """Dagster cannot run a schedule as it was asked for."""
+    """Dagster cannot run a schedule."""
 
 
 class ProductError(FloeDagsterError):
@@ -38,7 +38,7 @@ class ProductError(FloeDagsterError):
 
 
 class DbtError(FloeDagsterError):
-    """dbt could not be started, crashed, or some of its nodes failed."""
+    """dbt did not start, crashed, or some of its nodes failed."""
 
 
 class LineageError(FloeDagsterError):
@@ -47,18 +47,18 @@ class LineageError(FloeDagsterError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: where it stands, what was found, the way out."""
+    """One problem: the path of the wrong value, what is wrong with it, and how to fix it."""
 
     path: str
-    found: str
+    message: str
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.found} {self.fix}"
+        return f"{self.path}: {self.message} {self.fix}"
 
 
 class PlanError(FloeDagsterError, ValueError):
-    """The product contradicts itself; `problems` holds everything found, not just the first."""
+    """The product is inconsistent; `problems` holds every problem, not only the first."""
 
     def __init__(self, doing: str, problems: Iterable[Problem]) -> None:
         self.doing = doing
@@ -73,14 +73,14 @@ class PlanError(FloeDagsterError, ValueError):
 
 
 def known(names: Iterable[str]) -> str:
-    """Return names as a readable list, cut after `MAX_LISTED`; "none" when there are none."""
+    """Return the first `MAX_LISTED` names as text, with the number of the others; or "none"."""
     ordered = sorted(names)
     more = len(ordered) - MAX_LISTED
     return (", ".join(ordered[:MAX_LISTED]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for a near match among `names`, else an empty string."""
+    """Return " Did you mean 'x'?" if a name is similar to `name`, else an empty string."""
     spelled = {known_name.casefold(): known_name for known_name in sorted(names)}
     near = get_close_matches(name.casefold(), spelled, n=1, cutoff=0.6)
     return f" Did you mean '{spelled[near[0]]}'?" if near else ""

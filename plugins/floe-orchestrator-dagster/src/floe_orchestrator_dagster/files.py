@@ -1,4 +1,4 @@
-"""Reads and writes files whole or not at all, with errors that say what to do."""
+"""Reads and writes whole files, with errors that name a remedy."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ LOCK_TIMEOUT_SECONDS = 900
 
 
 def read_bytes(path: Path, limit: int, remedy: str) -> bytes:
-    """Return a file's content, at most `limit` bytes; errors end with `remedy`."""
+    """Return the content of a file of at most `limit` bytes; errors end with `remedy`."""
     try:
         size = path.stat().st_size
         if size > limit:
             raise ProductError(
-                f"Cannot read {path}: it has {size:,} bytes, more than the {limit:,} that a "
-                f"product can need. {remedy}"
+                f"Cannot read {path}: it has {size:,} bytes, and the limit is {limit:,}. {remedy}"
             )
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -40,7 +39,7 @@ def read_bytes(path: Path, limit: int, remedy: str) -> bytes:
 
 
 def read_text(path: Path, limit: int, remedy: str) -> str:
-    """Return a UTF-8 file's content, at most `limit` bytes; errors end with `remedy`."""
+    """Return the content of a UTF-8 file of at most `limit` bytes; errors end with `remedy`."""
     try:
         return read_bytes(path, limit, remedy).decode()
     except UnicodeDecodeError as error:
@@ -61,25 +60,25 @@ def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ProductError(f"Cannot read {path}: nested too deeply. {remedy}") from error
     except (ValueError, OverflowError) as error:
-        # Such as a date that there is not.
+        # For example a date that does not exist.
         raise ProductError(f"Cannot read {path}: {error}. {remedy}") from error
     if not isinstance(content, dict):
-        raise ProductError(f"Cannot read {path}: it is no mapping. {remedy}")
+        raise ProductError(f"Cannot read {path}: it is not a mapping. {remedy}")
     return content
 
 
 def _load_yaml(text: str) -> Any:
-    # libyaml's loader is ten times as fast; it is in PyYAML's wheels, and not everywhere else.
+    # The loader of libyaml is ten times as fast, but not every build of PyYAML has it.
     fast = getattr(yaml, "CSafeLoader", None)
     if fast is not None:
         with suppress(yaml.YAMLError):
             return yaml.load(text, Loader=fast)  # noqa: S506  a safe loader
-    # The other says better where the error is.
+    # The loader in Python reports the place of an error more precisely.
     return yaml.safe_load(text)
 
 
 def writable_dir(preferred: Path) -> Path:
-    """Return `preferred` if it can be written to, else a private directory for it."""
+    """Return `preferred` if it is writable, else a private directory in its place."""
     try:
         preferred.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -91,21 +90,24 @@ def private_dir(kind: str, key: str) -> Path:
     """Return a directory that only this user can read (0700), one per `key`.
 
     Raises:
-        ProductError: if somebody else owns that place.
+        ProductError: another user owns the directory, or it cannot be created.
     """
     digest = hashlib.sha256(key.encode()).hexdigest()[:20]
     base = Path(tempfile.gettempdir()) / f"floe-dagster-{os.getuid()}"
     for path in (base, base / kind, base / kind / digest):
         try:
             path.mkdir(mode=0o700, exist_ok=True)
-            found = path.lstat()
+            status = path.lstat()
         except OSError as error:
             raise ProductError(
                 f"Cannot create private directory {path}: {error.strerror}."
             ) from error
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise ProductError(f"Cannot use {path}: it belongs to somebody else. Set TMPDIR.")
-        if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise ProductError(
+                f"Cannot use {path}: it belongs to another user. "
+                "Set TMPDIR to a directory of your own."
+            )
+        if stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
             path.chmod(0o700)
     return path
 
@@ -113,10 +115,10 @@ def private_dir(kind: str, key: str) -> Path:
 def write_atomically(
     path: Path, content: str | bytes | bytearray, mode: int = 0o644, *, durable: bool = True
 ) -> None:
-    """Write a file whole or not at all; one that is not `durable` may be torn by a power cut.
+    """Write the whole file or nothing. A power cut may damage a file that is not `durable`.
 
     Raises:
-        ProductError: if it cannot be written; no partial file is left.
+        ProductError: the file cannot be written. No partial file remains.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = ""
@@ -138,21 +140,21 @@ def write_atomically(
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that other processes honour."""
+    """Hold a lock against other processes that use this function."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path, timeout=LOCK_TIMEOUT_SECONDS):
             yield
     except Timeout as error:
         raise ProductError(
-            f"Waited {LOCK_TIMEOUT_SECONDS} s for another process to parse (lock {path}). If none "
-            "runs, remove that file."
+            f"Waited {LOCK_TIMEOUT_SECONDS} s for another process to parse the project (lock "
+            f"{path}). If no other process is running, remove that file."
         ) from error
 
 
 @contextmanager
 def in_use(directory: Path) -> Iterator[None]:
-    """Mark a directory as being used; the end of this process, however it comes, unmarks it."""
+    """Mark a directory as in use; the mark ends with this process, even if it is killed."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
@@ -162,7 +164,7 @@ def in_use(directory: Path) -> Iterator[None]:
 
 
 def is_in_use(directory: Path) -> bool:
-    """Tell whether any process has marked a directory as being used."""
+    """Return whether any process has marked a directory as in use."""
     try:
         handle = os.open(directory, os.O_RDONLY)
     except OSError:
@@ -177,7 +179,7 @@ def is_in_use(directory: Path) -> bool:
 
 
 def mtime(path: Path) -> float:
-    """Return when a file was last written; 0.0 if it has gone."""
+    """Return the time when a file was last written; 0.0 if it does not exist."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

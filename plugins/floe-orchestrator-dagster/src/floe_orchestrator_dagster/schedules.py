@@ -1,4 +1,4 @@
-"""Schedules of a product: accepted is what Dagster can run, and nothing else."""
+"""Validates the schedule of a product: Dagster must be able to run it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SPEC_ORIGIN = "`schedule` of floe.yaml"
 KEYS = ("cron", "enabled", "timezone")
-# Values of each cron field: minute, hour, day of month, month, day of week.
+# Number of values of each cron field: minute, hour, day of month, month, day of week.
 _FIELD_SIZES = (60, 24, 31, 12, 7)
 _NO_ZONES = frozenset({"Factory", "localtime", "posixrules"})
 _NO_ZONE_FOLDERS = ("posix/", "right/")
@@ -27,7 +27,7 @@ _RANDOM = re.compile(r"(^|[\s,/])R(\(|[\s,/]|$)")
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a job of a product runs."""
+    """The schedule of a job."""
 
     job_name: str
     cron: str
@@ -47,7 +47,7 @@ def product_schedule(
     """Return the schedule of floe.yaml, else the default of the plugin's config, else None.
 
     Raises:
-        ScheduleError: floe-core lets any `schedule` through, so it is checked here.
+        ScheduleError: the schedule cannot be used. floe-core accepts any `schedule`.
     """
     schedule, problems = _product_schedule(product_name, spec, config)
     _refuse(problems)
@@ -58,8 +58,8 @@ def validated_schedule(schedule: Schedule) -> Schedule:
     """Return the schedule if Dagster can run it.
 
     Raises:
-        ScheduleError: says everything that is wrong with the job's name, the cron and the time
-            zone, with near matches.
+        ScheduleError: lists every problem of the job's name, the cron and the time zone, with
+            similar names.
     """
     _refuse([*_problems(schedule)])
     return schedule
@@ -69,7 +69,7 @@ def validated_schedule(schedule: Schedule) -> Schedule:
 def adding_schedule_problems(
     product_name: str, spec: Mapping[str, Any], config: PluginConfig
 ) -> Iterator[None]:
-    """Add what is wrong with the product's schedule to a `PlanError` that is raised inside."""
+    """Add the problems of the product's schedule to a `PlanError` that the block raises."""
     try:
         yield
     except PlanError as error:
@@ -81,14 +81,14 @@ def adding_schedule_problems(
 
 def _refuse(problems: Sequence[Problem]) -> None:
     if problems:
-        wrong = " ".join(f"{problem.found} {problem.fix}" for problem in problems)
-        raise ScheduleError(f"Cannot use {problems[0].path}: {wrong}")
+        details = " ".join(f"{problem.message} {problem.fix}" for problem in problems)
+        raise ScheduleError(f"Cannot use {problems[0].path}: {details}")
 
 
 def _product_schedule(
     product_name: str, spec: Mapping[str, Any], config: PluginConfig
 ) -> tuple[Schedule | None, Sequence[Problem]]:
-    """Return the schedule of a product, if it has any, and what is wrong with it."""
+    """Return the schedule of a product, if it has one, and its problems."""
     if spec.get("schedule") is not None:
         schedule, problems = _schedule_of_spec(product_name, spec["schedule"], config)
     elif config.default_schedule is not None:
@@ -103,7 +103,7 @@ def _product_schedule(
 def _schedule_of_spec(
     product_name: str, content: Any, config: PluginConfig
 ) -> tuple[Schedule | None, Sequence[Problem]]:
-    """Return the schedule that floe.yaml describes, if any, and what is wrong with its shape."""
+    """Return the schedule in floe.yaml, if any, and the problems of its structure."""
     if not isinstance(content, Mapping):
         example = "Write {cron: '0 6 * * *', timezone: UTC, enabled: true}."
         return None, [Problem(SPEC_ORIGIN, f"{content!r} is not a mapping.", example)]
@@ -124,7 +124,7 @@ def _schedule_of_spec(
 
 
 def _problems(schedule: Schedule) -> Iterator[Problem]:
-    """Yield what is wrong with a schedule, each with what to write instead."""
+    """Yield the problems of a schedule."""
     if not _is_text(schedule.job_name):
         yield Problem(
             schedule.origin,
@@ -132,7 +132,7 @@ def _problems(schedule: Schedule) -> Iterator[Problem]:
             "Write the product's name as in floe.yaml.",
         )
     zones = time_zones()
-    # Only a text can be looked up: a list, say, cannot even be hashed.
+    # A list, for example, cannot be hashed, so it cannot be looked up.
     zone = schedule.timezone if isinstance(schedule.timezone, str) else None
     if zone not in zones:
         near = did_you_mean(zone, zones) if zone else ""
@@ -142,10 +142,10 @@ def _problems(schedule: Schedule) -> Iterator[Problem]:
             "Write one such as 'Europe/Vienna' or 'UTC'.",
         )
     if _is_text(schedule.cron):
-        # Whether it ever comes is the same in each zone.
+        # The time zone does not decide whether the schedule ever occurs.
         reason = _refusal(schedule.cron, zone if zone in zones and zone else "UTC")
     else:
-        reason = "is not a text of five fields"
+        reason = "is not a string of five fields"
     if reason:
         yield Problem(
             schedule.origin,
@@ -162,9 +162,9 @@ def _is_text(value: object) -> bool:
 def time_zones() -> frozenset[str]:
     """Return the IANA time zones that name a place or an offset from UTC.
 
-    Files of the system's database that `zoneinfo` lists with them mean something else: `Factory`
-    is a machine that nobody has set up, `localtime` whatever this machine is set to, and `right/`
-    counts leap seconds. A schedule would mean another time on another machine.
+    `zoneinfo` also lists other files of the system's database, whose meaning depends on the
+    machine: `Factory` is a machine without a time zone, `localtime` is the setting of this
+    machine, and `right/` counts leap seconds.
     """
     return frozenset(
         name
@@ -174,17 +174,17 @@ def time_zones() -> frozenset[str]:
 
 
 def _refusal(cron: str, zone: str) -> str | None:
-    """Return why Dagster cannot run a cron schedule; None if it can. Dagster is the judge."""
+    """Return why Dagster cannot run a cron schedule, as Dagster decides; None if it can."""
     from dagster import DagsterError, ScheduleDefinition
 
     if not cron.startswith("@"):
         if _RANDOM.search(cron):
-            return "asks for random times (R), which differ at every reload"
+            return "contains random times (R), which differ at every reload"
         for value, size in zip(cron.split(), _FIELD_SIZES, strict=False):
             for part in value.split(","):
                 step = part.partition("/")[2]
                 if step.isdigit() and int(step) >= size:
-                    return f"steps by {step} in a field of {size} values, so it means another time"
+                    return f"steps by {step} in a field of {size} values, so it runs at other times"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -193,11 +193,11 @@ def _refusal(cron: str, zone: str) -> str | None:
             )
     except (DagsterError, ValueError, TypeError):
         return "is not one that Dagster accepts"
-    return None if _comes(cron, zone) else "never comes, such as on February 30"
+    return None if _occurs(cron, zone) else "never occurs, such as on February 30"
 
 
-def _comes(cron: str, zone: str) -> bool:
-    """Tell whether a valid cron schedule ever fires: whether it makes a window in ten years."""
+def _occurs(cron: str, zone: str) -> bool:
+    """Return whether a valid cron schedule occurs within ten years."""
     from dagster import TimeWindowPartitionsDefinition
 
     try:
@@ -205,5 +205,5 @@ def _comes(cron: str, zone: str) -> bool:
             start="2010-01-01", end="2020-01-01", fmt="%Y-%m-%d", cron_schedule=cron, timezone=zone
         )
         return windows.get_first_partition_key() is not None
-    except Exception:  # noqa: BLE001  it raises whatever Dagster's iterator meets
+    except Exception:  # noqa: BLE001  Dagster's iterator raises errors of many types
         return False

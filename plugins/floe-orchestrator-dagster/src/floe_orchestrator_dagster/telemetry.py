@@ -1,6 +1,6 @@
-"""Traces and metrics of what this package does, sent where the artifacts say.
+"""Sends traces and metrics of this package to the collector that the artifacts name.
 
-Without a collector that listens, every function here does nothing, cheaply.
+If no collector listens, every function here does nothing and costs almost nothing.
 """
 
 from __future__ import annotations
@@ -35,41 +35,41 @@ PROBE_SECONDS = 1.0
 FLUSH_MILLISECONDS = 5000
 DISABLED_ENV = "OTEL_SDK_DISABLED"
 _DEFAULT_PORTS = {"grpc": 4317, "http": 4318}
-# What exporters log by when a collector goes away; once is enough.
+# The loggers of the exporters: when a collector goes away, one message is enough.
 _NOISY = ("opentelemetry.exporter", "opentelemetry.sdk")
 
 
 class Exports:
-    """What this process exports: nothing before `start`, then to one collector.
+    """The exports of this process: none before `start`, then to one collector.
 
-    OpenTelemetry takes one provider for a process and closes it at the end of that, so `PROCESS`
-    is the only such object outside of tests.
+    OpenTelemetry accepts one provider per process and closes it when the process ends, so
+    `PROCESS` is the only such object outside of tests.
     """
 
     def __init__(self) -> None:
-        """Begin without any endpoint asked."""
+        """Begin without an endpoint."""
         self._endpoints: set[str] = set()
         self._lock = threading.Lock()
 
     def start(self, artifacts: Mapping[str, Any]) -> None:
-        """Begin to export, as `observability.telemetry` of the artifacts says; once an endpoint.
+        """Begin to export as `observability.telemetry` of the artifacts configures it.
 
-        Nothing happens where it is disabled, or where the program has its own OpenTelemetry
-        provider. A collector that does not listen is told in one warning.
+        Each endpoint is tried once. Nothing happens if telemetry is disabled or if the program has
+        its own OpenTelemetry provider. If the collector does not listen, one warning is logged.
         """
         section = artifacts.get("observability")
-        found = section.get("telemetry") if isinstance(section, dict) else None
-        if not isinstance(found, dict) or not found.get("enabled", True) or _is_disabled():
+        config = section.get("telemetry") if isinstance(section, dict) else None
+        if not isinstance(config, dict) or not config.get("enabled", True) or _is_disabled():
             return
-        endpoint = str(found.get("otlp_endpoint") or "http://localhost:4317")
+        endpoint = str(config.get("otlp_endpoint") or "http://localhost:4317")
         with self._lock:
             if endpoint in self._endpoints:
                 return
             self._endpoints.add(endpoint)
             if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
                 return
-            # Before anything of floe-core is imported, which takes a second.
-            if not listens(endpoint, str(found.get("otlp_protocol") or "grpc")):
+            # Probe first: the import of floe-core below takes a second.
+            if not listens(endpoint, str(config.get("otlp_protocol") or "grpc")):
                 logger.warning(
                     "Telemetry is off in this process: no collector listens at %s. Start one "
                     "there, name another as observability.tracing.endpoint in manifest.yaml and "
@@ -80,7 +80,7 @@ class Exports:
                 return
             from floe_core.schemas.telemetry import TelemetryConfig
 
-            _export(TelemetryConfig.model_validate(found))
+            _export(TelemetryConfig.model_validate(config))
 
 
 PROCESS = Exports()
@@ -92,15 +92,16 @@ def start(artifacts: Mapping[str, Any]) -> None:
 
 
 def _is_disabled() -> bool:
-    # The compiler enables telemetry whatever manifest.yaml says; this is OpenTelemetry's own word.
+    # The compiler enables telemetry even where manifest.yaml does not; this is OpenTelemetry's
+    # own switch.
     return os.environ.get(DISABLED_ENV, "").strip().lower() == "true"
 
 
 def _export(config: TelemetryConfig) -> None:
-    """Make the providers of this process.
+    """Create the providers of this process from a configuration that floe-core has read.
 
-    floe-core's own `TelemetryProvider` refuses to start without a plugin for `backend`, and the
-    compiler's default, "console", names none that exists; the configuration is read by floe-core.
+    floe-core's own `TelemetryProvider` refuses to start without a plugin for `backend`, and no
+    plugin has the name that the compiler writes by default, "console".
     """
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -109,9 +110,9 @@ def _export(config: TelemetryConfig) -> None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
-    about = config.resource_attributes
-    resource = Resource.create(about.to_otel_dict())
-    ratio = config.get_sampling_ratio(about.deployment_environment)
+    attributes = config.resource_attributes
+    resource = Resource.create(attributes.to_otel_dict())
+    ratio = config.get_sampling_ratio(attributes.deployment_environment)
     spans, numbers = _exporters(config)
     traces = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(ratio)))
     batch = config.batch_processor
@@ -125,7 +126,7 @@ def _export(config: TelemetryConfig) -> None:
         )
     )
     once = _Once()
-    # Each logger by its name: a logger's filter does not see what its children log.
+    # The filter goes on every logger: a logger's filter does not see what its children log.
     for name in [*logging.root.manager.loggerDict]:
         if name.startswith(_NOISY):
             logging.getLogger(name).addFilter(once)
@@ -154,16 +155,16 @@ def _exporters(config: TelemetryConfig) -> tuple[SpanExporter, MetricExporter]:
 
 
 def _headers(config: TelemetryConfig) -> dict[str, str] | None:
-    found = config.authentication
-    if found is None:
+    login = config.authentication
+    if login is None:
         return None
-    if found.bearer_token is not None:
-        return {found.header_name: f"Bearer {found.bearer_token.get_secret_value()}"}
-    return {found.header_name: found.api_key.get_secret_value()} if found.api_key else None
+    if login.bearer_token is not None:
+        return {login.header_name: f"Bearer {login.bearer_token.get_secret_value()}"}
+    return {login.header_name: login.api_key.get_secret_value()} if login.api_key else None
 
 
 class _Once(logging.Filter):
-    """Lets the first complaint through."""
+    """Passes the first record and drops the rest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,30 +176,30 @@ class _Once(logging.Filter):
 
 
 def listens(endpoint: str, protocol: str) -> bool:
-    """Tell whether somebody takes connections at an OTLP endpoint; waits `PROBE_SECONDS` at most.
+    """Return whether an OTLP endpoint accepts connections; wait at most `PROBE_SECONDS`.
 
-    `protocol` is "grpc" or "http"; it says which port is meant where the endpoint names none.
+    `protocol` is "grpc" or "http"; it gives the port of an endpoint that names none.
     """
     try:
         address = urlsplit(_with_scheme(endpoint))
         default = 443 if address.scheme == "https" else _DEFAULT_PORTS.get(protocol, 443)
-        where = (address.hostname or "localhost", address.port or default)
-        socket.create_connection(where, PROBE_SECONDS).close()
+        target = (address.hostname or "localhost", address.port or default)
+        socket.create_connection(target, PROBE_SECONDS).close()
     except (OSError, ValueError):
         return False
     return True
 
 
 def _with_scheme(endpoint: str) -> str:
-    """Return an endpoint as a URL: gRPC takes `collector:4317` as well."""
+    """Return an endpoint as a URL: gRPC also accepts `collector:4317`."""
     return endpoint if "://" in endpoint else f"http://{endpoint}"
 
 
 @contextmanager
 def span(name: str, **attributes: str | float | None) -> Iterator[Span]:
-    """Record what the block does as the current span; an error is recorded without its stack.
+    """Record the block as the current span; record an error without its stack.
 
-    Attributes get the prefix ``floe.``, ``_`` in their names becomes ``.``; None is left out.
+    Attribute names get the prefix ``floe.`` and a ``.`` for each ``_``; None is left out.
     """
     tracer = trace.get_tracer(TRACER)
     with tracer.start_as_current_span(
@@ -220,14 +221,14 @@ def _named(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def failed(current: Span, message: str) -> None:
-    """Mark a span as failed, saying why without what looks like a secret."""
+    """Mark a span as failed with `message`, without anything that looks like a secret."""
     if not current.is_recording():
         return
     from floe_core.telemetry import sanitize_error_message
 
-    said = sanitize_error_message(message)
-    current.set_status(Status(StatusCode.ERROR, said))
-    current.add_event("exception", {"exception.message": said})
+    reason = sanitize_error_message(message)
+    current.set_status(Status(StatusCode.ERROR, reason))
+    current.add_event("exception", {"exception.message": reason})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,13 +237,13 @@ class NodeRun:
 
     Attributes:
         unique_id: dbt's name of the node.
-        compute: where it ran.
-        status: dbt's word.
-        seconds: dbt's measure.
-        started_at: ISO 8601 in UTC, as dbt writes it; "" where dbt has no time.
-        finished_at: likewise.
-        failure: dbt's message, where the node failed.
-        attempt: 1 for the first.
+        compute: the compute that it ran on.
+        status: dbt's status.
+        seconds: its duration as dbt measures it.
+        started_at: ISO 8601 in UTC, as dbt writes it; "" if dbt has no time.
+        finished_at: see `started_at`.
+        failure: dbt's message; "" if the node did not fail.
+        attempt: the number of the attempt, from 1.
     """
 
     unique_id: str
@@ -256,7 +257,7 @@ class NodeRun:
 
 
 def node_done(run: NodeRun) -> None:
-    """Record a finished node: a span with dbt's own times, a count, its seconds."""
+    """Record a finished node: a span with dbt's times, a count and a duration."""
     kind = run.unique_id.partition(".")[0]
     labels = {"floe.compute": run.compute, "floe.dbt.status": run.status, "floe.dbt.kind": kind}
     meter = metrics.get_meter(TRACER)
@@ -277,10 +278,10 @@ def node_done(run: NodeRun) -> None:
 
 def _nanoseconds(moment: str) -> int | None:
     try:
-        found = datetime.fromisoformat(moment.rstrip("Z")).replace(tzinfo=timezone.utc)
+        time = datetime.fromisoformat(moment.rstrip("Z")).replace(tzinfo=timezone.utc)
     except ValueError:
         return None
-    return int(found.timestamp() * 1_000_000) * 1000
+    return int(time.timestamp() * 1_000_000) * 1000
 
 
 def spool_depth(events: int) -> None:
@@ -291,15 +292,15 @@ def spool_depth(events: int) -> None:
 
 
 def current_trace_ids() -> tuple[str, str] | None:
-    """Return trace id and span id of the current span as hex; None where nothing is recorded."""
-    found = trace.get_current_span().get_span_context()
-    if not found.is_valid:
+    """Return trace id and span id of the current span as hex; None if nothing is recorded."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
         return None
-    return trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id)
+    return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
 
 
 def child_environment() -> dict[str, str]:
-    """Return the current trace as variables for a child process: ``TRACEPARENT`` and the like."""
+    """Return the current trace as environment variables for a child process (``TRACEPARENT``)."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return {name.upper(): value for name, value in carrier.items() if name.startswith("trace")}
@@ -307,7 +308,7 @@ def child_environment() -> dict[str, str]:
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Send what is waiting at the end: a process of Dagster's may end without asking anybody."""
+    """Send what is left when the block ends: Dagster may end a process without exit handlers."""
     try:
         yield
     finally:

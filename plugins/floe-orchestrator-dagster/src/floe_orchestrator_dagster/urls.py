@@ -1,7 +1,7 @@
-"""Reads URLs that may hold secrets: shows them without, and lists what nobody may repeat.
+"""Separates URLs from the secrets that they contain.
 
-Needs the standard library alone, because the dbt child process uses it. Nothing here raises for a
-text that is not a URL.
+This module uses only the standard library, because the dbt child process imports it. No function
+raises an error for a text that is not a URL.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 MASK = "***"
 WEB = frozenset({"http", "https"})
 _HOST = re.compile(r"[\w.:-]+")
-# A user name in one of these is a login, such as git's; in others a token may stand there.
+# With these schemes the user name is a login, such as `git`; with others it may be a token.
 _LOGIN_SCHEMES = frozenset({"ssh"})
 _GIT_SCHEMES = WEB | {"ssh", "git"}
-# git@github.com:org/repo.git is ssh's way to write ssh://git@github.com/org/repo.git.
+# ssh also accepts git@github.com:org/repo.git for ssh://git@github.com/org/repo.git.
 _SCP_LIKE = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/@]+):(?P<path>(?!//).+)")
 
 
 def server_url(text: str) -> SplitResult | None:
     """Return the parts of a URL that names a server; None for any other text.
 
-    Its `hostname` and `port` can be read without an error. A URL with an `@` behind its host is
-    none: that is the end of a password with a `/`, `?` or `#` in it, so the host is not the host.
+    Reading its `hostname` and `port` raises no error. A URL with an `@` after its host is refused:
+    its password contains `/`, `?` or `#`, so the text before that is not the host.
     """
     try:
         parts = urlsplit(text.strip())
@@ -48,9 +48,9 @@ def web_url(text: str) -> SplitResult | None:
 
 
 def shown(text: str) -> str:
-    """Return a URL for people: without credentials, query and fragment, in printable letters.
+    """Return a URL for people: without credentials, query and fragment, in printable characters.
 
-    "" for what is not the URL of a server, since nobody knows which part of it is secret.
+    Return "" for a text that is not the URL of a server, because any part of it may be secret.
     """
     parts = server_url(text)
     if parts is None:
@@ -60,10 +60,10 @@ def shown(text: str) -> str:
 
 
 def secrets_of(url: SplitResult) -> tuple[str, ...]:
-    """Return what an answer could repeat of a URL's secrets, the longest first; () without any.
+    """Return the secrets of a URL in every form that a response may repeat, the longest first.
 
-    These are the credentials as written, as decoded and as basic authentication sends them, and
-    the query.
+    These are the query, and the credentials as written, decoded, and as basic authentication
+    sends them.
     """
     secrets = {url.query}
     if "@" in url.netloc:
@@ -76,7 +76,7 @@ def secrets_of(url: SplitResult) -> tuple[str, ...]:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return a text with `MASK` in place of each secret; give the longest first."""
+    """Return a text with `MASK` in place of each secret; pass the longest first."""
     for secret in secrets:
         text = text.replace(secret, MASK)
     return text
@@ -89,10 +89,7 @@ def basic_credentials(url: SplitResult) -> str:
 
 
 def passwords_in(text: str) -> Iterator[str]:
-    """Yield the password in a URL, as written and decoded; nothing for other texts.
-
-    Any connection URL counts, whatever its host is made of.
-    """
+    """Yield the password of any connection URL, as written and decoded; nothing for other texts."""
     if "://" not in text:
         return
     try:
@@ -105,7 +102,7 @@ def passwords_in(text: str) -> Iterator[str]:
 
 
 def holds_secret(text: str) -> bool:
-    """Tell whether a URL holds a password, or a user that may be a token."""
+    """Return whether a URL contains a password, or a user name that may be a token."""
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -117,7 +114,7 @@ def holds_secret(text: str) -> bool:
 def repository_url(remote: str) -> str | None:
     """Return a git remote as an https URL without credentials; None for a local one.
 
-    Of ssh's port nothing is left: the web server has another.
+    The port of ssh is removed, because the web server has a different one.
     """
     if "://" not in remote:
         scp = _SCP_LIKE.fullmatch(remote)
@@ -130,5 +127,5 @@ def repository_url(remote: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Return a text with a space in place of each letter that a terminal cannot show."""
+    """Return a text with a space in place of each character that a terminal cannot show."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -396,7 +396,7 @@ def test_problems_of_dates_and_schedule_are_reported_together(tiny: TinyProject)
     with pytest.raises(PlanError) as error:
         build_definitions(product)
     assert [problem.path for problem in error.value.problems] == [
-        "dbt model 'a' meta.dagster.partitions.start",
-        "dbt model 'b' meta.dagster.partitions.start",
+        "dbt model 'a' meta.dagster.partitions",
+        "dbt model 'b' meta.dagster.partitions",
         "`schedule` of floe.yaml",
     ]

@@ -146,7 +146,7 @@ def test_errors_are_documents_too(
         (("run", directory, "--no-such-option"), "No such option"),
         (("run", directory, "--vars", "[1]"), "'[1]' is not a mapping."),
         (("run", str(tiny.directory / "nowhere")), "does not exist"),
-        (("run", directory, "--select", "nothing_is_called_so"), "selects no model"),
+        (("run", directory, "--select", "key:nothing_is_called_so"), "selects no model"),
         (("run", directory, "--job", "nightly"), "There is no job 'nightly'."),
         (("run", directory, "--from-failure", "--select", "a"), "leave out --select."),
         (("retry", directory), "DAGSTER_HOME is not set"),

@@ -1,4 +1,4 @@
-"""`floe-dagster helm-values` and `build-context`, as a shell would call them."""
+"""`floe-dagster helm-values` and `build-context` work as a shell calls them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def command(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def product(tiny: TinyProject) -> TinyProject:
-    """A product of one model, on a file of DuckDB, whose compute asks for resources."""
+    """A product of one model on a DuckDB file, whose compute requests resources."""
     config = {"workload_size": "medium", "computes": {"duckdb": {"resources": "large"}}}
     return tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}], config=config)
 
@@ -35,8 +35,8 @@ def product(tiny: TinyProject) -> TinyProject:
 def test_values_of_each_size_and_chart_are_printed() -> None:
     for size in SIZES:
         assert yaml.safe_load(command("helm-values", "--size", size).stdout) == helm_values(size)
-    told = command("helm-values", "--size", "large", "--chart", "dagster", "--json").stdout
-    assert json.loads(told) == official_values("large")
+    official = command("helm-values", "--size", "large", "--chart", "dagster", "--json").stdout
+    assert json.loads(official) == official_values("large")
     assert "&id" not in command("helm-values", "--size", "small").stdout
 
 
@@ -54,19 +54,19 @@ def test_values_of_a_product_come_from_its_config(product: TinyProject) -> None:
     }
 
 
-def test_values_are_written_whole_and_compared(tmp_path: Path) -> None:
+def test_values_are_written_to_a_file_and_compared(tmp_path: Path) -> None:
     file = tmp_path / "values.yaml"
     words = ("helm-values", "--size", "small")
     assert f"Wrote {file}." in command(*words, "--output", str(file)).stderr
     assert list(tmp_path.iterdir()) == [file]
     same = command(*words, "--diff", str(file))
     assert same.stdout.strip() == ""
-    # Comments and the order of keys are no difference.
+    # Comments and the order of keys do not count as a difference.
     mixed = yaml.safe_dump(yaml.safe_load(file.read_text()), sort_keys=True)
     file.write_text("# mine\n" + mixed.replace("cpu: 500m", "cpu: 750m"))
-    told = command(*words, "--diff", str(file), code=1).stdout
-    assert "-      cpu: 750m" in told
-    assert "+      cpu: 500m" in told
+    diff = command(*words, "--diff", str(file), code=1).stdout
+    assert "-      cpu: 750m" in diff
+    assert "+      cpu: 500m" in diff
     assert (
         json.loads(command(*words, "--diff", str(file), "--json", code=1).stdout)["equal"] is False
     )
@@ -75,15 +75,15 @@ def test_values_are_written_whole_and_compared(tmp_path: Path) -> None:
 def test_wrong_usage_is_explained(tmp_path: Path, product: TinyProject) -> None:
     assert "name its directory too" in command("helm-values", "--image", "a:1", code=2).stderr
     assert "go together" in command("helm-values", "--database-host", "db", code=2).stderr
-    said = command("helm-values", str(product.directory), "--image", "tiny", code=2).stderr
-    assert "is no image with a tag or a digest" in " ".join(said.split())
+    message = command("helm-values", str(product.directory), "--image", "tiny", code=2).stderr
+    assert "is not an image with a tag or a digest" in " ".join(message.split())
     missing = str(tmp_path / "none.yaml")
     assert f"Cannot find {missing}" in command("helm-values", "--diff", missing, code=3).stderr
-    said = command("helm-values", "--output", "/proc/none/values.yaml", code=3).stderr
-    assert "Cannot write /proc/none/values.yaml" in said
+    message = command("helm-values", "--output", "/proc/none/values.yaml", code=3).stderr
+    assert "Cannot write /proc/none/values.yaml" in message
 
 
-def test_a_context_is_minimal_and_the_same_each_time(product: TinyProject, tmp_path: Path) -> None:
+def test_a_context_is_minimal_and_reproducible(product: TinyProject, tmp_path: Path) -> None:
     product.write(
         {
             ".env": "PASSWORD=hunter2",
@@ -95,8 +95,8 @@ def test_a_context_is_minimal_and_the_same_each_time(product: TinyProject, tmp_p
     )
     first, second = tmp_path / "first", tmp_path / "second.tar"
     source = str(product.directory)
-    told = json.loads(command("build-context", source, "--output", str(first), "--json").stdout)
-    assert told["files"] == [
+    report = json.loads(command("build-context", source, "--output", str(first), "--json").stdout)
+    assert report["files"] == [
         "Dockerfile",
         "app/dbt_project.yml",
         "app/macros/m.sql",
@@ -111,7 +111,7 @@ def test_a_context_is_minimal_and_the_same_each_time(product: TinyProject, tmp_p
         for path in first.rglob("*")
         if path.is_file()
     }
-    assert sorted(written) == told["files"]
+    assert sorted(written) == report["files"]
     assert 'load_product_definitions("tiny"' in written["app/target/definitions.py"].decode()
     pins = written["requirements.txt"].decode().splitlines()
     assert {line.partition("==")[0] for line in pins} == {
@@ -126,20 +126,18 @@ def test_a_context_is_minimal_and_the_same_each_time(product: TinyProject, tmp_p
         "floe-orchestrator-dagster",
     }
     assert all("==" in line for line in pins)
-    # Another time, another place, other times of the files: the same bytes.
+    # A later build from a copy elsewhere, with other file times, gives the same bytes.
     shutil.copytree(product.directory, tmp_path / "copy")
     again = command(
         "build-context", str(tmp_path / "copy"), "--output", str(second), "--json"
     ).stdout
-    assert json.loads(again)["sha256"] == told["sha256"]
+    assert json.loads(again)["sha256"] == report["sha256"]
     with tarfile.open(second) as archive:
-        assert archive.getnames() == told["files"]
+        assert archive.getnames() == report["files"]
         assert {(entry.mtime, entry.uid, entry.mode) for entry in archive} == {(0, 0, 0o644)}
 
 
-def test_a_context_brings_wheels_where_there_is_no_index(
-    product: TinyProject, tmp_path: Path
-) -> None:
+def test_a_context_can_contain_wheels(product: TinyProject, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     (wheels / "a-1-py3-none-any.whl").write_bytes(b"wheel")
@@ -161,7 +159,7 @@ def test_a_secret_in_a_profile_is_not_packaged(tiny: TinyProject, tmp_path: Path
     assert not out.exists()
 
 
-def test_what_is_there_is_not_overwritten(product: TinyProject, tmp_path: Path) -> None:
+def test_an_existing_directory_is_not_overwritten(product: TinyProject, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     words = ("build-context", str(product.directory), "--output", str(tmp_path / "out"))

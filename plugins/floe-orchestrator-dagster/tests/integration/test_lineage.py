@@ -59,10 +59,13 @@ def test_a_run_tells_its_tree_its_tables_and_its_columns(
     assert {event["job"]["namespace"] for event in events} == {"test.floe"}
     nominal = {event["run"]["facets"]["nominalTime"]["nominalStartTime"] for event in events}
     assert nominal == {"2026-01-02T06:00:00+00:00"}
-    # Every node of the plan that dbt runs, whatever its kind.
+    # Every node of the plan that dbt runs, whatever its kind; a quality check is told of its model.
     plan = product.plan
     told = {event["job"]["name"].removeprefix("shop.") for event in events}
-    assert {*plan.assets, *plan.checks} <= told
+    assert {*plan.assets, *plan.checks} - plan.quality_checks.keys() <= told
+    for check in plan.quality_checks.values():
+        assert check.quality is not None
+        assert f"{check.on}.{check.quality.name}" in told
     done = found["stg_customers"][-1]
     [output], [source] = done["outputs"], done["inputs"]
     assert output["namespace"] == f"duckdb://{product.project_dir}/target/shop.duckdb"

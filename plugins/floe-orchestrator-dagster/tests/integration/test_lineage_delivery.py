@@ -315,19 +315,19 @@ def test_a_backend_that_is_not_installed_is_named(marquez: tuple[Backend, Path])
         backend_of(artifacts)
     assert str(caught.value) == (
         "Cannot send lineage: the platform manifest names lineage backend 'atlan', and no plugin "
-        "of that name is installed (installed: marquez). Install it, as a rule `pip install "
+        "of that name is installed (installed: marquez). Install it, usually with `pip install "
         "floe-lineage-atlan`, or remove plugins.lineage_backend from manifest.yaml and compile "
         "again."
     )
 
 
-def test_a_config_that_the_backend_refuses_is_told_without_its_values(
+def test_a_config_that_the_backend_rejects_is_reported_without_its_values(
     marquez: tuple[Backend, Path],
 ) -> None:
     artifacts = artifacts_of(marquez[1])
     artifacts["plugins"]["lineage_backend"]["config"] = {"drain_timeout": "s3cret"}
     with pytest.raises(
-        LineageError, match=r"refuses its config \(wrong: drain_timeout\)"
+        LineageError, match=r"rejects its config \(invalid: drain_timeout\)"
     ) as caught:
         backend_of(artifacts)
     assert "s3cret" not in str(caught.value)
@@ -502,7 +502,7 @@ def test_single_events_of_a_product_wait_where_its_runs_look(
     plugin = DagsterOrchestratorPlugin(project_dir=directory)
     plugin.emit_lineage_event(RunState.START, "job", "space")
     plugin.shutdown()
-    assert len(server.taken) == 1
+    assert len(server.events) == 1
     product = artifacts_of(directory)["metadata"]["product_name"]
     assert [path.name for path in (tmp_path / "volume").iterdir()] == [product]
 
@@ -568,7 +568,9 @@ def test_of_several_backends_in_the_registry_none_is_guessed(
     registry.register(PluginType.LINEAGE_BACKEND, server)
     plugin = registered_plugin(registry, directory)
     assert plugin.get_lineage_emitter() is None
-    assert "several lineage backends that are configured (marquez, recorder)" in caplog.text
+    assert "several lineage backends are configured in floe's registry (marquez, recorder)" in (
+        caplog.text
+    )
 
 
 def test_a_backend_registered_by_hand_is_used(
@@ -690,9 +692,9 @@ def test_the_transport_console_writes_events_to_the_log(
         ({"inputs": [{"namespace": "n", "name": "d"}], "outputs": ()}, ""),
         ({"producer": "floe"}, ""),
         ({"job_namespace": ""}, ""),
-        ({"event_type": "DONE"}, "event_type 'DONE' is none of START, RUNNING, COMPLETE"),
-        ({"event_type": None}, "event_type None is none of"),
-        ({"event_type": 7}, "event_type (of type int) is none of"),
+        ({"event_type": "DONE"}, "event_type 'DONE' is not one of START, RUNNING, COMPLETE"),
+        ({"event_type": None}, "event_type None is not one of"),
+        ({"event_type": 7}, "event_type (of type int) is not one of"),
         ({"job_name": None}, "job_name None is not a name"),
         ({"job_name": ""}, "job_name '' is not a name"),
         ({"job_namespace": 3}, "job_namespace (of type int) is not a name"),
@@ -707,7 +709,7 @@ def test_the_transport_console_writes_events_to_the_log(
         ({"job_facets": {"x": float("nan")}}, "ValueError: Out of range float values"),
         (
             {"event_type": 1, "job_name": 2, "run_id": 3},
-            "run_id (of type int) is not a UUID; event_type (of type int) is none of",
+            "run_id (of type int) is not a UUID; event_type (of type int) is not one of",
         ),
     ],
 )

@@ -195,6 +195,6 @@ def test_one_output_is_built_by_one_dbt(tiny: TinyProject) -> None:
     with pytest.raises(FloeDagsterError) as error:
         tiny.open()
     assert (
-        "Computes 'duckdb' and 'other' share the dbt output 'dev' and name different dbts "
-        "(dbt-core, dbt2)"
+        "Computes 'duckdb' and 'other' share the dbt output 'dev' but name different dbt "
+        "executables (dbt-core, dbt2)"
     ) in str(error.value)

@@ -29,7 +29,7 @@ MESSAGES = {
     "floe.yaml --manifest manifest.yaml --output "
     "target/compiled_artifacts.json --generate-definitions`.",
     "artifacts_huge": "Cannot read DIR/target/compiled_artifacts.json: it has 314,572,800 bytes, "
-    "more than the 268,435,456 that a product can need. Compile again with `floe "
+    "and the limit is 268,435,456. Compile again with `floe "
     "platform compile --spec floe.yaml --manifest manifest.yaml --output "
     "target/compiled_artifacts.json --generate-definitions`.",
     "artifacts_a_directory": "Cannot find compiled_artifacts.json in DIR, its target folder or its "
@@ -103,7 +103,7 @@ MESSAGES = {
     "output 'spark' to profiles.yml, or choose another compute in "
     "floe.yaml.",
     "a_compute_that_fits_two_outputs": "Cannot plan product 'tiny': 1 problem.\n"
-    "  1. transforms.models[a].compute: Compute 'duckdb' fits 2 "
+    "  1. transforms.models[a].compute: Compute 'duckdb' matches 2 "
     "dbt outputs (dev, second). Outputs of the dbt profile: dev "
     "(duckdb), second (duckdb). Name one under "
     "plugins.orchestrator.config.computes.duckdb.target, add an "
@@ -111,7 +111,7 @@ MESSAGES = {
     "in floe.yaml.",
     "a_compute_mapped_to_no_output": "Cannot plan product 'tiny': 1 problem.\n"
     "  1. transforms.models[a].compute: Compute 'duckdb' is mapped "
-    "to target 'prod', no such output. Outputs of the dbt profile: "
+    "to target 'prod', which is not an output of the dbt profile. Outputs of the dbt profile: "
     "dev (duckdb). Name one under "
     "plugins.orchestrator.config.computes.duckdb.target, add an "
     "output 'duckdb' to profiles.yml, or choose another compute in "
@@ -126,13 +126,13 @@ MESSAGES = {
     "  3. transforms.models: Circular dependency: a -> b -> a. Remove "
     "one of these dependsOn entries from floe.yaml.",
     "an_unknown_config_key": "Cannot use plugins.orchestrator.config of the platform manifest: "
-    "isolaton: unknown key (Did you mean 'isolation'?). Mend manifest.yaml "
+    "isolaton: unknown key (Did you mean 'isolation'?). Fix manifest.yaml "
     "and compile again.",
     "a_bad_config_value": "Cannot use plugins.orchestrator.config of the platform manifest: "
     "isolation: input should be 'product' or 'compute'; retries: input should "
-    "be greater than or equal to 0. Mend manifest.yaml and compile again.",
+    "be greater than or equal to 0. Fix manifest.yaml and compile again.",
     "an_unknown_compute_key": "Cannot use plugins.orchestrator.config of the platform manifest: "
-    "computes.duckdb.targt: unknown key (Did you mean 'target'?). Mend "
+    "computes.duckdb.targt: unknown key (Did you mean 'target'?). Fix "
     "manifest.yaml and compile again.",
     "a_project_dir_without_a_project": "Cannot find the dbt project of product 'tiny': project_dir "
     "in plugins.orchestrator.config is /nowhere, where there is "
@@ -140,7 +140,7 @@ MESSAGES = {
     "DIR/target and above.",
     "a_default_schedule_that_never_comes": "Cannot use "
     "plugins.orchestrator.config.default_schedule: cron '0 0 "
-    "31 4 *' never comes, such as on February 30. Write five "
+    "31 4 *' never occurs, such as on February 30. Write five "
     "fields (minute hour day month weekday) such as '0 6 * * "
     "MON-FRI', or @hourly, @daily, @weekly, @monthly, "
     "@yearly.",
@@ -150,7 +150,7 @@ MESSAGES = {
     "--generate-definitions`), or set FLOE_PROJECT_DIR.",
     "a_dbt_project_that_is_no_yaml": "Cannot read DIR/dbt_project.yml: not YAML (line 2). Write one "
     "with `dbt init`.",
-    "a_dbt_project_that_is_a_list": "Cannot read DIR/dbt_project.yml: it is no mapping. Write one "
+    "a_dbt_project_that_is_a_list": "Cannot read DIR/dbt_project.yml: it is not a mapping. Write one "
     "with `dbt init`.",
     "a_dbt_project_not_utf8": "Cannot read DIR/dbt_project.yml: not UTF-8 at byte 6. Write one with "
     "`dbt init`.",
@@ -181,8 +181,8 @@ MESSAGES = {
     "--force`.",
     "manifest_of_an_old_dbt": "Cannot plan product 'tiny': 1 problem.\n"
     "  1. manifest.json (target dev): Written by dbt 1.5.0 in schema "
-    "https://schemas.getdbt.com/dbt/manifest/v9.json. Supported is "
-    "manifest v12: install dbt-core 1.8 to 1.11 and run `floe-dagster "
+    "https://schemas.getdbt.com/dbt/manifest/v9.json. The plugin "
+    "supports manifest v12: install dbt-core 1.8 to 1.11 and run `floe-dagster "
     "prepare`.",
     "partitions_that_are_none": "Cannot plan product 'tiny': 3 problems.\n"
     "  1. dbt model 'a' meta.dagster.partitions.type: Input should be "

@@ -1,4 +1,4 @@
-"""Servers that are no Dagster, or not well: each case is one way to answer badly."""
+"""Servers that are not Dagster, or that are broken: each case is one way to answer badly."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def _endless(connection: socket.socket) -> None:
 
 def _read_request(connection: socket.socket) -> None:
     """Read a whole request: closing a socket with unread bytes resets the connection."""
-    said = b""
-    while b"\r\n\r\n" not in said and not said.startswith(TLS_HELLO):
-        said += _more(connection)
-    head, _, body = said.partition(b"\r\n\r\n")
+    received = b""
+    while b"\r\n\r\n" not in received and not received.startswith(TLS_HELLO):
+        received += _more(connection)
+    head, _, body = received.partition(b"\r\n\r\n")
     length = head.lower().partition(b"content-length:")[2].split()
     while length and len(body) < int(length[0]):
         body += _more(connection)
@@ -75,27 +75,27 @@ _OK = b"HTTP/1.1 200 OK\r\n"
 
 @dataclass(frozen=True)
 class Case:
-    """One way to answer, and words that the report of it must hold."""
+    """One way to answer, and the words that the reported problem must contain."""
 
     name: str
     act: Callable[[socket.socket], None]
-    said: str
+    words: str
     slow: bool = False
 
 
 CASES = (
-    Case("silent", _silent, "no whole answer within", slow=True),
-    Case("dripping headers", _drips(_OK + b"X: ", b"x"), "no whole answer within", slow=True),
-    Case("dripping body", _drips(_OK + b"\r\n", b" "), "no whole answer within", slow=True),
-    Case("endless body", _endless, "the answer does not end"),
+    Case("silent", _silent, "no complete answer within", slow=True),
+    Case("dripping headers", _drips(_OK + b"X: ", b"x"), "no complete answer within", slow=True),
+    Case("dripping body", _drips(_OK + b"\r\n", b" "), "no complete answer within", slow=True),
+    Case("endless body", _endless, "the answer is longer than 16 MiB"),
     Case("endless redirects", _sends(_http("307 x", b"", "Location: /again")), "redirects"),
     Case(
         "redirect to another host",
         _sends(_http("302 Found", b"", "Location: http://user:pw@other.invalid/graphql?t=1")),
-        "redirects to http://other.invalid/graphql, another host, which was not followed",
+        "the redirect to http://other.invalid/graphql was not followed: it leads to another host",
     ),
     Case(
-        "redirect to no URL",
+        "redirect to an invalid URL",
         _sends(_http("302 x", b"", "Location: http://a:b:c/")),
         "Invalid URL in location",
     ),
@@ -108,13 +108,15 @@ CASES = (
     Case(
         "GraphQL errors",
         _json({"data": None, "errors": [{"message": f"no\nfield\x1b[31m {SECRET}"}]}),
-        "GraphQL says 'no field [31m ***'. Check the URL",
+        "GraphQL reports 'no field [31m ***'. Check the URL",
     ),
     Case("packed", _sends(_http("200 OK", gzip.compress(b"{}" * 10**6))), "is not Dagster's"),
-    Case("401", _sends(_http("401 x", SECRET.encode())), "status 401, it asks for credentials"),
-    Case("500", _sends(_http("500 x", SECRET.encode())), "status 500. Look into the log"),
+    Case(
+        "401", _sends(_http("401 x", SECRET.encode())), "status 401: the server needs credentials"
+    ),
+    Case("500", _sends(_http("500 x", SECRET.encode())), "status 500. Read the log"),
     Case("hangs up", lambda _: None, "disconnected"),
-    Case("SSH", _sends(b"SSH-2.0-OpenSSH_9\r\n\r\n"), "Is the webserver running, and this its"),
+    Case("SSH", _sends(b"SSH-2.0-OpenSSH_9\r\n\r\n"), "Is the webserver running, and is this"),
 )
 
 
@@ -125,7 +127,7 @@ def serving(
     context: ssl.SSLContext | None = None,
     family: socket.AddressFamily = socket.AF_INET,
 ) -> Iterator[int]:
-    """Answer every connection with `act`; yields the port."""
+    """Answer every connection with `act`; yield the port."""
     host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
     listener = socket.create_server((host, 0), family=family)
 

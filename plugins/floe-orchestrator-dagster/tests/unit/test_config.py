@@ -1,4 +1,4 @@
-"""The plugin's configuration: defaults, and words for what is wrong."""
+"""The configuration of the plugin has defaults, and an error names each wrong key."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def refusal(raw: Any) -> str:
     text = str(error.value)
     before, after = (
         "Cannot use plugins.orchestrator.config of the platform manifest: ",
-        ". Mend manifest.yaml and compile again.",
+        ". Fix manifest.yaml and compile again.",
     )
     assert text.startswith(before)
     assert text.endswith(after)
     return text.removeprefix(before).removesuffix(after)
 
 
-def test_nothing_gives_the_defaults() -> None:
+def test_an_empty_configuration_gives_the_defaults() -> None:
     defaults = parse_config(None)
     assert parse_config({}) == defaults
     assert defaults.model_dump() == {
@@ -55,12 +55,12 @@ def test_the_documented_section_is_read() -> None:
         "workload_size": "medium",
         "url": "http://dagster-webserver:3000",
     }
-    found = parse_config(section)
-    assert found.model_dump(exclude_unset=True) == section
-    assert found.computes["spark"].resources == "large"
+    config = parse_config(section)
+    assert config.model_dump(exclude_unset=True) == section
+    assert config.computes["spark"].resources == "large"
 
 
-def test_a_configuration_does_not_change() -> None:
+def test_a_configuration_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse_config({}).retries = 1
 
@@ -124,25 +124,25 @@ def test_a_configuration_does_not_change() -> None:
         ([], "(the whole section): expected keys with values"),
     ],
 )
-def test_what_is_wrong_is_said(raw: Any, words: str) -> None:
+def test_an_error_names_the_wrong_key(raw: Any, words: str) -> None:
     assert refusal(raw) == words
 
 
-def test_everything_wrong_is_said_at_once() -> None:
-    found = refusal({"retries": "x", "lineag": 1, "workload_size": "huge"})
-    assert found == (
+def test_one_error_lists_every_wrong_key() -> None:
+    message = refusal({"retries": "x", "lineag": 1, "workload_size": "huge"})
+    assert message == (
         "retries: input should be a valid integer, unable to parse string as an integer; "
         "workload_size: input should be 'small', 'medium' or 'large'; "
         "lineag: unknown key (Did you mean 'lineage'?)"
     )
 
 
-def test_a_value_is_never_repeated_in_an_error() -> None:
+def test_an_error_does_not_contain_values() -> None:
     assert "hunter2" not in refusal(
         {"retries": "hunter2", "computes": {"s": {"pool": ["hunter2"]}}}
     )
 
 
-def test_a_config_error_is_ours_and_a_value_error() -> None:
+def test_a_config_error_is_an_error_of_this_package_and_a_value_error() -> None:
     assert issubclass(ConfigError, FloeDagsterError)
     assert issubclass(ConfigError, ValueError)

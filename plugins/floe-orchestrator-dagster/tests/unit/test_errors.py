@@ -1,4 +1,4 @@
-"""Errors: every problem in one, known names, near matches."""
+"""An error lists every problem, known names and similar names."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_a_plan_error_lists_every_problem_with_its_number() -> None:
     assert error.problems == (A, B)
 
 
-def test_one_problem_is_a_problem() -> None:
+def test_one_problem_is_counted_in_the_singular() -> None:
     assert str(PlanError("No", [A])).startswith("No: 1 problem.\n")
 
 
 def test_a_plan_error_survives_pickling() -> None:
-    # Dagster carries errors between processes.
+    # Dagster sends errors between processes.
     error = pickle.loads(pickle.dumps(PlanError("No", [A, B])))  # noqa: S301  our own bytes
     assert (type(error), str(error), error.problems) == (
         PlanError,
@@ -64,15 +64,15 @@ def test_known_names_are_sorted_and_cut(names: list[str], words: str) -> None:
         ("", ""),
     ],
 )
-def test_near_matches_are_offered_whatever_their_case(name: str, words: str) -> None:
+def test_similar_names_are_suggested_in_any_case(name: str, words: str) -> None:
     assert did_you_mean(name, iter(["orders", "Customers"])) == words
 
 
-def test_every_error_is_of_one_tree_that_the_module_draws() -> None:
-    found = {
+def test_every_error_is_in_the_tree_in_the_docstring() -> None:
+    names = {
         name
         for name, thing in vars(errors).items()
         if isinstance(thing, type) and issubclass(thing, FloeDagsterError)
     }
-    assert all(name in (errors.__doc__ or "") for name in found)
-    assert len(found) == 7
+    assert all(name in (errors.__doc__ or "") for name in names)
+    assert len(names) == 7

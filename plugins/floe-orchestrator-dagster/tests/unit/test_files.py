@@ -1,4 +1,4 @@
-"""YAML is read or refused; directories that are being used are told from others."""
+"""YAML is read or refused, and a process shows which directories it uses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_directory_is_in_use_until_the_end_of_the_block(tmp_path: Path) -> Non
     assert not is_in_use(tmp_path / "missing")
 
 
-def test_a_killed_process_uses_nothing_any_more(tmp_path: Path) -> None:
+def test_a_killed_process_no_longer_uses_its_directory(tmp_path: Path) -> None:
     script = HOLD.format(directory=str(tmp_path))
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -44,17 +44,17 @@ def test_a_killed_process_uses_nothing_any_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("a: {}\nmany: [1, 2\n", r"not YAML \(line 3\)\. Mend it\."),
-        ("a: {}\nmany: !!python/name:os.system x\n", r"not YAML \(line 2\)\. Mend it\."),
-        ("a: 2020-13-45\n", r": month must be in 1\.\.12\. Mend it\."),
-        ("- a\n", r"it is no mapping\. Mend it\."),
-        ("", r"it is no mapping\. Mend it\."),
+        ("a: {}\nmany: [1, 2\n", r"not YAML \(line 3\)\. Fix it\."),
+        ("a: {}\nmany: !!python/name:os.system x\n", r"not YAML \(line 2\)\. Fix it\."),
+        ("a: 2020-13-45\n", r": month must be in 1\.\.12\. Fix it\."),
+        ("- a\n", r"it is not a mapping\. Fix it\."),
+        ("", r"it is not a mapping\. Fix it\."),
     ],
 )
-def test_a_file_that_is_no_yaml_or_no_mapping_is_refused(
+def test_a_file_that_is_not_yaml_or_not_a_mapping_is_refused(
     tmp_path: Path, content: str, words: str
 ) -> None:
     file = tmp_path / "floe.yaml"
     file.write_text(content)
     with pytest.raises(ProductError, match=words):
-        read_yaml(file, "Mend it.")
+        read_yaml(file, "Fix it.")

@@ -82,9 +82,9 @@ def test_helm_values_follow_the_configured_size(plugin: DagsterOrchestratorPlugi
     [
         ("61 * * * *", "UTC", "cron '61 * * * *' is not one that Dagster accepts"),
         ("@reboot", "UTC", "cron '@reboot' is not one that Dagster accepts"),
-        ("0 0 31 4 *", "UTC", "cron '0 0 31 4 *' never comes"),
+        ("0 0 31 4 *", "UTC", "cron '0 0 31 4 *' never occurs"),
         ("*/70 * * * *", "UTC", "steps by 70 in a field of 60 values"),
-        ("R R * * *", "UTC", "asks for random times (R)"),
+        ("R R * * *", "UTC", "contains random times (R)"),
         ("0 6 * * *", "Europe/Wien", "'Europe/Wien' is not an IANA time zone."),
         ("0 6 * * *", "Europe/Viena", "Did you mean 'Europe/Vienna'?"),
         ("0 6 * * *", "", "'' is not an IANA time zone."),
@@ -150,7 +150,7 @@ def test_all_that_is_wrong_with_a_schedule_is_said_at_once(
         plugin.schedule_job("", "99 * * * *", "Factory")
     for said in ("'' is not the name of a job", "'Factory' is not an IANA", "cron '99 * * * *'"):
         assert said in str(error.value)
-    with pytest.raises(ScheduleError, match="cron None is not a text of five fields"):
+    with pytest.raises(ScheduleError, match="cron None is not a string of five fields"):
         plugin.schedule_job("shop", None, "UTC")  # type: ignore[arg-type]
 
 
@@ -172,7 +172,7 @@ def test_what_is_not_artifacts_is_refused_with_what_to_give(
     assert isinstance(error.value, PlanError)
     [problem] = error.value.problems
     assert problem.path == "artifacts"
-    assert problem.found == f"Expected a dictionary, {found}"
+    assert problem.message == f"Expected a dictionary, {found}"
     assert "load_product_definitions(name, directory)" in problem.fix
 
 
@@ -194,7 +194,7 @@ def test_an_empty_dictionary_is_told_what_it_lacks(plugin: DagsterOrchestratorPl
                 "transforms[1]: Expected a TransformConfig, got None.",
                 "transforms[2]: Expected a TransformConfig, got a str.",
                 "transforms[3].name: ' ' is not a name.",
-                "transforms[4].tags: 'x' is not a list of texts.",
+                "transforms[4].tags: 'x' is not a list of strings.",
             ],
         ),
         ([TransformConfig("a")] * 2, ["transforms.models[1].name: Duplicate name 'a' (first at"]),

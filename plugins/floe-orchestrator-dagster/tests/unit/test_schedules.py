@@ -1,4 +1,4 @@
-"""The schedule of a product: where it comes from, and all that is wrong with it at once."""
+"""The schedule of a product comes from one place, and one error lists all its problems."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_schedule_of_floe_yaml_comes_before_the_default(
     assert product_schedule("shop", spec, config) == schedule
 
 
-def test_everything_wrong_with_the_schedule_of_floe_yaml_is_said_at_once() -> None:
+def test_one_error_lists_every_problem_of_the_schedule_of_floe_yaml() -> None:
     spec = {"schedule": {"corn": 1, "enabled": "yes", "cron": "0 6 * *", "timezone": "Viena"}}
     with pytest.raises(ScheduleError) as error:
         product_schedule("shop", spec, PluginConfig())
@@ -65,7 +65,7 @@ def test_everything_wrong_with_the_schedule_of_floe_yaml_is_said_at_once() -> No
     )
 
 
-def test_a_wrong_plan_names_each_problem_of_the_schedule_too() -> None:
+def test_a_plan_error_also_lists_the_problems_of_the_schedule() -> None:
     spec = {"schedule": {"cron": "0 6 * * *. R", "timezone": "Nowhere. Else"}}
     plan = Problem("transforms.a", "Twice.", "Rename one.")
     with (
@@ -75,21 +75,21 @@ def test_a_wrong_plan_names_each_problem_of_the_schedule_too() -> None:
         raise PlanError("Cannot plan product 'shop'", [plan])
     first, zone, cron = error.value.problems
     assert first == plan
-    assert (zone.path, zone.found) == (SPEC, "'Nowhere. Else' is not an IANA time zone.")
+    assert (zone.path, zone.message) == (SPEC, "'Nowhere. Else' is not an IANA time zone.")
     assert zone.fix == "Write one such as 'Europe/Vienna' or 'UTC'."
-    assert (cron.path, cron.found) == (
+    assert (cron.path, cron.message) == (
         SPEC,
-        "cron '0 6 * * *. R' asks for random times (R), which differ at every reload.",
+        "cron '0 6 * * *. R' contains random times (R), which differ at every reload.",
     )
 
 
-def test_a_wrong_plan_with_a_sound_schedule_stays_as_it_is() -> None:
+def test_a_plan_error_with_a_valid_schedule_does_not_change() -> None:
     plan = PlanError("Cannot plan product 'shop'", [Problem("a", "Twice.", "Rename one.")])
     with pytest.raises(PlanError) as error, adding_schedule_problems("shop", {}, DAILY):
         raise plan
     assert error.value is plan
 
 
-def test_a_schedule_that_dagster_can_run_is_returned_as_it_is() -> None:
+def test_a_schedule_that_dagster_can_run_is_returned_unchanged() -> None:
     schedule = Schedule("shop", "0 6 * * *", "Europe/Vienna")
     assert validated_schedule(schedule) is schedule

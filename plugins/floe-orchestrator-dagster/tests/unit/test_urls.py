@@ -1,4 +1,4 @@
-"""What a URL hides: it is shown without, masked in answers, and never taken for its host."""
+"""The secrets of a URL are never shown, are masked in responses, and never become its host."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CANARY = "canary-pass"
         ("http://bücher.example:80/a", "http://bücher.example:80/a"),
     ],
 )
-def test_a_url_is_shown_without_what_may_be_secret(url: str, wanted: str) -> None:
+def test_a_url_is_shown_without_possible_secrets(url: str, wanted: str) -> None:
     assert shown(url) == wanted
 
 
@@ -57,7 +57,7 @@ def test_a_url_is_shown_without_what_may_be_secret(url: str, wanted: str) -> Non
         "",
     ],
 )
-def test_nothing_is_shown_of_what_names_no_server(url: str) -> None:
+def test_a_text_that_names_no_server_is_not_shown(url: str) -> None:
     assert server_url(url) is None
     assert shown(url) == ""
 
@@ -68,7 +68,7 @@ def test_a_web_url_is_http_or_https() -> None:
     assert web_url("ftp://host") is None
 
 
-def test_an_answer_that_repeats_any_form_of_the_credentials_is_masked() -> None:
+def test_every_form_of_the_credentials_is_masked_in_a_response() -> None:
     url = urlsplit("http://us%20er:pass%2Fword@host/a?token=abc")
     basic = base64.b64encode(b"us er:pass/word").decode()
     answer = f"no: us%20er:pass%2Fword, pass%2Fword, pass/word, Basic {basic}, token=abc"
@@ -83,7 +83,7 @@ def test_an_answer_that_repeats_any_form_of_the_credentials_is_masked() -> None:
     path=st.text(max_size=8),
     write=st.sampled_from([str, partial(quote, safe="")]),
 )
-def test_no_password_is_ever_shown_or_left_in_an_answer(
+def test_no_password_is_shown_or_remains_in_a_response(
     user: str, password: str, path: str, write: Callable[[str], str]
 ) -> None:
     secret = write(f"{password}{CANARY}{password}")
@@ -118,12 +118,12 @@ def test_a_git_remote_becomes_an_https_url_without_credentials(
     assert repository_url(remote) == wanted
 
 
-def test_the_password_of_any_connection_url_is_read() -> None:
+def test_the_password_of_any_connection_url_is_returned() -> None:
     assert set(passwords_in("postgres://u:a%2Fb@host/db")) == {"a%2Fb", "a/b"}
     assert not [*passwords_in("postgres://host/db"), *passwords_in("u:p@h"), *passwords_in("x://[")]
 
 
-def test_an_address_that_holds_a_secret_is_told_apart() -> None:
+def test_a_url_that_contains_a_secret_is_recognized() -> None:
     for url in ("https://t0ken@github.com/a", "https://u:p@github.com/a", "ssh://git:p@host/a"):
         assert holds_secret(url)
     for url in ("ssh://git@github.com/a", "https://github.com/a", "https://[", "a word"):

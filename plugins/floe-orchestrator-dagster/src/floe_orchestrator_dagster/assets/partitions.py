@@ -13,7 +13,7 @@ from dagster import (
 )
 
 from floe_orchestrator_dagster.errors import PlanError, Problem
-from floe_orchestrator_dagster.plan import PARTITIONS_EXPECTED, PartitionSettings
+from floe_orchestrator_dagster.plan import PARTITIONS_EXPECTED, PartitionSettings, has_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def plan_partitions(plan: ProductPlan) -> Mapping[str, TimeWindowPartitionsDefin
         try:
             partitions[uid] = partitions_definition(PartitionSettings.model_validate(meta))
         except Exception as error:  # noqa: BLE001  Dagster raises many kinds for a bad date
-            path = f"dbt model '{node.name}' meta.dagster.partitions.start"
+            path = f"dbt model '{node.name}' meta.dagster.partitions"
             problems.append(Problem(path, f"{error}.", PARTITIONS_EXPECTED))
     if problems:
         raise PlanError(f"Cannot plan product '{plan.name}'", problems)
@@ -51,12 +51,17 @@ def partitions_definition(settings: PartitionSettings) -> TimeWindowPartitionsDe
         "weekly": WeeklyPartitionsDefinition,
         "monthly": MonthlyPartitionsDefinition,
     }
-    start = settings.start
-    if settings.type == "hourly" and "-" not in start[10:]:
-        start += "-00:00"
+    start, end = settings.start, settings.end
+    if settings.type == "hourly":
+        start, end = _with_hour(start), end and _with_hour(end)
     # The four share these arguments, which their common base does not declare.
     make: Any = kinds[settings.type]
     definition: TimeWindowPartitionsDefinition = make(
-        start_date=start, end_date=settings.end, timezone=settings.timezone
+        start_date=start, end_date=end, timezone=settings.timezone
     )
     return definition
+
+
+def _with_hour(day: str) -> str:
+    """Return a day with its hour, which Dagster requires for hourly partitions."""
+    return day if has_time(day) else f"{day}-00:00"

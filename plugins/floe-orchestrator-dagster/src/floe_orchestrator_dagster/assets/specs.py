@@ -32,7 +32,7 @@ from floe_orchestrator_dagster.assets.translated import Translated
 from floe_orchestrator_dagster.plan import (
     Node,
     ProductPlan,
-    is_asked,
+    has_meta_key,
     version_of,
 )
 
@@ -110,7 +110,7 @@ class Specs:
         elsewhere = {*self.unique_ids}
         found: dict[AssetKey, str] = {}
         for uid, node in self.plan.sources.items():
-            if is_asked(node) or (self._translated and self._translated.chooses_key_of(uid)):
+            if has_meta_key(node) or (self._translated and self._translated.chooses_key_of(uid)):
                 elsewhere.add(keys[uid])
             # Where two packages declare one table, the project's own word on it comes first.
             elif keys[uid] not in found or (node.dbt and node.dbt.package_name == root):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import AssetDep
 from msgspec.structs import replace
 
-from floe_orchestrator_dagster.plan import asset_path, checks_apart, is_asked, keys_apart
+from floe_orchestrator_dagster.plan import asset_path, distinct_checks, distinct_keys, has_meta_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,9 +49,9 @@ class Translated:
         nodes = dict(plan.nodes)
         for uid in (*plan.sources, *plan.assets):
             nodes[uid] = replace(nodes[uid], key=tuple(self._spec(uid).key.path))
-        for uid, key in keys_apart(nodes.values(), plan.project_name, _is_chosen).items():
+        for uid, key in distinct_keys(nodes.values(), plan.project_name, _is_chosen).items():
             nodes[uid] = replace(nodes[uid], key=key)
-        renamed, warnings = checks_apart(nodes, plan.project_name)
+        renamed, warnings = distinct_checks(nodes, plan.project_name)
         for warning in warnings:
             logger.warning("%s", warning)
         return nodes | renamed
@@ -86,7 +86,7 @@ class Translated:
 
 def _is_chosen(node: Node) -> bool:
     """Tell whether somebody chose the key of a node: its meta does, or a translator did."""
-    return is_asked(node) or (node.dbt is not None and node.key != asset_path(node.dbt))
+    return has_meta_key(node) or (node.dbt is not None and node.key != asset_path(node.dbt))
 
 
 def _use_checked_meta(manifests: Mapping[str, Mapping[str, Any]], plan: ProductPlan) -> None:

@@ -12,7 +12,7 @@ EXIT_CODES = """\
 Exit codes:
     0  everything was built and no test of error severity failed
     1  a node or a test failed, or was skipped
-    2  wrong usage, or a selection of nothing, or no run to retry
+    2  wrong usage, or a selection that cannot be used, or no run to retry
     3  the product or its files are wrong
     4  dbt could not run at all
   130  interrupted; dbt was stopped

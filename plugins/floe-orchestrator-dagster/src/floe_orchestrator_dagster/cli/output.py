@@ -47,7 +47,7 @@ def failure(error: str, problems: Iterable[Problem] = ()) -> dict[str, Any]:
         "success": False,
         "error": error,
         "problems": [
-            {"path": problem.path, "found": problem.found, "fix": problem.fix}
+            {"path": problem.path, "found": problem.message, "fix": problem.fix}
             for problem in problems
         ],
     }

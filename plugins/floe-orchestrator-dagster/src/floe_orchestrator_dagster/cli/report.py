@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.cli.live import NodeResult
 from floe_orchestrator_dagster.dbt.events import NodeFinished, NodeStarted
-from floe_orchestrator_dagster.dbt.status import BUILT, PASSED
-from floe_orchestrator_dagster.plan import ASSET_KINDS
+from floe_orchestrator_dagster.dbt.status import (
+    BUILT,
+    FAILED_TEST,
+    PASSED,
+    SKIPPED,
+    WARNED,
+    is_good,
+)
+from floe_orchestrator_dagster.plan import ASSET_KINDS, CHECK_KINDS
 
 if TYPE_CHECKING:
     from dagster import AssetCheckEvaluation, ExecuteInProcessResult
@@ -20,7 +27,8 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan import ProductPlan
     from floe_orchestrator_dagster.run.step import Progress
 
-CHECKS = frozenset({"test", "unit_test", "quality_check"})
+# What became of a planned node that nothing was reported of.
+NOT_RUN = "not run"
 
 
 class RunReport:
@@ -93,8 +101,8 @@ class RunReport:
                 continue
             seen = self.results.get(uid)
             if seen is None:
-                self.finish(replace(self.planned[uid], status="skipped", message=reason))
-            elif seen.status == "skipped" and not seen.message:
+                self.finish(replace(self.planned[uid], status=SKIPPED, message=reason))
+            elif seen.status == SKIPPED and not seen.message:
                 self.results[uid] = replace(seen, message=reason)
 
     def all(self) -> list[NodeResult]:
@@ -111,7 +119,7 @@ class RunReport:
 def _check_status(evaluation: AssetCheckEvaluation) -> str:
     if evaluation.passed:
         return "pass"
-    return "warn" if evaluation.severity.value == "WARN" else "fail"
+    return WARNED if evaluation.severity.value == "WARN" else FAILED_TEST
 
 
 def _result(planned: NodeResult, finished: NodeFinished) -> NodeResult:
@@ -197,21 +205,21 @@ def times(count: int, noun: str) -> str:
 
 
 def _failed(result: NodeResult) -> bool:
-    good = PASSED | {"warn"} if result.kind in CHECKS else BUILT
-    return result.status not in good | {"skipped", "not run"}
+    good = is_good(result.status, check=result.kind in CHECK_KINDS)
+    return not good and result.status not in {SKIPPED, NOT_RUN}
 
 
 def _counts(report: RunReport) -> dict[str, int]:
     results = report.all()
-    tests = [result.status for result in results if result.kind in CHECKS]
-    nodes = [result for result in results if result.kind not in CHECKS]
+    tests = [result.status for result in results if result.kind in CHECK_KINDS]
+    nodes = [result for result in results if result.kind not in CHECK_KINDS]
     return {
         "built": sum(result.status in BUILT for result in nodes),
         "failed": sum(_failed(result) for result in nodes),
-        "skipped": sum(result.status in {"skipped", "not run"} for result in results),
+        "skipped": sum(result.status in {SKIPPED, NOT_RUN} for result in results),
         "tests_passed": sum(status in PASSED for status in tests),
-        "tests_warned": tests.count("warn"),
-        "tests_failed": sum(_failed(result) for result in results if result.kind in CHECKS),
+        "tests_warned": tests.count(WARNED),
+        "tests_failed": sum(_failed(result) for result in results if result.kind in CHECK_KINDS),
     }
 
 
@@ -229,7 +237,7 @@ def summarize(out: Console, report: RunReport, ending: Ending) -> None:
     """Print each failure with its message, then one line of counts."""
     counts = _counts(report)
     for result in report.all():
-        if _failed(result) or (result.status == "warn" and result.message):
+        if _failed(result) or (result.status == WARNED and result.message):
             style = "red" if _failed(result) else "yellow"
             what = f"{result.shown_kind} {result.name}"
             out.print(f"{result.status}: {what}: {result.message}", style=style)

@@ -15,6 +15,7 @@ from floe_orchestrator_dagster.cli.live import LiveView, NodeResult, PlainView, 
 from floe_orchestrator_dagster.cli.loaded import LoadedProduct
 from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.report import (
+    NOT_RUN,
     Ending,
     Failure,
     RunReport,
@@ -26,6 +27,7 @@ from floe_orchestrator_dagster.cli.report import (
 )
 from floe_orchestrator_dagster.cli.screen import Screen, collected_warnings
 from floe_orchestrator_dagster.cli.todo import RunOptions, Todo, first_run, rest_of_last_run
+from floe_orchestrator_dagster.dbt.status import SKIPPED
 from floe_orchestrator_dagster.definitions.build import build_definitions
 from floe_orchestrator_dagster.plan import waves
 from floe_orchestrator_dagster.product.opening import open_product
@@ -156,7 +158,7 @@ def _execute_in_process(todo: Todo, instance: DagsterInstance) -> ExecuteInProce
 def _planned(plan: ProductPlan, todo: Todo) -> Mapping[str, NodeResult]:
     nodes = (plan.nodes[uid] for uid in (*todo.assets, *todo.checks))
     return {
-        node.unique_id: NodeResult(node.unique_id, node.name, node.kind, node.compute, "not run")
+        node.unique_id: NodeResult(node.unique_id, node.name, node.kind, node.compute, NOT_RUN)
         for node in nodes
     }
 
@@ -164,11 +166,11 @@ def _planned(plan: ProductPlan, todo: Todo) -> Mapping[str, NodeResult]:
 def _exit_code(result: ExecuteInProcessResult, report: RunReport, failure: Failure) -> int:
     if result.success:
         # What dbt reports decides, whatever became of it on its way through Dagster.
-        unsettled = any(item.status == "not run" for item in report.all())
+        unsettled = any(item.status == NOT_RUN for item in report.all())
         return FAILED if report.anything_failed or unsettled else 0
     if failure.kinds & {"ProductError", "PlanError", "ConfigError", "ScheduleError"}:
         return PRODUCT_WRONG
-    ran = any(item.status not in {"skipped", "not run"} for item in report.all())
+    ran = any(item.status not in {SKIPPED, NOT_RUN} for item in report.all())
     if "DbtError" in failure.kinds or (failure.crashes and not ran):
         return DBT_UNUSABLE
     return FAILED

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from floe_orchestrator_dagster.dbt.scrub import Scrubber, environment_secrets, output_secrets
-from floe_orchestrator_dagster.dbt.status import BUILT
+from floe_orchestrator_dagster.dbt.status import BUILT, FAILED_TEST, WARNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -331,7 +331,7 @@ class OtherDbt:
         failures = result.get("num_failures")
         if uid in self._said:
             result["message"] = self._said[uid]
-        elif failures and result.get("status") in {"fail", "warn"}:
+        elif failures and result.get("status") in {FAILED_TEST, WARNED}:
             result["message"] = f"failing rows: {failures}"
 
 

@@ -205,7 +205,7 @@ class _RelationInfo(msgspec.Struct):
     relation_name: str | None = None
 
 
-class _Node(msgspec.Struct):
+class _NodeInfo(msgspec.Struct):
     unique_id: str
     node_name: str = ""
     resource_type: str = ""
@@ -225,7 +225,7 @@ class _RunResult(msgspec.Struct):
 
 
 class _Data(msgspec.Struct):
-    node_info: _Node | None = None
+    node_info: _NodeInfo | None = None
     run_result: _RunResult | None = None
     version: str | None = None
     unique_id: str | None = None
@@ -320,7 +320,7 @@ class EventReader:
             self._exceptions[data.unique_id].append(data.exc)
         return [_line(info)]
 
-    def _started(self, node: _Node, info: _Info) -> NodeStarted:
+    def _started(self, node: _NodeInfo, info: _Info) -> NodeStarted:
         return NodeStarted(
             node.unique_id,
             self._compute,
@@ -332,7 +332,7 @@ class EventReader:
         )
 
     def _finished(
-        self, node: _Node, info: _Info, result: _RunResult, observed: Observed
+        self, node: _NodeInfo, info: _Info, result: _RunResult, observed: Observed
     ) -> NodeFinished | BatchFinished:
         uid = node.unique_id
         # dbt may skip a node of which it has announced nothing.
@@ -348,7 +348,11 @@ class EventReader:
         return finished
 
     def _result(
-        self, node: _Node, info: _Info, result: _RunResult, observed: Observed = NOTHING_OBSERVED
+        self,
+        node: _NodeInfo,
+        info: _Info,
+        result: _RunResult,
+        observed: Observed = NOTHING_OBSERVED,
     ) -> NodeFinished:
         return NodeFinished(
             unique_id=node.unique_id,
@@ -379,7 +383,7 @@ def _says_why(result: NodeFinished) -> bool:
     return result.status != PARTIAL and result.message.upper() not in {"", "ERROR"}
 
 
-def _relation(node: _Node) -> Relation | None:
+def _relation(node: _NodeInfo) -> Relation | None:
     found = node.node_relation
     if found is None or not found.relation_name:
         return None

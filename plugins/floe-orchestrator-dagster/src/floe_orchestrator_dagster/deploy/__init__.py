@@ -1,1 +1,1 @@
-"""Deployment values: sizes and Helm values as plain dictionaries."""
+"""Returns deployment values, the sizes and Helm values, as plain dictionaries."""

@@ -1,4 +1,4 @@
-"""Helm values of the official Dagster chart for a workload size."""
+"""Returns Helm values of the official Dagster chart for a workload size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.config import ComputeConfig
 
 PORT = 3030
-# Where the Dockerfile of `floe-dagster build-context` puts a product.
+# The path at which the Dockerfile of `floe-dagster build-context` puts a product.
 DEFINITIONS = "/app/target/definitions.py"
 
 
@@ -32,8 +32,8 @@ def official_values(
 ) -> dict[str, Any]:
     """Return values of the chart `dagster` of the Dagster project (1.12).
 
-    Every key is one that the chart reads: it is silent about others. The daemon has no replica
-    count there, and a webserver is switched off by a count of 0.
+    The chart ignores keys that it does not know, so every key here is one that it reads. It has no
+    replica count for the daemon, and a replica count of 0 switches the webserver off.
 
     Raises:
         ValueError: for an unknown size, listing the sizes.
@@ -79,7 +79,7 @@ def _deployment(product: DeployedProduct, resources: dict[str, dict[str, str]]) 
 
 
 def _database(database: Database | None) -> dict[str, Any]:
-    # Without a driver's name SQLAlchemy 2.1 takes one that dagster-postgres does not bring.
+    # Without a driver name, SQLAlchemy 2.1 picks a driver that dagster-postgres does not install.
     scheme = {"postgresqlScheme": "postgresql+psycopg2"}
     if database is None:
         return {"postgresql": {"enabled": True, **scheme}}

@@ -1,4 +1,4 @@
-"""Kubernetes resources of the three workload sizes (requirements FR-011 and FR-012)."""
+"""Defines the Kubernetes resources of the three workload sizes (FR-011 and FR-012)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Resources:
     memory_limit: str
 
     def as_kubernetes(self) -> ResourceMap:
-        """Return them in the shape of a container's `resources`."""
+        """Return the quantities in the shape of a container's `resources`."""
         return {
             "requests": {"cpu": self.cpu_request, "memory": self.memory_request},
             "limits": {"cpu": self.cpu_limit, "memory": self.memory_limit},
@@ -38,7 +38,7 @@ SERVICE_SIZES: Mapping[str, Resources] = {
     "medium": Resources("250m", "512Mi", "1000m", "1Gi"),
     "large": Resources("500m", "1Gi", "2000m", "2Gi"),
 }
-# User code and what it launches.
+# User code and the runs that it launches.
 USER_CODE_SIZES: Mapping[str, Resources] = {
     "small": Resources("250m", "512Mi", "1000m", "1Gi"),
     "medium": Resources("500m", "1Gi", "2000m", "4Gi"),
@@ -56,7 +56,7 @@ _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|[kMGTPE]|[KMGTPE]i)?")
 
 
 def service_resources(size: str) -> Resources:
-    """Return the resources of webserver and daemon.
+    """Return the resources of the webserver and the daemon.
 
     Raises:
         ValueError: for an unknown size, listing the sizes.
@@ -70,41 +70,43 @@ def quantity(text: str) -> Decimal:
     """Return a Kubernetes quantity as a number of cores or bytes.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a quantity.
     """
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError(
-            f"'{text}' is no Kubernetes quantity. Write cores as 250m or 2, memory as 512Mi or 4Gi."
+            f"'{text}' is not a Kubernetes quantity. Write cores as 250m or 2, and memory as 512Mi "
+            "or 4Gi."
         )
     number, unit = match.groups()
     return Decimal(number) * _FACTORS[unit or ""]
 
 
 def run_resources(
-    size: str, asked: Iterable[str | Mapping[str, Mapping[str, str]]]
+    size: str, requested: Iterable[str | Mapping[str, Mapping[str, str]]]
 ) -> ResourceMap | None:
-    """Return what a pod needs that runs all computes: the most of each; None if none asks.
+    """Return the resources of a run pod: the maximum over all computes; None if none requests any.
 
-    A run has one pod, in which dbt speaks to each compute in turn. The size's own resources are
-    the least.
+    A run has one pod, in which dbt uses each compute in turn. The resources of the size are the
+    minimum.
 
     Raises:
-        ValueError: a quantity that is none.
+        ValueError: a value is not a quantity.
     """
-    wanted = [
-        USER_CODE_SIZES[item].as_kubernetes() if isinstance(item, str) else item for item in asked
+    requests = [
+        USER_CODE_SIZES[item].as_kubernetes() if isinstance(item, str) else item
+        for item in requested
     ]
-    if not wanted:
+    if not requests:
         return None
     most = USER_CODE_SIZES[size].as_kubernetes()
-    for resources in wanted:
+    for resources in requests:
         for kind, amounts in resources.items():
             for name, amount in amounts.items():
-                found = most.setdefault(kind, {}).get(name)
-                if found is None or quantity(amount) > quantity(found):
+                current = most.setdefault(kind, {}).get(name)
+                if current is None or quantity(amount) > quantity(current):
                     most[kind][name] = amount
-    # A limit that nobody raised must not be below a request that somebody did.
+    # A compute may raise a request and not its limit; Kubernetes rejects a limit below a request.
     for name, request in most["requests"].items():
         limit = most["limits"].get(name)
         if limit is not None and quantity(limit) < quantity(request):

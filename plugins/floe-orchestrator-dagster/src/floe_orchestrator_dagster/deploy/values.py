@@ -1,4 +1,4 @@
-"""Helm values of the chart `charts/floe-dagster` for a workload size."""
+"""Returns Helm values of the chart `charts/floe-dagster` for a workload size."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.config import ComputeConfig
 
-# One of each for trying out; two webservers where one may fail.
+# The size large has two webservers, so that one may fail.
 WEBSERVERS = {"small": 1, "medium": 1, "large": 2}
-# Names that a cluster can give to its own database, where no other is known.
+# Names for a database in the cluster, used if no other is given.
 DATABASE_HOST = "postgresql"
 DATABASE_SECRET = "floe-dagster-postgresql"  # noqa: S105  the name of a Secret
 
@@ -55,7 +55,7 @@ class DeployedProduct:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A PostgreSQL outside the chart; `secret` has the password in key `postgresql-password`."""
+    """A PostgreSQL outside the chart; `secret` holds the password as `postgresql-password`."""
 
     host: str = DATABASE_HOST
     secret: str = DATABASE_SECRET
@@ -65,24 +65,24 @@ def image(text: str) -> Image:
     """Return the parts of `repository:tag`, `repository@sha256:...` or both.
 
     Raises:
-        ValueError: it is no image, or has neither tag nor digest.
+        ValueError: the text is not an image, or it has neither tag nor digest.
     """
     match = _IMAGE.fullmatch(text)
     if match is None or not (match["tag"] or match["digest"]):
         raise ValueError(
-            f"'{text}' is no image with a tag or a digest. Write shop:1.4.0 or shop@sha256:... "
-            "A run must get the very code that its server has shown."
+            f"'{text}' is not an image with a tag or a digest. Write shop:1.4.0 or shop@sha256:... "
+            "so that a run uses exactly the code that its code server loaded."
         )
     return Image(match["repository"], match["tag"] or "", match["digest"] or "")
 
 
 def database_for(size: str) -> Database | None:
-    """Return the database of a size: the chart's own (None) for small, else one of yours."""
+    """Return the database of a size: None, the chart's own, for small; else an external one."""
     return None if size == "small" else Database()
 
 
 def resources_of_runs(size: str, computes: Mapping[str, ComputeConfig]) -> ResourceMap | None:
-    """Return the resources of run pods, if any compute of the plugin's config asks for some."""
+    """Return the resources of run pods; None if no compute of the plugin's config requests any."""
     return run_resources(size, [item.resources for item in computes.values() if item.resources])
 
 
@@ -95,8 +95,8 @@ def helm_values(
 ) -> dict[str, Any]:
     """Return chart values: a plain dictionary, keyed by service.
 
-    `runs` is there if a compute asks for resources; without, run pods have those of the code
-    server. Without `database`, the size decides (`database_for`).
+    They have the key `runs` if a compute requests resources; otherwise run pods get those of the
+    code server. Without `database`, the size decides (`database_for`).
 
     Raises:
         ValueError: for an unknown size, listing the sizes.
@@ -127,7 +127,7 @@ def helm_values(
             "external": {"host": database.host, "existingSecret": database.secret},
         },
     }
-    asked = resources_of_runs(size, computes or {})
-    if asked is not None:
-        values["runs"] = {"resources": asked}
+    requested = resources_of_runs(size, computes or {})
+    if requested is not None:
+        values["runs"] = {"resources": requested}
     return values

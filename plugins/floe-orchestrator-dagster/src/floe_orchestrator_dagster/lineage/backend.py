@@ -1,12 +1,12 @@
-"""Decides whether lineage is sent, where to, and under which namespace of jobs.
+"""Decides whether a product sends lineage, where to, and under which job namespace.
 
-Everything that sends lineage, waits for it or tells of it asks here: runs, the drain sensor, the
-command line and the plugin's own methods. What decides, first to last:
+Runs, the drain sensor, the command line and the plugin's own methods all use this module. The first
+rule that applies decides:
 
 1. `observability` of the compiled artifacts: `lineage: false` or `lineage_transport: noop` switch
-   lineage off, whoever names a backend.
+   lineage off, even if a backend is named.
 2. `lineage_transport: console` writes events to the log instead of sending them.
-3. A backend that was given in code, else `plugins.lineage_backend` of the artifacts.
+3. A backend that is passed in code, else `plugins.lineage_backend` of the artifacts.
 4. `observability.lineage_endpoint`, which needs no plugin.
 5. For the plugin's own methods, the backend that is configured in floe's registry.
 """
@@ -31,26 +31,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# floe-core removes secrets from compiled artifacts; this is openlineage-python's own variable.
+# floe-core removes secrets from compiled artifacts, so the key comes from this variable of
+# openlineage-python.
 API_KEY_ENV = "OPENLINEAGE_API_KEY"
 DEFAULT_NAMESPACE = "floe"
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where lineage goes: a transport config, never printed, and the namespace of jobs."""
+    """Where lineage goes: a transport config, which is never printed, and the job namespace."""
 
     transport: Mapping[str, Any]
     namespace: str
 
     def __repr__(self) -> str:
-        """Return the kind alone: a transport config may hold a key."""
+        """Return only the type of the transport: its config may hold a key."""
         return f"Destination({self.transport.get('type')!r}, {self.namespace!r})"
 
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What `observability` of the artifacts says of lineage; each may be missing."""
+    """The lineage settings in `observability` of the artifacts; each may be missing."""
 
     is_off: bool = False
     transport: str = ""
@@ -59,9 +60,9 @@ class _Settings:
 
 
 def why_off(artifacts: Mapping[str, Any], backend: LineageBackendPlugin | None = None) -> str:
-    """Return why a product sends no lineage and what would change that; "" if it sends some.
+    """Return why a product sends no lineage and how to change that; "" if it sends lineage.
 
-    No plugin is loaded for the answer. `backend` is one that was given in code.
+    This loads no plugin. `backend` is one that is passed in code.
     """
     settings = _settings(artifacts)
     if settings.is_off:
@@ -85,12 +86,12 @@ def why_off(artifacts: Mapping[str, Any], backend: LineageBackendPlugin | None =
 def lineage_destination(
     artifacts: Mapping[str, Any], backend: LineageBackendPlugin | None = None
 ) -> Destination | None:
-    """Return where a product's lineage goes; None if it goes nowhere.
+    """Return where a product's lineage goes; None if it sends none.
 
-    `backend` is one that was given in code; it wins over the one that the artifacts name.
+    `backend` is one that is passed in code; it wins over the one that the artifacts name.
 
     Raises:
-        LineageError: the backend is named, but not installed or not usable.
+        LineageError: the named backend is not installed or cannot be used.
     """
     if why_off(artifacts, backend):
         return None
@@ -105,10 +106,10 @@ def lineage_destination(
 
 
 def backend_of(artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
-    """Return the plugin of `plugins.lineage_backend`, configured; None if none is named.
+    """Return the configured plugin of `plugins.lineage_backend`; None if none is named.
 
     Raises:
-        LineageError: the plugin is not installed, does not fit, or refuses its config.
+        LineageError: the plugin is not installed, cannot be loaded, or rejects its config.
     """
     named = _named(artifacts)
     if not named:
@@ -121,12 +122,12 @@ def backend_of(artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
 
     kind = named["type"]
     with _quiet():
-        # Of our own: in the registry that all share, one product would configure another's backend.
+        # A separate registry: in the shared one, one product would configure another's backend.
         registry = PluginRegistry()
         registry.discover_all()
         installed = registry.list_all().get(PluginType.LINEAGE_BACKEND, [])
         if kind not in installed:
-            registry = get_registry()  # may know one that was registered by hand
+            registry = get_registry()  # may have a plugin that was registered in code
         try:
             plugin = registry.get(PluginType.LINEAGE_BACKEND, kind)
             registry.configure(PluginType.LINEAGE_BACKEND, kind, dict(named.get("config") or {}))
@@ -134,14 +135,14 @@ def backend_of(artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
             raise LineageError(
                 f"Cannot send lineage: the platform manifest names lineage backend '{kind}', and "
                 f"no plugin of that name is installed (installed: {known(installed)}). Install it, "
-                f"as a rule `pip install floe-lineage-{kind}`, or remove plugins.lineage_backend "
-                "from manifest.yaml and compile again."
+                f"usually with `pip install floe-lineage-{kind}`, or remove "
+                "plugins.lineage_backend from manifest.yaml and compile again."
             ) from error
         except PluginConfigurationError as error:
-            # Its texts name fields and rules; a value could be a secret.
+            # Only the field names: the error texts may contain values, and a value may be a secret.
             fields = known({str(item.get("field", "?")) for item in error.errors})
             raise LineageError(
-                f"Cannot send lineage: lineage backend '{kind}' refuses its config (wrong: "
+                f"Cannot send lineage: lineage backend '{kind}' rejects its config (invalid: "
                 f"{fields}). Correct plugins.lineage_backend.config in manifest.yaml and compile "
                 "again."
             ) from None
@@ -152,8 +153,8 @@ def backend_of(artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
             ) from error
     if not isinstance(plugin, LineageBackendPlugin):
         raise LineageError(
-            f"Cannot send lineage: what is installed as lineage backend '{kind}' is no "
-            "LineageBackendPlugin. Install one that is."
+            f"Cannot send lineage: the plugin that is installed as lineage backend '{kind}' is not "
+            "a LineageBackendPlugin. Install one that is."
         )
     return plugin
 
@@ -161,10 +162,10 @@ def backend_of(artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
 def registered_backend() -> LineageBackendPlugin | None:
     """Return the lineage backend that is configured in floe's registry; None if none is.
 
-    A plugin that is only installed, or that floe has loaded for a look, is not configured. Of
-    several nobody can tell which is meant: none is taken, and the log says so.
+    A plugin that is only installed or loaded is not configured. If several are configured, the
+    choice is ambiguous: return None and log a warning.
     """
-    # A registry whose module nobody has imported, nobody has configured; making one takes 0.2 s.
+    # If the registry's module is not imported, nothing is configured; creating one takes 0.2 s.
     if "floe_core.plugin_registry" not in sys.modules:
         return None
     from floe_core.plugin_registry import get_registry
@@ -175,40 +176,40 @@ def registered_backend() -> LineageBackendPlugin | None:
     with _quiet():
         registry = get_registry()
         installed = registry.list_all().get(kind, [])
-        found = {
+        backends = {
             name: plugin
-            for (type_, name), plugin in registry._loaded.items()  # noqa: SLF001  list() has no plugin made by hand
+            for (type_, name), plugin in registry._loaded.items()  # noqa: SLF001  list() omits plugins registered in code
             if type_ is kind
             and isinstance(plugin, LineageBackendPlugin)
-            # One that no entry point names was made and registered by hand.
+            # A plugin without an entry point was created and registered in code.
             and (registry.get_config(kind, name) is not None or name not in installed)
         }
-    if len(found) > 1:
+    if len(backends) > 1:
         logger.warning(
-            "No lineage is sent: floe's registry has several lineage backends that are configured "
-            "(%s). Name one as plugins.lineage_backend in manifest.yaml, or hand it to "
+            "No lineage is sent: several lineage backends are configured in floe's registry (%s). "
+            "Name one as plugins.lineage_backend in manifest.yaml, or pass it to "
             "DagsterOrchestratorPlugin(lineage_backend=...).",
-            known(found),
+            known(backends),
         )
         return None
-    return next(iter(found.values()), None)
+    return next(iter(backends.values()), None)
 
 
 def transport_of(backend: LineageBackendPlugin | None) -> dict[str, Any] | None:
-    """Return a backend's transport config, with the key of `API_KEY_ENV` if it has none itself.
+    """Return a backend's transport config; add the key of `API_KEY_ENV` if it has none.
 
     Raises:
-        LineageError: the backend fails at it.
+        LineageError: the backend fails to return one.
     """
     if backend is None:
         return None
     try:
         return _with_key(dict(backend.get_transport_config()))
-    except Exception as error:  # noqa: BLE001  a plugin of others, whose text may quote a key
+    except Exception as error:  # noqa: BLE001  foreign code, whose message may quote a key
         raise LineageError(
-            f"Cannot send lineage: lineage backend '{backend.name}' gives no transport config "
-            f"({type(error).__name__}). Correct plugins.lineage_backend in manifest.yaml and "
-            "compile again, or ask the backend's author."
+            f"Cannot send lineage: lineage backend '{backend.name}' fails to return its transport "
+            f"config ({type(error).__name__}). Correct plugins.lineage_backend in manifest.yaml "
+            "and compile again, or report this to the author of the backend."
         ) from None
 
 
@@ -224,14 +225,14 @@ def _endpoint(settings: _Settings) -> dict[str, Any]:
 
 
 def _settings(artifacts: Mapping[str, Any]) -> _Settings:
-    """Return what the artifacts say of lineage, in the words of floe-core's schema."""
-    told = artifacts.get("observability")
-    if not isinstance(told, Mapping):
+    """Return the lineage settings of the artifacts; the keys are those of floe-core's schema."""
+    section = artifacts.get("observability")
+    if not isinstance(section, Mapping):
         return _Settings()
     transport, endpoint, namespace = (
-        str(told.get(f"lineage_{name}") or "") for name in ("transport", "endpoint", "namespace")
+        str(section.get(f"lineage_{name}") or "") for name in ("transport", "endpoint", "namespace")
     )
-    is_off = told.get("lineage") is False or transport == "noop"
+    is_off = section.get("lineage") is False or transport == "noop"
     return _Settings(is_off, transport, endpoint, namespace)
 
 
@@ -244,27 +245,27 @@ def _namespace(
 ) -> str:
     """Return the namespace of jobs.
 
-    floe-core fills in the product's name where nobody has chosen a namespace; a backend's strategy,
-    which tells environments apart, then says more.
+    floe-core fills in the product's name if no namespace is configured. In that case the backend's
+    own strategy is better, because it separates environments.
     """
     product = (artifacts.get("metadata") or {}).get("product_name")
     if settings.namespace and settings.namespace != product:
         return settings.namespace
-    found = namespace_of(backend) if backend is not None else ""
-    return found or settings.namespace or DEFAULT_NAMESPACE
+    resolved = namespace_of(backend) if backend is not None else ""
+    return resolved or settings.namespace or DEFAULT_NAMESPACE
 
 
 def namespace_of(backend: LineageBackendPlugin) -> str:
-    """Return the namespace of jobs by the backend's own strategy; "" where it has none."""
+    """Return the job namespace that the backend's own strategy gives; "" if it has none."""
     from floe_core.lineage import NamespaceResolver
 
     try:
         strategy = NamespaceResolver(**backend.get_namespace_strategy())
         return strategy.resolve_job_namespace()
-    except Exception as error:  # noqa: BLE001  a plugin of others
+    except Exception as error:  # noqa: BLE001  foreign code
         logger.warning(
-            "Lineage backend '%s' names jobs by a strategy that floe-core does not know (%s): "
-            "its strategy is not used.",
+            "The namespace strategy of lineage backend '%s' is not used: floe-core cannot apply "
+            "it (%s).",
             backend.name,
             error,
         )
@@ -273,7 +274,7 @@ def namespace_of(backend: LineageBackendPlugin) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep floe-core's registry from printing its steps on stdout, which may be a document."""
-    with redirect_stdout(io.StringIO()) as said:
+    """Keep floe-core's registry from printing to stdout, which may be a JSON document."""
+    with redirect_stdout(io.StringIO()) as output:
         yield
-    logger.debug("%s", said.getvalue())
+    logger.debug("%s", output.getvalue())

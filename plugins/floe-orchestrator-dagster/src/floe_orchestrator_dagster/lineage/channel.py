@@ -1,4 +1,4 @@
-"""Opens the way to a backend that a transport config describes."""
+"""Opens the channel to a lineage backend that a transport config describes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 
 class Channel(Protocol):
-    """The way to a backend."""
+    """A connection to a lineage backend."""
 
     def post(self, event: bytes) -> Verdict:
-        """Send one event; never raises."""
+        """Send one event; never raise."""
 
     def watch(self) -> None:
-        """Break off a `post` that takes too long; called now and then by another thread.
+        """Abort a `post` that takes too long; another thread calls this now and then.
 
-        Socket timeouts start anew with each byte, so a server that drips holds a reader for hours.
+        A socket timeout restarts with each byte, so a slow server could block a reader for hours.
         """
 
     def abort(self) -> None:
-        """Break off what `post` is waiting for, for good; called by another thread."""
+        """Abort the current `post` and all later ones; another thread calls this."""
 
     def close(self) -> None:
-        """Give up connections."""
+        """Close all connections."""
 
 
 def open_channel(transport: Mapping[str, Any]) -> Channel:
-    """Return the way that a transport config describes; nothing is connected yet.
+    """Return the channel that a transport config describes; this does not connect yet.
 
     Raises:
         LineageError: the config cannot be used.
@@ -45,12 +45,12 @@ def open_channel(transport: Mapping[str, Any]) -> Channel:
     try:
         return ClientChannel(transport)
     except Exception as error:  # noqa: BLE001  each transport raises its own
-        # What the client says may quote the config, with its secrets.
+        # The client's message may quote the config, with its secrets.
         raise LineageError(
-            f"Cannot use the lineage backend: openlineage-python makes no transport of type "
+            f"Cannot use the lineage backend: openlineage-python cannot create a transport of type "
             f"'{kind}' from its config ({type(error).__name__}). Correct "
-            "plugins.lineage_backend in manifest.yaml and compile again, or install what that "
-            "transport needs."
+            "plugins.lineage_backend in manifest.yaml and compile again, or install the packages "
+            "that the transport needs."
         ) from None
 
 
@@ -59,6 +59,7 @@ def _http(transport: Mapping[str, Any]) -> HttpChannel:
         return HttpChannel(transport)
     except (OSError, ValueError) as error:
         raise LineageError(
-            f"Cannot use the lineage backend: the environment's proxy or certificates cannot be "
-            f"used ({type(error).__name__}). Correct HTTP_PROXY, HTTPS_PROXY or SSL_CERT_FILE."
+            f"Cannot use the lineage backend: the proxy or the certificates of the environment "
+            f"are not usable ({type(error).__name__}). Correct HTTP_PROXY, HTTPS_PROXY or "
+            "SSL_CERT_FILE."
         ) from None

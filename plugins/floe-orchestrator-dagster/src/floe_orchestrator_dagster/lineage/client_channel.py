@@ -12,15 +12,15 @@ from floe_orchestrator_dagster.lineage.verdict import ABORTED, DELIVERED, Verdic
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What a floe transport config of type http may hold; `HttpChannel` understands no more.
+# The keys of a floe transport config of type http that `HttpChannel` supports.
 PLAIN_KEYS = frozenset({"type", "url", "timeout", "drain_timeout", "api_key", "verify_ssl"})
 
 
 class ClientChannel:
-    """Sends through the transport that openlineage-python makes of a config."""
+    """Sends through the transport that openlineage-python creates from a config."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Make the transport; raises whatever that transport raises."""
+        """Create the transport; raise any error that the transport raises."""
         from openlineage.client.transport import get_default_factory
 
         self._timeout = float(config.get("timeout") or DEFAULT_TIMEOUT_SECONDS)
@@ -28,13 +28,14 @@ class ClientChannel:
         self._aborted = False
 
     def post(self, event: bytes) -> Verdict:
-        """Send one event and wait until the transport has it out of the house."""
+        """Send one event and wait until the transport has sent it."""
         if self._aborted:
             return ABORTED
         try:
             content = run_event(event)
         except (ValueError, KeyError, TypeError) as error:
-            return Verdict(refused=True, reason=f"no run event ({type(error).__name__}: {error})")
+            reason = f"not a run event ({type(error).__name__}: {error})"
+            return Verdict(refused=True, reason=reason)
         try:
             self._transport.emit(content)
             wait = getattr(self._transport, "wait_for_completion", None)
@@ -49,23 +50,23 @@ class ClientChannel:
         return DELIVERED
 
     def watch(self) -> None:
-        """Leave the transport its own time."""
+        """Do nothing: the transport has its own timeout."""
 
     def abort(self) -> None:
-        """Let the present event be the last; these transports cannot be broken off."""
+        """Refuse later events; the transport cannot abort the current one."""
         self._aborted = True
 
     def close(self) -> None:
-        """Close the transport, whatever it says."""
+        """Close the transport and ignore its errors."""
         with suppress(Exception):
             self._transport.close(self._timeout)
 
 
 def client_transport(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a `LineageBackendPlugin` transport config as openlineage-python wants it.
+    """Return the transport config of a `LineageBackendPlugin` in the form of openlineage-python.
 
-    floe's http config names the whole endpoint in `url`; given to the client as it is, the path
-    would be doubled and the key dropped.
+    floe's http config has the whole endpoint in `url`. Without this change the client would append
+    its path a second time and drop the key.
     """
     if config.get("type") != "http" or "endpoint" in config:
         return dict(config)
@@ -76,7 +77,7 @@ def client_transport(config: Mapping[str, Any]) -> dict[str, Any]:
         "endpoint": "",
         "timeout": config.get("timeout", DEFAULT_TIMEOUT_SECONDS),
         "verify": config.get("verify_ssl", True),
-        # Going on trying is the sender's, who also knows when to stop.
+        # The sender retries: it also knows when to stop.
         "retry": {"total": 0, "status_forcelist": []},
     }
     if config.get("api_key"):
@@ -85,7 +86,7 @@ def client_transport(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_event(event: bytes) -> Any:
-    """Return an event as openlineage-python's own class, which its transports ask for."""
+    """Return an event as openlineage-python's own class, which its transports require."""
     from openlineage.client import event_v2
 
     content = json.loads(event)

@@ -1,4 +1,4 @@
-"""Keeps deliveries of single events open between events, and closes them at the end."""
+"""Keeps the deliveries of single events open between events, and closes them at the end."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.lineage.delivery import Delivery
     from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 
-# What the end of the process may wait for single events.
+# How long the end of the process may wait for single events.
 EXIT_TIMING = replace(TIMING, drain_seconds=3.0)
 
 
 class Deliveries:
-    """Open deliveries, one for each backend and spool; may be used again after `close`."""
+    """Open deliveries, one per backend and spool; usable again after `close`."""
 
     def __init__(self, timing: DeliveryTiming = EXIT_TIMING) -> None:
-        """Begin without any; `timing.drain_seconds` bounds what closing one takes."""
+        """Begin without any; `timing.drain_seconds` limits how long closing one takes."""
         self._timing = timing
         self._lock = threading.Lock()
         self._open: dict[tuple[str, Path], Delivery] = {}
 
     def to(self, transport: Mapping[str, Any], directory: Path) -> Delivery:
-        """Return the delivery to a backend over a spool directory; it closes with the process."""
+        """Return the delivery to a backend through a spool; the end of the process closes it."""
         key = (json.dumps(transport, sort_keys=True, default=repr), directory)
         with self._lock:
             if not self._open:
@@ -43,7 +43,7 @@ class Deliveries:
             return self._open[key]
 
     def close(self) -> None:
-        """Wait a little for the events sent so far; the rest goes with a later run."""
+        """Wait a few seconds for the events sent so far; a later run sends the rest."""
         with self._lock:
             ended = [*self._open.values()]
             self._open.clear()
@@ -52,9 +52,9 @@ class Deliveries:
 
 
 PROCESS = Deliveries()
-"""Those of this process, its only ones outside of runs.
+"""The deliveries of this process, the only ones outside of runs.
 
-They belong to the process and not to a plugin object: floe makes a plugin whenever it wants one,
-and the START that one sends stays before the COMPLETE that another sends. `shutdown` of a plugin
-closes them, and so does the end of the process.
+They belong to the process and not to a plugin object: floe may create several plugin objects, and
+the START that one sends must arrive before the COMPLETE that another sends. `shutdown` of a plugin
+and the end of the process close them.
 """

@@ -1,8 +1,8 @@
-"""Delivers events in the background: on disk first, then to the backend.
+"""Delivers events in the background: first to disk, then to the backend.
 
-`Delivery.send` puts an event into the outbox and returns; the sender's thread posts it. What is
-left at the end of a run goes with the next run, with the drain sensor or with `floe-dagster lineage
-replay`.
+`Delivery.send` puts an event into the outbox and returns; the thread of the sender posts it. Events
+that are left at the end of a run are sent by the next run, the drain sensor or `floe-dagster
+lineage replay`.
 """
 
 from __future__ import annotations
@@ -32,21 +32,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_REPLAY = "They go with the next run, the lineage_drain sensor or `floe-dagster lineage replay`."
+_REPLAY = (
+    "The next run, the lineage_drain sensor or `floe-dagster lineage replay` sends those that wait."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """What became of events; `made` is the sum of the four that follow.
+    """The result of a delivery; `made` is the sum of the four fields that follow it.
 
     Attributes:
-        made: events handed to this delivery, or found waiting by a replay.
-        delivered: taken by the backend.
-        waiting: on disk, to be sent later.
-        refused: kept as dead letters.
-        dropped: lost, because neither the disk nor memory nor the backend took them.
-        earlier: events of earlier runs that went with this one.
-        problem: why the last try failed, empty if it did not.
+        made: events passed to this delivery, or events that waited when a replay began.
+        delivered: events that the backend accepted.
+        waiting: events on disk that will be sent later.
+        refused: events kept as dead letters.
+        dropped: events lost, because disk, memory and backend all failed to take them.
+        earlier: events of earlier runs that this delivery sent.
+        problem: why the last attempt failed; "" if it did not.
     """
 
     made: int = 0
@@ -59,16 +61,16 @@ class DeliveryReport:
 
 
 class Delivery:
-    """Takes events and loses none; this one, for products without a backend, does nothing."""
+    """Delivers events; this base class, for products without a backend, does nothing."""
 
     def send(self, event: Mapping[str, Any] | bytes) -> None:
-        """Take one event, as a mapping or as JSON."""
+        """Accept one event, as a mapping or as JSON."""
 
     def send_all(self, events: Sequence[Mapping[str, Any] | bytes]) -> None:
-        """Take several events; where lineage is required they wait for the disk together."""
+        """Accept several events; if lineage is required, one disk sync covers them all."""
 
     def finish(self) -> DeliveryReport:
-        """Wait for the rest, at most the seconds of the drain, and tell what became of all."""
+        """Wait at most `drain_seconds` for the remaining events; report on all of them."""
         return DeliveryReport()
 
     def __enter__(self) -> Self:
@@ -90,13 +92,14 @@ def open_delivery(
     required: bool = False,
     timing: DeliveryTiming = TIMING,
 ) -> Delivery:
-    """Return the delivery to a backend, over a spool directory; None: one that does nothing.
+    """Return the delivery to a backend through a spool directory.
 
     Args:
-        transport: what `LineageBackendPlugin.get_transport_config()` returns.
+        transport: the result of `LineageBackendPlugin.get_transport_config()`; with None the
+            delivery does nothing.
         directory: the spool, which several processes may share.
-        required: raise when an event cannot be made durable, instead of counting it.
-        timing: how patient it is; `drain_seconds` bounds what `finish` takes.
+        required: raise if an event cannot be made durable, instead of counting it.
+        timing: pauses and limits; `drain_seconds` limits the time of `finish`.
 
     Raises:
         LineageError: lineage is required, and the transport or the directory cannot be used.
@@ -108,7 +111,7 @@ def open_delivery(
     except LineageError as error:
         if required:
             raise
-        logger.warning("%s The run goes on without lineage.", error)
+        logger.warning("%s The run continues without lineage.", error)
         return Delivery()
     delivery = SpooledDelivery(channel, directory, required=required, timing=timing)
     if required:
@@ -146,7 +149,7 @@ def replay(
 
 
 class SpooledDelivery(Delivery):
-    """Takes events for a backend; `send` is for one thread or several."""
+    """Delivers events to a backend; several threads may call `send`."""
 
     def __init__(
         self,
@@ -157,7 +160,7 @@ class SpooledDelivery(Delivery):
         timing: DeliveryTiming = TIMING,
         bounds: SpoolBounds = SPOOL_BOUNDS,
     ) -> None:
-        """See `open_delivery`; `bounds` say how much may wait."""
+        """See `open_delivery`; `bounds` limit how many events may wait."""
         self._outbox = Outbox(directory, bounds)
         self._sender = Sender(channel, directory, self._outbox, timing=timing, bounds=bounds)
         self._directory = directory
@@ -170,10 +173,10 @@ class SpooledDelivery(Delivery):
         self._report: DeliveryReport | None = None
 
     def open(self) -> None:
-        """Make the files now.
+        """Create the files now.
 
         Raises:
-            LineageError: they cannot be made.
+            LineageError: the files cannot be created.
         """
         try:
             self._outbox.open()
@@ -181,27 +184,27 @@ class SpooledDelivery(Delivery):
             raise self._undurable(error) from error
 
     def send(self, event: Mapping[str, Any] | bytes) -> None:
-        """Write one event to the spool; the thread posts it.
+        """Write one event to the spool; the sender's thread posts it.
 
         Raises:
-            LineageError: lineage is required and the event is not surely on disk.
+            LineageError: lineage is required, and the event may not be on disk.
         """
         self.send_all((event,))
 
     def send_all(self, events: Sequence[Mapping[str, Any] | bytes]) -> None:
         """Write several events to the spool at once; see `send`."""
         lines: list[bytes] = []
-        wrong = ""
+        problem = ""
         for event in events:
             try:
                 lines.append(_line(event))
             except (TypeError, ValueError, msgspec.MsgspecError) as error:  # noqa: PERF203
-                wrong = f"no JSON ({error})"
+                problem = f"not JSON ({error})"
         with self._lock:
             if self._report is not None:
-                lines, wrong = [], "sent after the end"
-            if wrong:
-                self._lose(len(events) - len(lines), wrong)
+                lines, problem = [], "sent after the delivery ended"
+            if problem:
+                self._lose(len(events) - len(lines), problem)
             if lines:
                 self._keep(lines)
                 self._start()
@@ -230,21 +233,21 @@ class SpooledDelivery(Delivery):
         self._is_started = True
         try:
             self._sender.start()
-        except RuntimeError as error:  # the interpreter is going down
+        except RuntimeError as error:  # the interpreter is shutting down
             logger.debug("Lineage: no thread (%s); events wait on disk.", error)
 
     def _undurable(self, error: OSError) -> LineageError:
         return LineageError(
             f"Cannot write lineage to {self._directory}: {words_of(error)}. The product requires "
-            "lineage, so the run stops here. Make room or give it another place with "
+            "lineage, so the run stops here. Correct that, name another directory in "
             "FLOE_LINEAGE_SPOOL, or set `lineage: best_effort` in plugins.orchestrator.config."
         )
 
     def finish(self) -> DeliveryReport:
-        """Wait for the rest, at most the seconds of the drain, and tell what became of all.
+        """Wait at most `drain_seconds` for the remaining events; report on all of them.
 
         Raises:
-            LineageError: lineage is required and an event is not surely on disk.
+            LineageError: lineage is required, and an event may not be on disk.
         """
         if self._report is not None:
             return self._report
@@ -262,23 +265,23 @@ class SpooledDelivery(Delivery):
                 earlier=self._sender.earlier.delivered,
                 problem=self._sender.problem,
             )
-        self._tell(self._report)
+        self._log(self._report)
         return self._report
 
-    def _tell(self, report: DeliveryReport) -> None:
+    def _log(self, report: DeliveryReport) -> None:
         if report.dropped:
-            drop(self._directory, report.dropped, self._outbox.problem or "not to be written")
+            drop(self._directory, report.dropped, self._outbox.problem or "not written to disk")
         refused = report.refused + self._sender.earlier.refused
         if report.waiting or refused:
             logger.warning(
-                "Lineage: of %d events %d were delivered, %d wait in %s, %d were refused (%s). %s",
-                report.made,
+                "Lineage: %d of %d events were delivered, %d wait in %s, %d were refused (%s). %s",
                 report.delivered,
+                report.made,
                 report.waiting,
                 self._directory,
                 refused,
                 report.problem or "no time left",
-                _REPLAY if report.waiting else "See dead_letters.jsonl there.",
+                _REPLAY if report.waiting else "dead_letters.jsonl there has the refused ones.",
             )
 
 

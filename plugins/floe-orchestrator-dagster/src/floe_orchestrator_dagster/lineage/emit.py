@@ -1,4 +1,4 @@
-"""Sends single OpenLineage events the way all others go: spool first, then the sender."""
+"""Sends single OpenLineage events through the spool, like all other events."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ MAX_REASON = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SingleEvent:
-    """What a caller wants to be sent, unchecked: each value may be of any type.
+    """An event as the caller passes it, not validated: each value may have any type.
 
     Attributes:
         state: a `RunState` of floe-core, or its name.
-        job_name: a text, not empty; likewise `job_namespace`.
+        job_name: a text that is not empty.
         job_namespace: see `job_name`.
-        run_id: a UUID or its text; None for a new one.
+        run_id: a UUID or its text; None means a new one.
         inputs: `LineageDataset`s, or mappings with `namespace`, `name` and `facets`.
         outputs: see `inputs`.
-        run_facets: facets by name; likewise `job_facets`.
+        run_facets: facets by name.
         job_facets: see `run_facets`.
-        producer: a URI; any other value stands for this package's own.
-        event_time: in UTC if it has no zone; None for now.
+        producer: a URI; any other value means this package's own.
+        event_time: in UTC if it has no zone; None means now.
     """
 
     state: object
@@ -61,125 +61,128 @@ class SingleEvent:
 def emit(
     transport: Mapping[str, Any] | None,
     spool: Path | None,
-    given: SingleEvent,
+    single: SingleEvent,
     deliveries: Deliveries = PROCESS,
 ) -> UUID:
-    """Put one event on the spool in that directory; return its run id at once.
+    """Put one event into the spool directory and return its run id at once.
 
-    An event of which a value is wrong is not sent; the log says what is wrong. Without a transport
-    or a spool nothing is done. Nothing is raised.
+    An event with an invalid value is not sent, and a log warning lists the problems. Without a
+    transport or a spool, do nothing. This never raises.
     """
     problems: list[str] = []
-    run = _run_id(given.run_id, problems)
+    run = _run_id(single.run_id, problems)
     if spool is None or transport is None or transport.get("type") is None:
         return run
     try:
         event = {
-            "eventTime": _zoned(given.event_time).isoformat(),
-            "eventType": _state(given.state, problems),
-            "run": {"runId": str(run), "facets": _facets("run_facets", given.run_facets, problems)},
-            "job": {
-                "namespace": _word("job_namespace", given.job_namespace, problems),
-                "name": _word("job_name", given.job_name, problems),
-                "facets": _facets("job_facets", given.job_facets, problems),
+            "eventTime": _zoned(single.event_time).isoformat(),
+            "eventType": _state(single.state, problems),
+            "run": {
+                "runId": str(run),
+                "facets": _facets("run_facets", single.run_facets, problems),
             },
-            "inputs": _datasets("inputs", given.inputs, problems),
-            "outputs": _datasets("outputs", given.outputs, problems),
-            "producer": _producer(given.producer),
+            "job": {
+                "namespace": _word("job_namespace", single.job_namespace, problems),
+                "name": _word("job_name", single.job_name, problems),
+                "facets": _facets("job_facets", single.job_facets, problems),
+            },
+            "inputs": _datasets("inputs", single.inputs, problems),
+            "outputs": _datasets("outputs", single.outputs, problems),
+            "producer": _producer(single.producer),
             "schemaURL": RUN_EVENT_SCHEMA,
         }
         if not problems:
             deliveries.to(transport, spool).send(_json(event))
     except Exception as error:  # noqa: BLE001  lineage never harms the job
-        # Its text may quote a facet; what it is about is in most cases its first words.
+        # The message may quote a whole facet; its beginning is usually enough.
         problems.append(f"{type(error).__name__}: {error}"[:MAX_REASON])
     if problems:
         logger.warning(
             "Lineage event %s of job %s was not sent: %s.",
-            _shown(given.state),
-            _shown(given.job_name),
+            _shown(single.state),
+            _shown(single.job_name),
             "; ".join(problems),
         )
     return run
 
 
-def _run_id(given: object, problems: list[str]) -> UUID:
-    if given is None:
+def _run_id(value: object, problems: list[str]) -> UUID:
+    if value is None:
         return uuid4()
-    if isinstance(given, UUID):
-        return given
+    if isinstance(value, UUID):
+        return value
     try:
-        return UUID(str(given))
+        return UUID(str(value))
     except (ValueError, TypeError):
-        problems.append(f"run_id {_shown(given)} is not a UUID")
+        problems.append(f"run_id {_shown(value)} is not a UUID")
         return uuid4()
 
 
-def _state(given: object, problems: list[str]) -> str:
-    """Return OpenLineage's word for a run state, given as floe-core's enum or as its name."""
-    name = str(getattr(given, "value", given)).upper()
+def _state(value: object, problems: list[str]) -> str:
+    """Return OpenLineage's name of a run state, from floe-core's enum or its name."""
+    name = str(getattr(value, "value", value)).upper()
     if name not in STATES:
-        problems.append(f"event_type {_shown(given)} is none of {', '.join(STATES)}")
+        problems.append(f"event_type {_shown(value)} is not one of {', '.join(STATES)}")
     return name
 
 
-def _word(name: str, given: object, problems: list[str]) -> str:
-    if not isinstance(given, str) or not given.strip():
-        problems.append(f"{name} {_shown(given)} is not a name")
+def _word(name: str, value: object, problems: list[str]) -> str:
+    if not isinstance(value, str) or not value.strip():
+        problems.append(f"{name} {_shown(value)} is not a name")
         return ""
-    return given
+    return value
 
 
-def _facets(name: str, given: object, problems: list[str]) -> dict[str, Any]:
-    if given is None:
+def _facets(name: str, value: object, problems: list[str]) -> dict[str, Any]:
+    if value is None:
         return {}
-    if not isinstance(given, Mapping):
-        problems.append(f"{name} {_shown(given)} is not a mapping")
+    if not isinstance(value, Mapping):
+        problems.append(f"{name} {_shown(value)} is not a mapping")
         return {}
-    return {str(key): value for key, value in given.items()}
+    return {str(key): facet for key, facet in value.items()}
 
 
-def _datasets(name: str, given: object, problems: list[str]) -> list[dict[str, Any]]:
-    if given is None:
+def _datasets(name: str, value: object, problems: list[str]) -> list[dict[str, Any]]:
+    if value is None:
         return []
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        problems.append(f"{name} {_shown(given)} is not a list of datasets")
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        problems.append(f"{name} {_shown(value)} is not a list of datasets")
         return []
-    found = []
-    for number, item in enumerate(given):
+    datasets = []
+    for number, item in enumerate(value):
         where = f"{name}[{number}]"
         fields = item if isinstance(item, Mapping) else vars(item) if _is_dataset(item) else None
         if fields is None:
             problems.append(f"{where} {_shown(item)} is not a dataset")
             continue
-        found.append(
+        datasets.append(
             {
                 "namespace": _word(f"{where}.namespace", fields.get("namespace"), problems),
                 "name": _word(f"{where}.name", fields.get("name"), problems),
                 "facets": _facets(f"{where}.facets", fields.get("facets"), problems),
             }
         )
-    return found
+    return datasets
 
 
 def _is_dataset(item: object) -> bool:
     return hasattr(item, "__dict__") and {"namespace", "name"} <= vars(item).keys()
 
 
-def _producer(given: object) -> str:
-    # "floe", floe-core's default, is no URI.
-    return given if isinstance(given, str) and "://" in given else PRODUCER
+def _producer(value: object) -> str:
+    # floe-core's default, "floe", is not a URI.
+    return value if isinstance(value, str) and "://" in value else PRODUCER
 
 
 def _zoned(time: datetime | None) -> datetime:
-    """Return a time with its zone; one without is meant in UTC."""
+    """Return a time with a zone; UTC if it has none."""
     if time is None:
         return datetime.now(timezone.utc)
     return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
 def _json(event: Mapping[str, Any]) -> bytes:
-    """Return an event as JSON, without nulls; facets may be openlineage-python's own objects."""
+    """Return an event as JSON without nulls; facets may be objects of openlineage-python."""
     from openlineage.client.serde import Serde
 
     plain = Serde.to_dict(dict(event))
@@ -195,7 +198,7 @@ def _facet_object(value: object) -> dict[Any, Any]:
 
 
 def _shown(value: object) -> str:
-    """Return a value for the log: a short text as it is, of others only the type."""
+    """Return a value for the log: a short text as it is, any other value as its type."""
     if isinstance(value, Enum):
         value = value.value
     short = isinstance(value, str) and len(value) <= MAX_SHOWN
@@ -203,7 +206,7 @@ def _shown(value: object) -> str:
 
 
 class SpoolTransport:
-    """floe-core's `LineageTransport` over the spool: what its emitter makes is not lost either."""
+    """floe-core's `LineageTransport` over the spool, so that its emitter loses no event."""
 
     def __init__(
         self,
@@ -211,13 +214,13 @@ class SpoolTransport:
         spool: Path,
         deliveries: Deliveries = PROCESS,
     ) -> None:
-        """Remember the backend's transport config and the spool's place; see `emit`."""
+        """Keep the backend's transport config and the spool directory; see `emit`."""
         self._deliveries = deliveries
         self._transport = transport
         self._spool = spool
 
     async def emit(self, event: LineageEvent) -> None:
-        """Put an event of floe-core's on the spool, as the specification wants it written."""
+        """Put an event of floe-core into the spool, in the form of the specification."""
         emit(
             self._transport,
             self._spool,
@@ -237,12 +240,12 @@ class SpoolTransport:
         )
 
     def close(self) -> None:
-        """Wait a little for the events sent so far."""
+        """Wait a few seconds for the events sent so far."""
         self._deliveries.close()
 
     async def close_async(self) -> None:
-        """Wait a little for the events sent so far."""
+        """Wait a few seconds for the events sent so far."""
         self._deliveries.close()
 
     async def flush(self) -> None:
-        """Do nothing: every event is on the spool when `emit` returns."""
+        """Do nothing: every event is in the spool when `emit` returns."""

@@ -328,7 +328,8 @@ class StepLineage:
         """Yield nodes that dbt never saw; `reasons` says by unique id why, where that is known."""
         for uid in uids:
             node = self._plan.nodes.get(uid)
-            if node is None or uid in self._ended:
+            # A quality check of floe.yaml has its run only together with its model's.
+            if node is None or node.quality is not None or uid in self._ended:
                 continue
             reason = (reasons or {}).get(uid) or NOT_REACHED
             self._ended.add(uid)

@@ -1,8 +1,8 @@
 """Holds the events of this process until they are delivered: on disk, else in memory.
 
-Two sides use an outbox at once. The one that makes events calls `open`, `put` and `end`; the sender
-calls `enter`, takes from `segment` and then from `first_in_memory`, and calls `leave`. Whichever
-side comes last closes the files.
+Two sides use an outbox at the same time. The producer calls `open`, `put` and `end`. The sender
+calls `enter`, reads first from `segment` and then from `first_in_memory`, and calls `leave`. The
+side that ends last closes the files.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ logger = logging.getLogger(__name__)
 
 
 class Outbox:
-    """The events of this process, in the order they were put.
+    """The events of this process, in the order of `put`.
 
-    A lock guards all of it, but for what the sender reads of the segment: that was written before.
+    A lock guards everything except the lines that the sender reads from the segment: they are
+    written before and never change.
     """
 
     def __init__(self, directory: Path, bounds: SpoolBounds = SPOOL_BOUNDS) -> None:
-        """Remember the spool directory; nothing is made before `open` or `put`."""
+        """Keep the spool directory; `open` or `put` creates the files."""
         self.directory = directory
         self.problem = ""
-        """Why the disk takes no events; "" while it takes them."""
+        """Why the disk accepts no events; "" while it accepts them."""
         self._bounds = bounds
         self._lock = threading.RLock()
         self._segment: Segment | None = None
@@ -42,25 +43,25 @@ class Outbox:
         self._memory_bytes = 0
         self._is_entered = self._is_ended = False
 
-    # the side that makes events
+    # the producer
 
     def open(self) -> None:
-        """Make the files now, if there are none.
+        """Create the files now, if there are none.
 
         Raises:
-            OSError: they cannot be made.
+            OSError: the files cannot be created.
         """
         with self._lock:
             self._opened()
 
     def put(self, lines: Sequence[bytes], *, durable: bool) -> int:
-        """Take events, each JSON on one line; return how many of them there was room for.
+        """Accept events, each JSON on one line; return how many of them fit.
 
-        What does not fit on the disk is held in memory, and what comes later too, so that the
-        order stays. With `durable` only the disk counts.
+        Events that do not fit on the disk are held in memory. So are all later ones, to keep the
+        order. With `durable` only the disk counts.
 
         Raises:
-            OSError: with `durable`, the events are not surely on the disk.
+            OSError: with `durable`, the events may not be on the disk.
         """
         with self._lock:
             if durable or not self._memory:
@@ -75,7 +76,7 @@ class Outbox:
             return sum(self._remember(line) for line in lines)
 
     def end(self) -> int:
-        """Put nothing more: save what is in memory, and return how many events are lost."""
+        """Accept no more events, write those in memory to disk, and return the number lost."""
         with self._lock:
             while self._memory:
                 try:
@@ -89,14 +90,14 @@ class Outbox:
                 self._close()
             return lost
 
-    # the side that sends them
+    # the sender
 
     def enter(self) -> None:
-        """Begin to send; the segment stays open until `leave`."""
+        """Begin to send; keep the segment open until `leave`."""
         self._is_entered = True
 
     def leave(self) -> None:
-        """Send nothing more."""
+        """End sending."""
         with self._lock:
             self._is_entered = False
             if self._is_ended:
@@ -104,17 +105,17 @@ class Outbox:
 
     @property
     def segment(self) -> Segment | None:
-        """The events on disk; None while there are none."""
+        """The events on disk; None if there are none."""
         return self._segment
 
     @property
     def waits_on_disk(self) -> bool:
-        """Whether events on disk are not delivered yet; they go before those in memory."""
+        """Whether undelivered events are on disk; they must be sent before those in memory."""
         segment = self._segment
         return segment is not None and segment.waiting_bytes > 0
 
     def first_in_memory(self) -> bytes | None:
-        """Return the event in memory whose turn it is; None if there is none."""
+        """Return the next event in memory; None if there is none or the disk has some first."""
         return self._memory[0] if self._memory and not self.waits_on_disk else None
 
     def forget_first(self) -> None:
@@ -123,17 +124,17 @@ class Outbox:
             self._memory_bytes -= len(self._memory.popleft())
 
     def save(self) -> None:
-        """Write down how far the delivery came.
+        """Write the cursor of the segment.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the cursor cannot be written.
         """
         with self._lock:
             if self._segment is not None:
                 self._segment.save()
 
     def sync(self) -> None:
-        """Wait until what was put is on the disk; others may put meanwhile."""
+        """Wait until the events so far are on the disk; this does not block `put`."""
         segment = self._segment
         if segment is not None:
             try:
@@ -142,14 +143,14 @@ class Outbox:
                 logger.debug("Lineage spool: not synced (%s).", error.strerror)
 
     def roll(self) -> None:
-        """Give disk back: let go of a segment that is delivered and large."""
+        """Free disk space: close a large segment that is delivered."""
         segment = self._segment
         if segment is not None and segment.size > self._bounds.segment_bytes:
             with self._lock:
                 if segment.waiting_bytes == 0:
                     self._close()
 
-    # inside
+    # internals
 
     def _opened(self) -> Segment:
         if self._segment is None:
@@ -193,5 +194,5 @@ class Outbox:
 
 
 def words_of(error: OSError) -> str:
-    """Return what the system says of an error, without the path."""
+    """Return the system's message of an error, without the path."""
     return error.strerror or type(error).__name__

@@ -57,7 +57,7 @@ def open_lineage(
     except LineageError as error:
         if required:
             raise
-        logger.warning("%s The run goes on without lineage.", error)
+        logger.warning("%s The run continues without lineage.", error)
         return None
     if destination is None:
         return None

@@ -1,9 +1,9 @@
-"""Posts what lies in a spool, in order and patiently, from a thread of its own.
+"""Posts the events of a spool in order, from a background thread that retries.
 
-First goes what earlier runs left, then the events of this process. While the backend is away the
-thread backs off. An event is sent twice only if a process dies between a post and the next save of
-the cursor, or a server takes an event and drops the connection: at most `DeliveryTiming.save_every`
-events, and their run ids are the same.
+The thread first sends the events that earlier runs left, then those of this process. It backs off
+while the backend is away. An event is sent twice only if the process dies between a post and the
+next save of the cursor, or if the server accepts an event and drops the connection: at most
+`DeliveryTiming.save_every` events, with the same run ids.
 """
 
 from __future__ import annotations
@@ -36,22 +36,25 @@ _LARGEST_EXPONENT = 16
 
 @dataclass(frozen=True, slots=True)
 class DeliveryTiming:
-    """How patient a delivery is: seconds, and numbers of tries.
+    """The timing of a delivery, in seconds and numbers of attempts.
 
     Attributes:
         drain_seconds: how long the end of a run may wait for its events.
-        first_pause: after a failure; doubled with each, and a random half of it is left out.
-        longest_pause: what doubling ends at.
-        longest_wait: a backend may ask for more patience than that, but not for a day.
-        last_tries: at the end of a run, so many failures in a row, and the rest waits on disk.
-        last_pause: the longest pause between these.
-        poison_tries: 500 so often for one event, while another run's event goes through, is that
-            event's fault.
-        save_every: how many events the cursor on disk may be behind.
-        save_seconds: for how long it may be behind.
-        sync_seconds: what a crash of the machine, not of the process, may cost in best effort.
-        abort_seconds: how long a thread may take to let go of a broken connection.
-        gather_seconds: how long an event may wait for others to go with it: one wake-up for all
+        first_pause: the pause after the first failure. It doubles with each failure, and a random
+            part of up to a half is left out.
+        longest_pause: the limit of the doubled pause.
+        longest_wait: the limit of a pause that the backend requests.
+        last_tries: the number of failures in a row at the end of a run after which the rest waits
+            on disk.
+        last_pause: the longest pause between these attempts.
+        poison_tries: the number of 500 answers to one event after which the event is at fault, if
+            the backend accepts an event of another run.
+        save_every: how many events the cursor on disk may lag behind.
+        save_seconds: how many seconds the cursor may lag behind.
+        sync_seconds: the seconds of events that a crash of the machine, not of the process, may
+            lose in best effort.
+        abort_seconds: how long the thread may take to end after its connection is aborted.
+        gather_seconds: how long an event may wait for others: one wake-up for several events
             halves the cost.
     """
 
@@ -68,13 +71,13 @@ class DeliveryTiming:
     abort_seconds: float = 0.5
     gather_seconds: float = 0.1
 
-    def pause(self, failures: int, asked: float | None) -> float:
-        """Return the seconds before the next try, after so many failures in a row.
+    def pause(self, failures: int, requested: float | None) -> float:
+        """Return the seconds before the next attempt after `failures` in a row.
 
-        `asked` is what the backend asks for, None where it asks for nothing.
+        `requested` is the pause that the backend requests, or None.
         """
-        if asked is not None:
-            return min(asked, self.longest_wait)
+        if requested is not None:
+            return min(requested, self.longest_wait)
         doubled = self.first_pause * 2.0 ** min(failures - 1, _LARGEST_EXPONENT)
         return min(doubled, self.longest_pause) * random.uniform(0.5, 1)  # noqa: S311
 
@@ -84,7 +87,7 @@ TIMING = DeliveryTiming()
 
 @dataclass(slots=True)
 class Tally:
-    """What became of events: delivered, refused (dead letters), dropped (lost)."""
+    """The numbers of events that were delivered, refused (dead letters) or dropped (lost)."""
 
     delivered: int = 0
     refused: int = 0
@@ -92,10 +95,10 @@ class Tally:
 
 
 class Sender:
-    """Sends the events of a spool directory; `own` and `earlier` count them while it does.
+    """Sends the events of a spool directory and counts them.
 
-    `own` are those of this process, `earlier` those that other processes left, and `problem` is why
-    the last try failed, "" if none did.
+    `own` counts the events of this process, `earlier` those that other processes left. `problem`
+    is why the last attempt failed, "" if none did.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class Sender:
         timing: DeliveryTiming = TIMING,
         bounds: SpoolBounds = SPOOL_BOUNDS,
     ) -> None:
-        """Remember what to send and where; `start` begins. The channel is closed at the end."""
+        """Prepare to send; `start` begins. The sender closes the channel at the end."""
         self.own, self.earlier = Tally(), Tally()
         self.problem = ""
         self._channel = channel
@@ -133,18 +136,18 @@ class Sender:
         """Start sending.
 
         Raises:
-            RuntimeError: the interpreter is going down.
+            RuntimeError: the interpreter is shutting down.
         """
         for thread in self._threads:
             thread.start()
 
     def notify(self) -> None:
-        """Look into the outbox: something was put."""
+        """Wake the sender: the outbox has a new event."""
         if not self._news.is_set():
             self._news.set()
 
     def finish(self, seconds: float, *, hurry: bool = True) -> None:
-        """Send the rest within `seconds`; with `hurry` stop after a few failures in a row."""
+        """Send the remaining events within `seconds`; with `hurry` stop after a few failures."""
         self._hurry = hurry
         self._deadline = time.monotonic() + seconds
         self._wake.set()
@@ -165,7 +168,7 @@ class Sender:
         try:
             if self._carry_leftovers() and outbox is not None:
                 self._carry_outbox(outbox)
-        except Exception as error:  # lineage never harms the job
+        except Exception as error:  # lineage must not fail the job
             self.problem = f"the sender stopped ({type(error).__name__})"
             logger.warning("Lineage: the sender stopped; events wait on disk.", exc_info=True)
         finally:
@@ -182,10 +185,10 @@ class Sender:
                 self._outbox.sync()
                 synced = time.monotonic()
 
-    # what is sent, in which order
+    # the order of events
 
     def _carry_leftovers(self) -> bool:
-        """Send what earlier runs left; False if it was given up before the end."""
+        """Send the events of earlier runs; return False if the sender gave up."""
         self.earlier.dropped = trim(self._directory, self._bounds)
         self._tally = self.earlier
         for segment in leftovers(self._directory):
@@ -218,15 +221,15 @@ class Sender:
             if not is_ending and not self._news.wait(self._timing.save_seconds):
                 self._save(outbox)
                 self._news.wait()
-            # Some at once cost less than each by itself.
+            # Several events at once cost less than one at a time.
             self._wake.wait(self._timing.gather_seconds)
 
     def _carry(self, segment: Segment) -> bool:
-        """Send what a segment holds; False if it was given up before the end."""
+        """Send the events of a segment; return False if the sender gave up."""
         while lines := segment.read():
-            ahead: set[int] = set()
+            early: set[int] = set()
             for number, line in enumerate(lines):
-                if number not in ahead and not self._settle(lines, number, ahead):
+                if number not in early and not self._settle(lines, number, early):
                     return False
                 segment.acknowledge(len(line) + 1)
                 self._unsaved += 1
@@ -243,10 +246,10 @@ class Sender:
 
     # one event
 
-    def _settle(self, lines: Sequence[bytes], number: int, ahead: set[int]) -> bool:
-        """Send one of `lines` until it is delivered or refused; False if it was given up.
+    def _settle(self, lines: Sequence[bytes], number: int, early: set[int]) -> bool:
+        """Send one of `lines` until it is delivered or refused; return False if the sender gave up.
 
-        `ahead` collects the lines that were delivered before their turn.
+        `early` collects the lines that were delivered before their turn.
         """
         line, poisoned = lines[number], 0
         while not self._stop.is_set():
@@ -254,7 +257,7 @@ class Sender:
             if not verdict.delivered and not verdict.refused and verdict.poison:
                 poisoned += 1
                 if poisoned >= self._timing.poison_tries and self._others_pass(
-                    lines, number, ahead
+                    lines, number, early
                 ):
                     verdict = self._post(line)
                     if verdict.poison:
@@ -270,32 +273,35 @@ class Sender:
             self._failures += 1
             if not self.problem:
                 logger.info("Lineage: %s; events wait in %s.", verdict.reason, self._directory)
-            if not self.problem or not self._stop.is_set():  # else it was broken off by ourselves
+            if not self.problem or not self._stop.is_set():  # else `finish` aborted it
                 self.problem = verdict.reason
             if not self._pause(verdict):
                 return False
         return False
 
     def _post(self, line: bytes) -> Verdict:
-        # Only a torn disk page makes such a line; a backend would call it no JSON.
+        # Only a damaged disk page causes such a line; the backend could only reject it as no JSON.
         if line[:1] != b"{" or line[-1:] != b"}":
             return Verdict(refused=True, reason="damaged on disk")
         return self._channel.post(line)
 
-    def _others_pass(self, lines: Sequence[bytes], number: int, ahead: set[int]) -> bool:
-        """Whether an event of another run is taken; of the same run it would be out of order."""
+    def _others_pass(self, lines: Sequence[bytes], number: int, early: set[int]) -> bool:
+        """Return whether the backend accepts an event of another run.
+
+        An event of the same run would arrive out of order.
+        """
         run = _run_of(lines[number])
         for other in range(number + 1, len(lines)):
-            if other not in ahead and _run_of(lines[other]) != run:
+            if other not in early and _run_of(lines[other]) != run:
                 if self._post(lines[other]).delivered:
                     self._tally.delivered += 1
-                    ahead.add(other)
+                    early.add(other)
                     return True
                 return False
         return False
 
     def _pause(self, verdict: Verdict) -> bool:
-        """Wait before the next try; False if there is to be none."""
+        """Wait before the next attempt; return False if there must be none."""
         pause = self._timing.pause(self._failures, verdict.wait)
         now = time.monotonic()
         until = now + pause
@@ -320,7 +326,9 @@ class Sender:
             bury(self._directory, event, reason, self._bounds)
             self._tally.refused += 1
         except OSError as error:
-            logger.warning("Lineage: an event was refused (%s) and not kept (%s).", reason, error)
+            logger.warning(
+                "Lineage: an event was refused (%s) and could not be kept (%s).", reason, error
+            )
             self._tally.dropped += 1
         self.problem = reason
 

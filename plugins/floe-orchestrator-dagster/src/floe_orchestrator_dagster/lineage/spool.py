@@ -1,14 +1,15 @@
 """Keeps events on disk until they are delivered: append-only segments of JSON lines.
 
-A spool directory (0700, its files 0600) holds, for each writer that lives or left events behind:
+A spool directory has mode 0700, its files 0600. It holds three files for each writer that is alive
+or has left events:
 
-    <time>-<pid>-<random>.jsonl    one event a line, in the order they were put
-    <time>-<pid>-<random>.cursor   how many bytes of it are delivered (replaced atomically)
-    <time>-<pid>-<random>.lock     held by whoever writes or delivers it, freed when they die
+    <time>-<pid>-<random>.jsonl    one event per line, in the order of writing
+    <time>-<pid>-<random>.cursor   how many of its bytes are delivered (replaced atomically)
+    <time>-<pid>-<random>.lock     held by the process that writes or delivers the segment
 
-and besides `dead_letters.jsonl`, events that the backend refused, each with the reason, and
-`dropped.jsonl`, a line for whatever the bounds below threw away. A segment is delivered by one
-process at a time, in its own order; segments go oldest first.
+`dead_letters.jsonl` holds the events that the backend refused, each with the reason, and
+`dropped.jsonl` one line for each loss that the bounds below caused. One process at a time delivers
+a segment, in its own order. The oldest segment is delivered first.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What is read from a segment at once.
+# How much of a segment is read at once.
 READ_BYTES = 256 * 2**10
 LOCK_TIMEOUT_SECONDS = 10.0
 
@@ -41,15 +42,16 @@ _DEAD, _DROPPED = "dead_letters.jsonl", "dropped.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class SpoolBounds:
-    """How much a spool may hold, on disk and in memory.
+    """The limits of a spool, on disk and in memory.
 
     Attributes:
-        spool_bytes: of all segments together: the events of some thirty runs of 1,000 models
-            (about 3 KB an event).
-        age_seconds: of a segment; the backend may be away for a week.
-        letter_bytes: of dead letters in one file; there are two, the current and the one before.
-        segment_bytes: a segment that is delivered and larger is replaced by a new one.
-        memory_bytes: events that are held in memory while the disk takes none.
+        spool_bytes: the size of all segments together: the events of about thirty runs of 1,000
+            models, at 3 KB per event.
+        age_seconds: the age of a segment; the backend may be away for a week.
+        letter_bytes: the size of one file of dead letters; there are two, the current one and the
+            previous one.
+        segment_bytes: the size above which a delivered segment is replaced by a new one.
+        memory_bytes: the size of the events held in memory while the disk accepts none.
     """
 
     spool_bytes: int = 256 * 2**20
@@ -64,16 +66,16 @@ SPOOL_BOUNDS = SpoolBounds()
 
 @dataclass(frozen=True, slots=True)
 class SpoolStatus:
-    """What lies in a spool directory.
+    """The content of a spool directory, in numbers.
 
     Attributes:
         waiting: events not yet delivered.
-        waiting_bytes: their size.
-        held: those of them that a living process is delivering.
-        segments: files they lie in.
-        oldest: age in seconds of the oldest of these files, None when nothing waits.
+        waiting_bytes: the size of the waiting events.
+        held: the waiting events that a running process holds.
+        segments: the segment files.
+        oldest: the age in seconds of the oldest segment with waiting events, or None.
         refused: dead letters.
-        dropped: events thrown away by the bounds of size and age.
+        dropped: events that the limits of size and age removed.
     """
 
     waiting: int = 0
@@ -86,10 +88,9 @@ class SpoolStatus:
 
 
 class Segment:
-    """One writer's events, locked by this process.
+    """The events of one writer, locked by this process.
 
-    Writing (`append`, `sync`) and delivering (`read`, `acknowledge`) may go on in two threads;
-    each of the two is for one thread at a time.
+    One thread may write (`append`, `sync`) while another delivers (`read`, `acknowledge`).
     """
 
     def __init__(self, path: Path, lock: FileLock, handle: int) -> None:
@@ -105,7 +106,7 @@ class Segment:
         """Start an empty segment.
 
         Raises:
-            OSError: the directory or the files cannot be made.
+            OSError: the directory or the files cannot be created.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if directory.stat().st_mode & 0o077:
@@ -115,7 +116,7 @@ class Segment:
         lock = _lock(path)
         try:
             lock.acquire(timeout=0)
-            write_cursor(path, 0)  # takes its room while there is some
+            write_cursor(path, 0)  # reserves the space for later
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError:
             for suffix in (".cursor", ".lock"):
@@ -126,7 +127,7 @@ class Segment:
 
     @classmethod
     def claim(cls, path: Path) -> Segment | None:
-        """Take over a segment whose writer has gone; None if somebody holds it or it is gone."""
+        """Take over a segment; return None if another process holds it or it no longer exists."""
         lock = _lock(path)
         try:
             lock.acquire(timeout=0)
@@ -143,18 +144,20 @@ class Segment:
 
     @property
     def waiting_bytes(self) -> int:
-        """How much is written and not delivered."""
+        """The bytes that are written and not delivered."""
         return self.size - self.delivered
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines; they survive the death of this process, after `sync` the machine's.
+        """Write whole lines, which survive a crash of this process.
+
+        After `sync` they also survive a crash of the machine.
 
         Raises:
-            OSError: nothing of them is kept.
+            OSError: the lines cannot be written; none of them is kept.
         """
         try:
             written = os.write(self._handle, lines)
-            while written < len(lines):  # the rest tells why, or fits after all
+            while written < len(lines):  # the next write gives the reason, or succeeds
                 written += os.write(self._handle, lines[written:])
         except OSError:
             os.ftruncate(self._handle, self.size)
@@ -162,17 +165,17 @@ class Segment:
         self.size += len(lines)
 
     def sync(self) -> None:
-        """Wait until what is written is on the disk."""
+        """Wait until the written lines are on the disk."""
         size = self.size
         if self.synced < size:
             _datasync(self._handle)
             self.synced = size
 
     def read(self) -> list[bytes]:
-        """Return the next undelivered lines, without their ends; [] when there are none."""
+        """Return the next undelivered lines, without line ends; [] if there are none."""
         amount = READ_BYTES
         while True:
-            waiting = self.waiting_bytes  # once: the writer goes on meanwhile
+            waiting = self.waiting_bytes  # read once: the writer may append at any time
             data = os.pread(self._handle, min(amount, waiting), self.delivered)
             end = data.rfind(b"\n")
             if end >= 0:
@@ -182,21 +185,21 @@ class Segment:
             amount *= 2
 
     def torn(self) -> bytes:
-        """Return the half line that a writer left when it was killed, b"" as a rule."""
+        """Return the incomplete line that a killed writer left; usually b""."""
         return b"" if self.read() else os.pread(self._handle, self.waiting_bytes, self.delivered)
 
     def acknowledge(self, size: int) -> None:
-        """Count `size` further bytes as delivered, in memory; `save` makes it last."""
+        """Count `size` more bytes as delivered, in memory; `save` writes the cursor."""
         self.delivered += size
 
     def save(self) -> None:
-        """Write down how far the delivery came; without it a crash has the rest sent twice."""
+        """Write the cursor; without it, events are sent again after a crash."""
         if self._saved != self.delivered:
             write_cursor(self.path, self.delivered)
             self._saved = self.delivered
 
     def close(self) -> None:
-        """Free the segment; remove its files if everything was delivered."""
+        """Release the segment; remove its files if all events are delivered."""
         try:
             if self.waiting_bytes == 0:
                 for suffix in (_SEGMENT, ".cursor", ".lock"):
@@ -212,7 +215,7 @@ class Segment:
 
 
 def leftovers(directory: Path) -> Iterator[Segment]:
-    """Yield the segments that nobody holds, oldest first, each locked; the caller closes them."""
+    """Yield and lock the segments that no process holds, oldest first; the caller closes them."""
     for path in _segments(directory):
         segment = Segment.claim(path)
         if segment is not None:
@@ -220,7 +223,7 @@ def leftovers(directory: Path) -> Iterator[Segment]:
 
 
 def write_cursor(path: Path, delivered: int) -> None:
-    """Replace the cursor of a segment; on a full disk overwrite it, which takes no room."""
+    """Replace the cursor of a segment; on a full disk overwrite it, which needs no space."""
     cursor, content = path.with_suffix(".cursor"), b"%020d\n" % delivered
     temporary = path.with_suffix(".cursor.new")
     try:
@@ -240,10 +243,10 @@ def _overwrite(path: Path, content: bytes, flags: int = 0) -> None:
 
 
 def bury(directory: Path, event: bytes, reason: str, bounds: SpoolBounds = SPOOL_BOUNDS) -> None:
-    """Keep an event that is not to be sent again in `dead_letters.jsonl`, on the disk.
+    """Keep an event that must not be sent again in `dead_letters.jsonl`, synced to disk.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the event cannot be written.
     """
     try:
         content: object = json.loads(event)
@@ -261,16 +264,17 @@ def bury(directory: Path, event: bytes, reason: str, bounds: SpoolBounds = SPOOL
 
 
 def drop(directory: Path, events: int, reason: str) -> None:
-    """Note that events were thrown away; the log says so too."""
+    """Record lost events in `dropped.jsonl` and in the log."""
     logger.warning("Lineage spool: %d events dropped (%s).", events, reason)
     with suppress(OSError, Timeout), _locked(directory):
         _append(directory / _DROPPED, _drop(events, reason))
 
 
 def trim(directory: Path, bounds: SpoolBounds = SPOOL_BOUNDS) -> int:
-    """Drop what nobody holds and is too old, or above the bound of size; return how many events.
+    """Drop segments that are too old or exceed the size limit; return the number of events.
 
-    The oldest go first: lineage is asked for as it is now.
+    Segments that a process holds stay. The oldest are dropped first, because the newest lineage
+    matters most.
     """
     sizes = {path: _size(path) for path in _segments(directory)}
     total, now, dropped = sum(sizes.values()), time.time(), 0
@@ -291,28 +295,28 @@ def trim(directory: Path, bounds: SpoolBounds = SPOOL_BOUNDS) -> int:
 
 
 def occupied(directory: Path) -> int:
-    """Return the bytes of all segments."""
+    """Return the size of all segments in bytes."""
     return sum(map(_size, _segments(directory)))
 
 
 def spool_status(directory: Path) -> SpoolStatus:
-    """Return what waits in a spool directory, was refused and was dropped; it changes nothing."""
+    """Return the numbers of waiting, refused and dropped events; this changes nothing."""
     waiting = size = held = 0
     oldest: float | None = None
     paths = _segments(directory)
     for path in paths:
         try:
             handle = os.open(path, os.O_RDONLY)
-        except OSError:  # delivered meanwhile
+        except OSError:  # delivered and removed in the meantime
             continue
         try:
-            whole = os.fstat(handle).st_size
-            start = _cursor(path, handle, whole)
+            total = os.fstat(handle).st_size
+            start = _cursor(path, handle, total)
             count = _newlines(handle, start)
         finally:
             os.close(handle)
         waiting += count
-        size += whole - start
+        size += total - start
         held += count if _is_held(path) else 0
         if count:
             age = max(0.0, time.time() - int(path.name[:20]) / 1e9)
@@ -333,7 +337,7 @@ def _segments(directory: Path) -> list[Path]:
 
 
 def _lock(path: Path) -> FileLock:
-    # Taken by the thread that opens, freed by the one that delivered last.
+    # One thread acquires the lock and another may release it.
     return FileLock(path.with_suffix(".lock"), mode=0o600, thread_local=False)
 
 
@@ -353,7 +357,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _cursor(path: Path, handle: int, size: int) -> int:
-    """Return how far a segment is delivered; 0 for a cursor that is missing or makes no sense."""
+    """Return how many bytes of a segment are delivered; 0 if the cursor is missing or invalid."""
     try:
         offset = int(path.with_suffix(".cursor").read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Judges what a backend made of an event: delivered, refused for good, or to be sent again."""
+"""Decides from a backend's answer whether an event is delivered, refused, or must be sent again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-# Not about the event: it would go through at another time, or with other credentials or address.
+# Not the fault of the event: it can succeed later, or with other credentials or another address.
 LATER = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
 CLIENT_ERRORS = range(400, 500)
 SERVER_FAILED = 500
@@ -14,14 +14,14 @@ SERVER_FAILED = 500
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a backend made of an event: delivered, refused for good, or to be sent again.
+    """The result of sending an event; if neither delivered nor refused, it must be sent again.
 
     Attributes:
-        delivered: the backend has it.
-        refused: it will never be taken; not set when it is to be sent again.
-        reason: for people, without secrets; empty when delivered.
-        wait: seconds the backend asks to wait, if it does.
-        poison: the backend failed on it, which may be the event's fault.
+        delivered: the backend has accepted the event.
+        refused: the backend will never accept the event.
+        reason: the message for people, without secrets; "" if delivered.
+        wait: the seconds that the backend requests to wait, if any.
+        poison: the backend failed on the event, perhaps because of the event.
     """
 
     delivered: bool = False
@@ -32,19 +32,19 @@ class Verdict:
 
 
 DELIVERED = Verdict(delivered=True)
-ABORTED = Verdict(reason="broken off")
+ABORTED = Verdict(reason="aborted")
 
 
-def judged(status: int, retry_after: str | None, said: str) -> Verdict:
-    """Return what an HTTP status other than 2xx means for an event."""
-    reason = f"the backend answered {status}" + (f": {said}" if said else "")
+def judged(status: int, retry_after: str | None, body: str) -> Verdict:
+    """Return the verdict on an event for an HTTP status other than 2xx."""
+    reason = f"the backend answered {status}" + (f": {body}" if body else "")
     if status in CLIENT_ERRORS and status not in LATER:
         return Verdict(refused=True, reason=reason)
     return Verdict(reason=reason, wait=seconds_of(retry_after), poison=status == SERVER_FAILED)
 
 
 def seconds_of(retry_after: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for: a number, or a date to wait for."""
+    """Return the seconds that a Retry-After header requests, by a number or a date."""
     if not retry_after:
         return None
     try:

@@ -8,13 +8,17 @@ from floe_orchestrator_dagster.plan.compiled import (
     unknown_dependencies,
 )
 from floe_orchestrator_dagster.plan.manifest import DbtManifest, DbtNode, decode_manifest
-from floe_orchestrator_dagster.plan.meta import PARTITIONS_EXPECTED, PartitionSettings, is_owner
+from floe_orchestrator_dagster.plan.meta import (
+    PARTITIONS_EXPECTED,
+    PartitionSettings,
+    has_time,
+    is_owner,
+)
 from floe_orchestrator_dagster.plan.model import (
     ASSET_KINDS,
     CHECK_KINDS,
     LAYOUT,
     QUALITY_CHECK,
-    TEST_KINDS,
     Compute,
     Node,
     ProductPlan,
@@ -24,10 +28,10 @@ from floe_orchestrator_dagster.plan.names import (
     Ports,
     asset_path,
     check_name,
-    checks_apart,
     dagster_name,
-    is_asked,
-    keys_apart,
+    distinct_checks,
+    distinct_keys,
+    has_meta_key,
 )
 from floe_orchestrator_dagster.plan.preflight import preflight
 from floe_orchestrator_dagster.plan.versions import Surroundings, version_of
@@ -46,7 +50,6 @@ __all__ = [
     "LAYOUT",
     "PARTITIONS_EXPECTED",
     "QUALITY_CHECK",
-    "TEST_KINDS",
     "CompiledProduct",
     "Compute",
     "DbtManifest",
@@ -62,13 +65,14 @@ __all__ = [
     "asset_path",
     "blocked_by_check",
     "check_name",
-    "checks_apart",
     "dagster_name",
     "decode_manifest",
+    "distinct_checks",
+    "distinct_keys",
     "downstream",
-    "is_asked",
+    "has_meta_key",
+    "has_time",
     "is_owner",
-    "keys_apart",
     "plan_product",
     "preflight",
     "read_by_check",

@@ -8,7 +8,7 @@ from floe_orchestrator_dagster.errors import PlanError, Problem
 from floe_orchestrator_dagster.plan.compiled import transform_problems
 from floe_orchestrator_dagster.plan.manifest import SUPPORTED_SCHEMAS
 from floe_orchestrator_dagster.plan.model import Node, ProductPlan
-from floe_orchestrator_dagster.plan.names import checks_apart
+from floe_orchestrator_dagster.plan.names import distinct_checks
 from floe_orchestrator_dagster.plan.place import Placer
 from floe_orchestrator_dagster.plan.preflight import preflight
 from floe_orchestrator_dagster.plan.quality import quality_nodes
@@ -56,7 +56,7 @@ def plan_product(
     else:
         nodes = _nodes_of_transforms(product, computes, linked=not own)
     root = next((found.metadata.project_name for found in manifests.values()), None)
-    renamed, told = checks_apart(nodes, root)
+    renamed, told = distinct_checks(nodes, root)
     if renamed:
         nodes = {**nodes, **renamed}
     warnings += told
@@ -115,7 +115,7 @@ def _manifest_problems(
                 where,
                 f"Written by dbt {metadata.dbt_version or 'of unknown version'} in schema "
                 f"{metadata.dbt_schema_version or '(none)'}.",
-                "Supported is manifest v12: install dbt-core 1.8 to 1.11 and run "
+                "The plugin supports manifest v12: install dbt-core 1.8 to 1.11 and run "
                 "`floe-dagster prepare`.",
             )
         adapter = adapters.get(target)

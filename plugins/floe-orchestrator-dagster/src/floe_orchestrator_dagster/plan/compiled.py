@@ -1,4 +1,4 @@
-"""What compiled_artifacts.json says of a product, with what is wrong with that by itself."""
+"""The product as compiled_artifacts.json describes it, with the problems of that file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """A model of floe.yaml as the compiler left it."""
+    """A model of floe.yaml, compiled."""
 
     name: str
     compute: str
@@ -31,7 +31,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class CompiledProduct:
-    """What compiled_artifacts.json says of a product."""
+    """A product as compiled_artifacts.json describes it."""
 
     name: str
     transforms: tuple[Transform, ...] = ()
@@ -45,13 +45,13 @@ class CompiledProduct:
 
     @property
     def computes_named(self) -> tuple[str, ...]:
-        """Computes that the product names, the default first."""
+        """Names of the computes that the product uses, the default first."""
         names = [self.default_compute, *(transform.compute for transform in self.transforms)]
         return tuple(dict.fromkeys(filter(None, names)))
 
 
 class Names:
-    """Names that are known, for errors about one that is not."""
+    """Known names, for errors about an unknown one."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
@@ -62,11 +62,11 @@ class Names:
 
     @cached_property
     def listed(self) -> str:
-        """The first of them, for a reader."""
+        """The first of the names, as text."""
         return known(self._names)
 
     def near(self, name: str) -> str:
-        """Return a near match as a question; only for the first few names, the search is slow."""
+        """Return a suggestion of a similar name; only for the first names, because it is slow."""
         self._left -= 1
         return did_you_mean(name, self._names) if self._left >= 0 else ""
 
@@ -74,26 +74,31 @@ class Names:
 def resolve_computes(
     product: CompiledProduct, outputs: Mapping[str, str], preferred: Sequence[str] = ()
 ) -> tuple[dict[str, Compute], list[Problem]]:
-    """Find the dbt profile output of every compute.
+    """Return the computes with their dbt profile outputs, and the problems.
 
-    `outputs` maps output name to adapter type; `preferred` are those that the profile itself
-    builds on, best first. In this order: the target that the plugin's config names, an output of
-    the compute's name, the only output of that adapter type, the preferred one of that type.
+    The output of a compute is the first of these that exists: the target in the plugin's config,
+    the output with the name of the compute, the best preferred output of that adapter type, the
+    only output of that adapter type.
+
+    Args:
+        product: the compiled product.
+        outputs: adapter types by the name of the output.
+        preferred: outputs that the profile itself uses, best first.
     """
     computes: dict[str, Compute] = {}
     problems = [*_misspelled_computes(product)]
     user = {transform.compute: transform.name for transform in reversed(product.transforms)}
     for name in product.computes_named:
         setting = product.config.computes.get(name, ComputeConfig())
-        found = _output_for(name, setting.target, outputs, preferred)
-        if isinstance(found, Problem):
+        target = _output_for(name, setting.target, outputs, preferred)
+        if isinstance(target, Problem):
             where = f"models[{user[name]}].compute" if name in user else "default_compute"
-            problems.append(replace(found, path=f"transforms.{where}"))
+            problems.append(replace(target, path=f"transforms.{where}"))
             continue
         computes[name] = Compute(
             name,
-            target=found,
-            adapter=outputs[found],
+            target=target,
+            adapter=outputs[target],
             pool=setting.pool,
             pool_limit=setting.pool_limit,
             resources=setting.resources,
@@ -104,7 +109,7 @@ def resolve_computes(
 
 
 def _two_dbts(computes: Mapping[str, Compute]) -> Iterator[Problem]:
-    """Yield a problem for each target that two computes want built by different dbts."""
+    """Yield a problem for each target for which two computes name different dbt executables."""
     first: dict[str, Compute] = {}
     for compute in computes.values():
         other = first.setdefault(compute.target, compute)
@@ -112,14 +117,15 @@ def _two_dbts(computes: Mapping[str, Compute]) -> Iterator[Problem]:
             yield Problem(
                 f"plugins.orchestrator.config.computes.{compute.name}.dbt_executable",
                 f"Computes '{other.name}' and '{compute.name}' share the dbt output "
-                f"'{compute.target}' and name different dbts "
+                f"'{compute.target}' but name different dbt executables "
                 f"({other.dbt_executable or 'dbt-core'}, {compute.dbt_executable or 'dbt-core'}).",
-                "Name the same dbt_executable for both, or another target for one.",
+                "Name the same dbt_executable for both, or a different target for one of them.",
             )
 
 
 def _misspelled_computes(product: CompiledProduct) -> Iterator[Problem]:
-    # A platform may configure computes that this product does not use; a near miss is a mistake.
+    # A platform may configure computes that this product does not use, so only a name that is
+    # similar to a compute of the product is a mistake.
     for name in sorted(product.config.computes.keys() - {*product.computes_named}):
         near = did_you_mean(name, product.computes_named)
         if near:
@@ -142,8 +148,13 @@ def _output_for(
     if target is not None:
         if target in outputs:
             return target
-        found = f"Compute '{name}' is mapped to target '{target}', no such output."
-        return Problem("", f"{found}{did_you_mean(target, outputs)}", fix)
+        near = did_you_mean(target, outputs)
+        return Problem(
+            "",
+            f"Compute '{name}' is mapped to target '{target}', which is not an output of the dbt "
+            f"profile.{near}",
+            fix,
+        )
     if name in outputs:
         return name
     of_type = sorted(output for output, adapter in outputs.items() if adapter == name)
@@ -152,7 +163,7 @@ def _output_for(
         return best or of_type[0]
     if of_type:
         return Problem(
-            "", f"Compute '{name}' fits {len(of_type)} dbt outputs ({known(of_type)}).", fix
+            "", f"Compute '{name}' matches {len(of_type)} dbt outputs ({known(of_type)}).", fix
         )
     return Problem("", f"Compute '{name}' has no dbt output.{did_you_mean(name, outputs)}", fix)
 
@@ -179,9 +190,9 @@ def transform_problems(product: CompiledProduct) -> Iterator[Problem]:
 
 
 def unknown_dependencies(product: CompiledProduct) -> Iterator[Problem]:
-    """Yield a problem for each `depends_on` that names no other transform.
+    """Yield a problem for each `depends_on` that does not name another transform.
 
-    Only for a plan without manifests: with them, seeds and sources are known too.
+    This is only for a plan without manifests. A manifest also has seeds and sources.
     """
     names = Names(transform.name for transform in product.transforms)
     for index, transform in enumerate(product.transforms):
@@ -191,7 +202,7 @@ def unknown_dependencies(product: CompiledProduct) -> Iterator[Problem]:
 
 
 def unknown_dependency(index: int, transform: Transform, parent: str, names: Names) -> Problem:
-    """Return the problem of a `depends_on` that names nothing."""
+    """Return the problem of a `depends_on` that names an unknown node."""
     return Problem(
         f"transforms.models[{index}].depends_on",
         f"'{transform.name}' depends on unknown '{parent}'.{names.near(parent)}",

@@ -1,4 +1,4 @@
-"""Cycles of a graph, each as a path."""
+"""Finds the cycles of a graph."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def cycles(graph: Mapping[str, Iterable[str]]) -> Iterator[list[str]]:
-    """Yield cycles that share no node; in each path every node depends on the next.
+    """Yield up to `MAX_LISTED` cycles as paths; cycles do not share nodes.
 
-    `graph` maps each node to what it depends on. No more than `MAX_LISTED` are found.
+    `graph` maps each node to its dependencies. In a path, each node depends on the next.
     """
     left = dict(graph)
     for _ in range(MAX_LISTED):
@@ -30,7 +30,7 @@ def _cycle(graph: Mapping[str, Iterable[str]]) -> list[str]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        # graphlib gives each node before the one that depends on it, and the first one twice.
+        # graphlib puts each node before the node that depends on it, and has the first one twice.
         ring: list[str] = error.args[1][:0:-1]
         return ring
     return []

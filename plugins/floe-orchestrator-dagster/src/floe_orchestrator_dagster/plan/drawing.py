@@ -1,4 +1,4 @@
-"""Draws a plan as an SVG picture: what feeds what, and on which compute each node is built."""
+"""Draws a plan as an SVG picture: the graph, with the compute of each node."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ GAP_X, GAP_Y = 90, 14
 MARGIN, HEADER = 24, 64
 LEGEND_ITEM = 200
 LABEL_CHARS = 30
-# A column never gets longer than this, or than twice the square root of all nodes: a picture of
-# thousands stays something to scroll in both directions.
+# The longest column has this many rows, or twice the square root of the number of nodes if that is
+# more. So the picture of a large product grows in both directions.
 MIN_ROWS = 40
 SWEEPS = 4
-# Okabe and Ito's colours, told apart by colour-blind readers too, on light ground and on dark.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b5a900", "#7f7fbf")
-SOURCE_COLOUR = "#8a8f98"
-# XML 1.0 has no way to write these, not even escaped.
+# The colors of Okabe and Ito, which color-blind readers can distinguish on light and dark ground.
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b5a900", "#7f7fbf")
+SOURCE_COLOR = "#8a8f98"
+# XML 1.0 cannot contain these characters, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _STYLE = """
@@ -47,7 +47,7 @@ text { font-family: system-ui, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a node stands: the upper left corner of its box."""
+    """The upper left corner of the box of a node."""
 
     x: int
     y: int
@@ -57,13 +57,12 @@ def draw(plan: ProductPlan) -> str:
     """Return the plan as an SVG document: sources and assets, left to right by depth."""
     parents = _parents(plan)
     places = _layout(parents)
-    colours = {
-        name: COLOURS[position % len(COLOURS)]
-        for position, name in enumerate(sorted(plan.computes))
+    colors = {
+        name: COLORS[position % len(COLORS)] for position, name in enumerate(sorted(plan.computes))
     }
     right = max((place.x for place in places.values()), default=0) + BOX_WIDTH + MARGIN
     bottom = max((place.y for place in places.values()), default=HEADER) + BOX_HEIGHT + MARGIN
-    legend = [*_legend(plan, colours)]
+    legend = [*_legend(plan, colors)]
     width = max(right, MARGIN + LEGEND_ITEM * len(legend), 480)
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
@@ -84,13 +83,13 @@ def draw(plan: ProductPlan) -> str:
         *_edges(plan, parents, places),
     ]
     for uid, place in places.items():
-        lines += _box(plan, uid, place, colours)
+        lines += _box(plan, uid, place, colors)
     lines.append("</svg>")
     return "\n".join(lines) + "\n"
 
 
 def _parents(plan: ProductPlan) -> dict[str, tuple[str, ...]]:
-    """Return what feeds each drawn node; in the order of ids, so that a picture can be compared."""
+    """Return the parents of each drawn node; the order of ids makes pictures comparable."""
     drawn = dict.fromkeys(sorted((*plan.sources, *plan.assets)))
     return {
         uid: tuple(
@@ -132,7 +131,7 @@ def _ordered(parents: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def _untangle(layers: list[list[str]], parents: Mapping[str, Sequence[str]]) -> None:
-    """Order each layer by the mean position of its neighbours, down and up in turns."""
+    """Order each layer by the mean position of its neighbors, downward and upward in turns."""
     children: dict[str, list[str]] = {uid: [] for uid in parents}
     for uid, above in parents.items():
         for parent in above:
@@ -141,9 +140,9 @@ def _untangle(layers: list[list[str]], parents: Mapping[str, Sequence[str]]) -> 
     for layer in layers:
         position.update(_spread(layer))
     for sweep in range(SWEEPS):
-        neighbours: Mapping[str, Sequence[str]] = children if sweep % 2 else parents
+        neighbors: Mapping[str, Sequence[str]] = children if sweep % 2 else parents
         for layer in reversed(layers) if sweep % 2 else layers:
-            weight = {uid: _mean(uid, neighbours, position) for uid in layer}
+            weight = {uid: _mean(uid, neighbors, position) for uid in layer}
             layer.sort(key=lambda uid, weight=weight: (weight[uid], uid))  # type: ignore[misc]
             position.update(_spread(layer))
 
@@ -152,28 +151,26 @@ def _spread(layer: Sequence[str]) -> dict[str, float]:
     return {uid: (row + 0.5) / len(layer) for row, uid in enumerate(layer)}
 
 
-def _mean(
-    uid: str, neighbours: Mapping[str, Sequence[str]], position: Mapping[str, float]
-) -> float:
-    near = neighbours[uid]
+def _mean(uid: str, neighbors: Mapping[str, Sequence[str]], position: Mapping[str, float]) -> float:
+    near = neighbors[uid]
     return sum(position[other] for other in near) / len(near) if near else position[uid]
 
 
-def _legend(plan: ProductPlan, colours: Mapping[str, str]) -> Iterator[str]:
-    counts = dict.fromkeys(colours, 0)
+def _legend(plan: ProductPlan, colors: Mapping[str, str]) -> Iterator[str]:
+    counts = dict.fromkeys(colors, 0)
     for node in plan.assets.values():
         counts[node.compute] = counts.get(node.compute, 0) + 1
     entries = [
-        (f"{name} ({plan.computes[name].adapter}): {counts[name]}", colour, "")
-        for name, colour in colours.items()
+        (f"{name} ({plan.computes[name].adapter}): {counts[name]}", color, "")
+        for name, color in colors.items()
     ]
     if plan.sources:
-        entries.append((f"sources: {len(plan.sources)}", SOURCE_COLOUR, "source"))
-    for number, (label, colour, extra) in enumerate(entries):
+        entries.append((f"sources: {len(plan.sources)}", SOURCE_COLOR, "source"))
+    for number, (label, color, extra) in enumerate(entries):
         x = MARGIN + number * LEGEND_ITEM
         yield (
             f'<g><rect class="{extra}" x="{x}" y="44" width="14" height="14" rx="3" '
-            f'fill="{colour}" fill-opacity="0.18" stroke="{colour}" stroke-width="2"/>'
+            f'fill="{color}" fill-opacity="0.18" stroke="{color}" stroke-width="2"/>'
             f'<text class="note" x="{x + 20}" y="55">{_text(_short(label))}</text></g>'
         )
 
@@ -196,22 +193,22 @@ def _edges(
             )
 
 
-def _box(plan: ProductPlan, uid: str, place: _Place, colours: Mapping[str, str]) -> tuple[str, ...]:
+def _box(plan: ProductPlan, uid: str, place: _Place, colors: Mapping[str, str]) -> tuple[str, ...]:
     node = plan.nodes[uid]
-    colour = colours.get(node.compute, SOURCE_COLOUR) if node.kind != "source" else SOURCE_COLOUR
+    color = colors.get(node.compute, SOURCE_COLOR) if node.kind != "source" else SOURCE_COLOR
     extra = "source" if node.kind == "source" else ""
     note = _note(node, len(plan.checks_on.get(uid, ())))
     on = f" on {node.compute}" if node.kind != "source" else ""
     return (
         f"<g id={_attribute(uid)}><title>{_text(f'{uid}{on}: {note}')}</title>",
-        # Opaque, so that a long edge passes behind the box and not through its text.
+        # The box is opaque, so that a long edge does not cross its text.
         (
             f'<rect class="ground" x="{place.x}" y="{place.y}" width="{BOX_WIDTH}" '
             f'height="{BOX_HEIGHT}" rx="6" fill="#ffffff"/>'
         ),
         (
             f'<rect class="{extra}" x="{place.x}" y="{place.y}" width="{BOX_WIDTH}" '
-            f'height="{BOX_HEIGHT}" rx="6" fill="{colour}" fill-opacity="0.18" stroke="{colour}" '
+            f'height="{BOX_HEIGHT}" rx="6" fill="{color}" fill-opacity="0.18" stroke="{color}" '
             'stroke-width="2"/>'
         ),
         (

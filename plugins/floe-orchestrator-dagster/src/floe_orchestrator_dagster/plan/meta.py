@@ -18,6 +18,8 @@ from pydantic import (
     StrictInt,
     StrictStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 
 from floe_orchestrator_dagster.errors import Problem
@@ -34,8 +36,8 @@ PARTITIONS_EXPECTED = (
 _MAX_SHOWN = 60
 # Of a value that may have several types, pydantic says something about each.
 _EXPECTED = {
-    "asset_key": "a string or a list of strings is expected",
-    "ref": "a mapping with the `name` of a model is expected",
+    "asset_key": "expected a string or a list of strings",
+    "ref": "expected a mapping with the `name` of a model",
 }
 
 
@@ -48,12 +50,17 @@ def is_owner(owner: str) -> bool:
 
 def _owner(owner: str) -> str:
     if not is_owner(owner):
-        raise ValueError("Dagster takes an email address or 'team:name'")
+        raise ValueError("expected an email address or 'team:name'")
     return owner
 
 
 # Whether there is such a day, Dagster says.
 _Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(-\d{2}:\d{2})?$")]
+
+
+def has_time(day: str) -> bool:
+    """Return whether `YYYY-MM-DD` or `YYYY-MM-DD-HH:MM` has the time of day."""
+    return len(day) > len("YYYY-MM-DD")
 
 
 class PartitionSettings(BaseModel):
@@ -65,6 +72,16 @@ class PartitionSettings(BaseModel):
     start: _Day
     end: _Day | None = None
     timezone: str = "UTC"
+
+    @field_validator("start", "end")
+    @classmethod
+    def _time_is_for_hourly(cls, day: str | None, info: ValidationInfo) -> str | None:
+        # A wrong type has its own problem and is not in `data`.
+        kind = info.data.get("type", "hourly")
+        if day is not None and kind != "hourly" and has_time(day):
+            # Dagster would read the time as an offset from UTC and shift the first partition.
+            raise ValueError(f"{day!r} has a time of day, which `type: {kind}` does not take")
+        return day
 
 
 class _Reference(BaseModel):
@@ -124,7 +141,7 @@ def with_usable_meta(dbt: DbtNode) -> tuple[DbtNode, Sequence[str], Sequence[Pro
 def _usable(asked: Any) -> tuple[dict[str, Any], Sequence[tuple[str, str, Any]]]:
     """Return what can be used, and the path, reason and value of everything else."""
     if not isinstance(asked, dict):
-        return {}, [("", "a mapping is expected", asked)]
+        return {}, [("", "expected a mapping", asked)]
     # As in dagster-dbt, what is empty is not set.
     usable = {key: value for key, value in asked.items() if value or key == "has_self_dependency"}
     if isinstance(usable.get("owners"), str):

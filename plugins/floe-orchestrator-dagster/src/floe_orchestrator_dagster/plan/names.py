@@ -1,4 +1,4 @@
-"""Names: what a dbt node is called in Dagster, and how names that meet are kept apart."""
+"""Gives each dbt node a unique name in Dagster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan.model import AssetPath, Node
 
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]")
-# Names of jobs, ops, outputs and inputs that Dagster keeps for itself.
+# Dagster reserves these names of jobs, ops, outputs and inputs.
 RESERVED = frozenset(keyword.kwlist) | {
     *("arg_dict", "bool", "conf", "config", "context", "dict", "float", "input"),
     *("input_arg_dict", "int", "meta", "output", "output_arg_dict", "str", "type"),
@@ -30,32 +30,32 @@ RESERVED = frozenset(keyword.kwlist) | {
 
 
 def check_name(name: str) -> str:
-    """Return `name` with an underscore for all but letters, digits and underscores of ASCII."""
+    """Return `name` with an underscore for each character that is not an ASCII letter or digit."""
     return _NOT_IN_NAME.sub("_", name)
 
 
 def dagster_name(name: str) -> str:
-    """Return `name` as Dagster takes it for jobs, schedules and ops.
+    """Return `name` as Dagster accepts it for jobs, schedules and ops.
 
-    As `check_name`; a word that Dagster keeps for itself gets an underscore behind it.
+    The result is that of `check_name`, with an underscore at the end of a reserved name.
     """
     mapped = check_name(name)
     return f"{mapped}_" if mapped in RESERVED else mapped
 
 
 def with_mark(name: str, identity: str) -> str:
-    """Return `name` with a short suffix that depends on `identity` alone, so it never changes."""
+    """Return `name` with a short suffix that depends only on `identity`, so it never changes."""
     return f"{name}_{sha256(identity.encode()).hexdigest()[:8]}"
 
 
 class Ports:
-    """Names of a step's inputs or outputs, which no user reads: any that Dagster takes will do."""
+    """Unique names of the inputs or outputs of a step. No user reads them."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def name(self, wanted: str) -> str:
-        """Return a name like `wanted` that was not given out before."""
+        """Return a name like `wanted` that this object has not returned before."""
         name = dagster_name(wanted)
         while name in self._taken:
             name = with_mark(name, wanted)
@@ -64,7 +64,7 @@ class Ports:
 
 
 def shown_name(dbt: DbtFacts) -> str:
-    """Return how people call a node: the versions of a model are told apart, as in dbt's ref."""
+    """Return the name of a node for people, with the version of a versioned model."""
     if dbt.resource_type != "model" or dbt.version is None:
         return dbt.name
     return f"{dbt.name}.v{dbt.version}"
@@ -73,27 +73,27 @@ def shown_name(dbt: DbtFacts) -> str:
 def asset_path(dbt: DbtFacts) -> AssetPath:
     """Return the Dagster asset key of a dbt node, by dagster-dbt's rules.
 
-    `meta.dagster.asset_key` if given; source and table name for a source; alias for a versioned
-    model; else the configured schema, if any, and the name.
+    The first of these that exists: `meta.dagster.asset_key`; source and table name for a source;
+    alias for a versioned model; the configured schema, if any, with the name.
     """
-    return asked_path(dbt) or default_path(dbt)
+    return meta_path(dbt) or default_path(dbt)
 
 
-def is_asked(node: Node) -> bool:
-    """Tell whether `meta.dagster.asset_key` gives a node its key."""
-    return node.dbt is not None and bool(asked_path(node.dbt))
+def has_meta_key(node: Node) -> bool:
+    """Return whether `meta.dagster.asset_key` sets the key of a node."""
+    return node.dbt is not None and bool(meta_path(node.dbt))
 
 
-def asked_path(dbt: DbtFacts) -> AssetPath:
-    """Return the asset key that `meta.dagster.asset_key` asks for; empty for none."""
-    asked = dbt.dagster_meta.get("asset_key")
-    if isinstance(asked, list):
-        return tuple(map(str, asked))
-    return (asked,) if isinstance(asked, str) and asked else ()
+def meta_path(dbt: DbtFacts) -> AssetPath:
+    """Return the asset key in `meta.dagster.asset_key`; empty without one."""
+    key = dbt.dagster_meta.get("asset_key")
+    if isinstance(key, list):
+        return tuple(map(str, key))
+    return (key,) if isinstance(key, str) and key else ()
 
 
 def default_path(dbt: DbtFacts) -> AssetPath:
-    """Return the asset key of a node that asks for none."""
+    """Return the asset key of a node without `meta.dagster.asset_key`."""
     if dbt.resource_type == "source":
         return (dbt.source_name or "", dbt.name)
     if dbt.version:
@@ -103,62 +103,62 @@ def default_path(dbt: DbtFacts) -> AssetPath:
     return (dbt.name,)
 
 
-# --- asset keys that meet
+# --- unique asset keys
 
 
-def keys_apart(
-    nodes: Iterable[Node], root: str | None, asked: Callable[[Node], bool]
+def distinct_keys(
+    nodes: Iterable[Node], root: str | None, is_chosen: Callable[[Node], bool]
 ) -> dict[str, AssetPath]:
-    """Return new asset keys, by unique id, for nodes whose key means something else, too.
+    """Return new asset keys by unique id, for nodes that share their key with another asset.
 
-    Sources that are one table, or that were `asked` to have one key, are one asset.
-    Else a node of the product's own dbt project (`root`) keeps the key before one of a package,
-    and an asset before a source. Who does not keep it gets its package in front, and a mark if
-    that is no help. Where two have the same right to it, neither keeps it: which one did would
-    depend on what else there is.
+    Sources are one asset if they are the same table, or if a user chose the key for them
+    (`is_chosen`). Otherwise one node keeps the key: an asset before a source, and a node of the
+    product's own dbt project (`root`) before a node of a package. The others get their package in
+    front of the key, and a mark if another node has that key too. If two nodes have equal
+    priority, both get a new key: otherwise their names would depend on which other nodes exist.
     """
-    meeting: defaultdict[AssetPath, list[Node]] = defaultdict(list)
+    nodes_of: defaultdict[AssetPath, list[Node]] = defaultdict(list)
     for node in nodes:
         if node.kind in ASSET_KINDS or node.kind == "source":
-            meeting[node.key].append(node)
-    apart: dict[str, AssetPath] = {}
-    for members in [found for found in meeting.values() if len(found) > 1]:
-        for table in _without_a_right(members, root, asked):
-            wanted = _other_key(table[0], root)
-            if wanted in meeting:
-                wanted = (*wanted[:-1], with_mark(wanted[-1], table[0].unique_id))
-            meeting[wanted] += table
-            apart |= dict.fromkeys((node.unique_id for node in table), wanted)
-    return apart
+            nodes_of[node.key].append(node)
+    new_keys: dict[str, AssetPath] = {}
+    for members in [same_key for same_key in nodes_of.values() if len(same_key) > 1]:
+        for table in _tables_to_rename(members, root, is_chosen):
+            key = _other_key(table[0], root)
+            if key in nodes_of:
+                key = (*key[:-1], with_mark(key[-1], table[0].unique_id))
+            nodes_of[key] += table
+            new_keys |= dict.fromkeys((node.unique_id for node in table), key)
+    return new_keys
 
 
-def _without_a_right(
-    members: Sequence[Node], root: str | None, asked: Callable[[Node], bool]
+def _tables_to_rename(
+    members: Sequence[Node], root: str | None, is_chosen: Callable[[Node], bool]
 ) -> Iterator[Sequence[Node]]:
-    """Yield the tables among nodes of one key that have to give it up, each as its nodes."""
+    """Yield each table that needs a new key, as its nodes; all `members` have the same key."""
     tables: list[list[Node]] = []
     table_of: dict[str, list[Node]] = {}
-    asked_for = False
+    has_chosen = False
     for node in sorted(members, key=lambda node: node.kind == "source"):
         relation = same_relation(node.relation) if node.relation else node.unique_id
-        if node.kind == "source" and asked(node):
-            asked_for = True
+        if node.kind == "source" and is_chosen(node):
+            has_chosen = True
         elif node.kind == "source" and relation in table_of:
             table_of[relation].append(node)
         else:
             table_of[relation] = [node]
             tables.append(table_of[relation])
-    if asked_for and not any(node.kind in ASSET_KINDS for node in members):
+    if has_chosen and not any(node.kind in ASSET_KINDS for node in members):
         return
 
-    def right(table: Sequence[Node]) -> tuple[bool, bool]:
+    def rank(table: Sequence[Node]) -> tuple[bool, bool]:
         packages = {node.dbt.package_name for node in table if node.dbt is not None}
         return table[0].kind == "source", root not in packages
 
-    best = min(map(right, tables))
-    entitled = [table for table in tables if right(table) == best]
+    best = min(map(rank, tables))
+    first = [table for table in tables if rank(table) == best]
     for table in tables:
-        if len(entitled) > 1 or table is not entitled[0]:
+        if len(first) > 1 or table is not first[0]:
             yield table
 
 
@@ -169,52 +169,54 @@ def _other_key(node: Node, root: str | None) -> AssetPath:
     return (package, *node.key)
 
 
-# --- checks that meet
+# --- unique names of checks
 
 
-def checks_apart(nodes: Mapping[str, Node], root: str | None) -> tuple[dict[str, Node], list[str]]:
-    """Return the checks that need another name, with that, and a warning that says so.
+def distinct_checks(
+    nodes: Mapping[str, Node], root: str | None
+) -> tuple[dict[str, Node], list[str]]:
+    """Return the checks that need another name, renamed, and a warning that lists them.
 
-    On one asset, a check whose name is fine as it is keeps it before one whose name had to be
-    mapped, a test of the product's own dbt project (`root`) before one of a package, and a dbt
-    test before a quality check of floe.yaml. All others get a mark; where two have the same right
-    to a name, both do.
+    One check of an asset keeps a shared name: a check whose name Dagster accepts before one whose
+    name was changed for Dagster, a test of the product's own dbt project (`root`) before one of a
+    package, a dbt test before a quality check of floe.yaml. The others get a mark. If two checks
+    have equal priority, both get a mark.
     """
-    changed: dict[str, Node] = {}
-    told: list[str] = []
-    for (_, name), checks in _meeting(nodes).items():
+    renamed: dict[str, Node] = {}
+    listed: list[str] = []
+    for (_, name), checks in _sharing_names(nodes).items():
         ranks = {check.unique_id: _rank(check, root) for check in checks}
         best = min(ranks.values())
-        entitled = [check for check in checks if ranks[check.unique_id] == best]
+        first = [check for check in checks if ranks[check.unique_id] == best]
         for check in checks:
-            if len(entitled) == 1 and check is entitled[0]:
+            if len(first) == 1 and check is first[0]:
                 continue
             new = with_mark(name, identity_of(check))
-            changed[check.unique_id] = _renamed(check, new)
+            renamed[check.unique_id] = _renamed(check, new)
             quality_check = f"quality check of '{nodes[check.on].name}'"
-            told.append(f"{new} ({quality_check if check.quality else check.unique_id})")
-    return changed, [*_told("checks share a name with another check of their asset", told)]
+            listed.append(f"{new} ({quality_check if check.quality else check.unique_id})")
+    return renamed, [*_warnings("checks share a name with another check of their asset", listed)]
 
 
-def _meeting(nodes: Mapping[str, Node]) -> Mapping[tuple[AssetPath, str], Sequence[Node]]:
-    """Return the checks whose names meet, by asset key and name: few or none of thousands."""
+def _sharing_names(nodes: Mapping[str, Node]) -> Mapping[tuple[AssetPath, str], Sequence[Node]]:
+    """Return the checks that share a name, by asset key and name: few or none of thousands."""
     seen: set[tuple[AssetPath, str]] = set()
-    met: defaultdict[tuple[AssetPath, str], list[Node]] = defaultdict(list)
+    shared: defaultdict[tuple[AssetPath, str], list[Node]] = defaultdict(list)
     checks = [node for node in nodes.values() if node.kind in CHECK_KINDS]
     for check in checks:
         key = nodes[check.on].key, check.name
         if key in seen:
-            met[key] = []
+            shared[key] = []
         seen.add(key)
-    for check in checks if met else ():
+    for check in checks if shared else ():
         key = nodes[check.on].key, check.name
-        if key in met:
-            met[key].append(check)
-    return met
+        if key in shared:
+            shared[key].append(check)
+    return shared
 
 
 def _rank(check: Node, root: str | None) -> tuple[bool, bool, bool]:
-    """Return (mapped, of a package, of floe.yaml): the lower, the better the right to a name."""
+    """Return (mapped, of a package, of floe.yaml); the check with the lowest rank keeps a name."""
     dbt, quality = check.dbt, check.quality
     if quality is not None:
         return quality.name != check.name, False, True
@@ -223,11 +225,11 @@ def _rank(check: Node, root: str | None) -> tuple[bool, bool, bool]:
 
 
 def identity_of(check: Node) -> str:
-    """Return what the mark of a check depends on."""
+    """Return the text that the mark of a check depends on."""
     quality = check.quality
     if quality is None:
         return check.unique_id
-    # Names in Dagster's history depend on this text.
+    # A change of this text would rename checks that Dagster has a history of.
     arguments = sorted(quality.arguments.items())
     return f"{check.on}#{quality.name}#{quality.type}#{arguments!r}"
 
@@ -238,18 +240,18 @@ def _renamed(check: Node, name: str) -> Node:
     return with_fields(check, name=name, quality=replace(check.quality, name=name))
 
 
-def keys_told(keys: Mapping[str, AssetPath]) -> Iterator[str]:
-    """Yield a warning that says which asset keys are not dagster-dbt's, if any are."""
+def key_warnings(keys: Mapping[str, AssetPath]) -> Iterator[str]:
+    """Yield a warning that lists new asset keys, if there are any."""
     listed = [f"{'/'.join(key)} ({uid})" for uid, key in sorted(keys.items())]
-    return _told("dbt nodes have an asset key that another node has as good a right to", listed)
+    return _warnings("dbt nodes share an asset key with another node", listed)
 
 
-def _told(what: str, listed: Iterable[str]) -> Iterator[str]:
+def _warnings(what: str, listed: Iterable[str]) -> Iterator[str]:
     names = sorted(listed)
     if not names:
         return
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     yield (
-        f"{len(names)} {what}. They are told apart in Dagster as: "
+        f"{len(names)} {what}. In Dagster they have the names: "
         f"{', '.join(names[:MAX_LISTED])}{more}."
     )

@@ -19,9 +19,9 @@ from floe_orchestrator_dagster.plan.names import (
     asset_path,
     check_name,
     default_path,
-    is_asked,
-    keys_apart,
-    keys_told,
+    distinct_keys,
+    has_meta_key,
+    key_warnings,
     shown_name,
     with_mark,
 )
@@ -290,10 +290,10 @@ class Placer:
     # --- asset keys
 
     def _settle_keys(self) -> None:
-        apart = keys_apart(self.nodes.values(), self._base.metadata.project_name, is_asked)
+        apart = distinct_keys(self.nodes.values(), self._base.metadata.project_name, has_meta_key)
         for uid, key in apart.items():
             self.nodes[uid] = replace(self.nodes[uid], key=key)
-        self.warnings += keys_told(apart)
+        self.warnings += key_warnings(apart)
 
     def _settle_names(self) -> None:
         """Show a package's node with its package, as dbt selects it, where names are alike."""
@@ -414,7 +414,7 @@ class Placer:
     def _loader(self, source: str) -> str | None:
         """Return the asset of the product that a source is said to be loaded by."""
         node = self.nodes[source]
-        return self._assets_by_key.get(node.key) if is_asked(node) else None
+        return self._assets_by_key.get(node.key) if has_meta_key(node) else None
 
     @cached_property
     def _assets_by_key(self) -> Mapping[AssetPath, str]:
@@ -457,7 +457,7 @@ class Placer:
                 self._leave_key(uid, builder)
         self.warnings.append(
             f"dbt {node.kind} '{node.name}' reads a source that is the table of '{built.name}', "
-            f"which is built below it ({path}): it gets what the run before left there."
+            f"which is built below it ({path}): it reads what the previous run wrote there."
         )
 
     def _leave_key(self, source: str, builder: str) -> None:
@@ -471,10 +471,11 @@ class Placer:
         if key in taken:
             key = (*key[:-1], with_mark(key[-1], source))
         self.nodes[source] = replace(node, key=key)
+        built = self.nodes[builder].name
         self.warnings.append(
-            f"dbt source '{node.name}' has the asset key {'/'.join(key)}, not that of "
-            f"'{self.nodes[builder].name}', which is built below what reads it: Dagster would see "
-            "a cycle."
+            f"dbt source '{node.name}' has the asset key {'/'.join(key)} instead of the key of "
+            f"'{built}'. The readers of the source are built before '{built}', so one key for both "
+            "would be a cycle in Dagster."
         )
 
     # --- tests
@@ -535,8 +536,8 @@ class Placer:
             if alike and able[0] == alike[0]:
                 return self._on_compute(uid, able[0]) or dbt, alike, reads
         self.warnings.append(
-            f"dbt test '{self._every[uid].name}' is enabled on compute {known(enabled)} only, "
-            "which does not see what it reads: it is not a check and does not run."
+            f"dbt test '{self._every[uid].name}' is enabled only on computes that cannot read its "
+            f"parents ({known(enabled)}): it is not a check and does not run."
         )
         return None
 
@@ -761,7 +762,8 @@ class Placer:
             if len(packages := self._packages(uids)) > 1:
                 self.warnings.append(
                     f"transforms.models[{index}].name: the dbt packages {known(packages)} each "
-                    f"have a '{transform.name}'. All are built on compute '{transform.compute}'."
+                    f"contain a node '{transform.name}'. Compute '{transform.compute}' builds all "
+                    "of them."
                 )
             if not transform.depends_on:
                 continue
@@ -779,8 +781,8 @@ class Placer:
                 elif parent not in above and parent.rpartition(".")[2] not in above:
                     self.warnings.append(
                         f"transforms.models[{index}].depends_on: '{transform.name}' does not "
-                        f"depend on '{parent}' in dbt. dbt's graph is used; correct dependsOn in "
-                        "floe.yaml."
+                        f"depend on '{parent}' in dbt. The plan follows dbt's graph; correct "
+                        "dependsOn in floe.yaml."
                     )
 
     @cached_property

@@ -71,17 +71,17 @@ def why_not(
     """
     if model.kind not in ASSET_KINDS:
         return (
-            f"the model is {model.kind}, so it carries no checks and this one does not run. "
+            f"the model is {model.kind}, so it cannot have checks and this check does not run. "
             "Materialize it as a view or table."
         )
     if executable is not None:
         return (
-            f"it needs dbt-core's connection and compute '{model.compute}' is built by "
-            f"{executable}, so it does not run. Make it a dbt test."
+            f"it needs the connection of dbt-core, but {executable} builds on compute "
+            f"'{model.compute}', so it does not run. Write it as a dbt test."
         )
     if f"test_{check.type.rpartition('.')[2]}" not in tests:
         return (
             f"dbt has no generic test '{check.type}', so it does not run. Install the dbt "
-            "package that has it."
+            "package that contains it."
         )
     return ""

@@ -21,7 +21,7 @@ from dagster import (
     TableSchema,
 )
 
-from floe_orchestrator_dagster.dbt.status import BUILT, PASSED, SKIPPED
+from floe_orchestrator_dagster.dbt.status import BUILT, COUNTED, PASSED, SKIPPED, WARNED
 from floe_orchestrator_dagster.plan.preflight import same_relation
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Yields:
     def _evaluation(self, uid: str, result: NodeFinished) -> AssetCheckEvaluation:
         node = self._plan.nodes[uid]
         failures = result.failures
-        if failures is None and node.kind == "test" and result.status in {"pass", "warn", "fail"}:
+        if failures is None and node.kind == "test" and result.status in COUNTED:
             failures = 0  # which dbt's message leaves out
         metadata = _run_metadata(result)
         if failures is not None:
@@ -110,7 +110,7 @@ class Yields:
             check_name=self._specs.checks[uid].name,
             passed=result.status in PASSED,
             severity=(
-                AssetCheckSeverity.WARN if result.status == "warn" else AssetCheckSeverity.ERROR
+                AssetCheckSeverity.WARN if result.status == WARNED else AssetCheckSeverity.ERROR
             ),
             description=result.message or None,
             blocking=node.blocking,

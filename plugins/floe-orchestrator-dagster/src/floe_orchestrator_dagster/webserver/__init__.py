@@ -1,4 +1,4 @@
-"""Asks a Dagster webserver for its version, its daemons and its code locations."""
+"""Queries a Dagster webserver for its version, its daemons and its code locations."""
 
 from floe_orchestrator_dagster.webserver.state import (
     DEADLINE_SECONDS,

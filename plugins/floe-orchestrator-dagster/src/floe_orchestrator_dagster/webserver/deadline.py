@@ -1,4 +1,4 @@
-"""Ends a conversation at its deadline, whatever it is waiting for."""
+"""Ends a network conversation at its deadline, even in the middle of a read."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Line:
     """The sockets of one conversation, so that it can be ended from outside."""
 
     def __init__(self, seconds: float) -> None:
-        """Begin a conversation that may take so many seconds."""
+        """Begin a conversation that may take `seconds`."""
         self._until = time.monotonic() + seconds
         self._sockets: list[socket.socket] = []
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the deadline, never 0: httpx takes that for no timeout."""
+        """Seconds until the deadline; never 0, which httpx takes for no timeout."""
         return max(0.01, self._until - time.monotonic())
 
     @property
@@ -36,7 +36,7 @@ class Line:
         return time.monotonic() > self._until
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take httpx's trace events; keeps the sockets that it opens."""
+        """Handle a trace event of httpx: keep the sockets that it opens."""
         if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
             opened = info["return_value"].get_extra_info("socket")
             if opened is not None:
@@ -50,14 +50,14 @@ class Line:
 
 
 def within(seconds: float, talk: Callable[[Line], T]) -> T:
-    """Return what `talk` returns, in at most so many seconds.
+    """Return what `talk` returns, within `seconds`.
 
-    A name lookup cannot be interrupted, nor a read of headers that drip: the thread of `talk` is
-    left behind.
+    `talk` runs in a thread, because a name lookup or a slow read of headers cannot be interrupted.
+    At the deadline that thread is left behind.
 
     Raises:
         TimeoutError: the time is over.
-        Exception: what `talk` raises.
+        Exception: any error that `talk` raises.
     """
     line, ended = Line(seconds), Future[T]()
 
@@ -70,6 +70,6 @@ def within(seconds: float, talk: Callable[[Line], T]) -> T:
     threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
     try:
         return ended.result(max(0.0, line.seconds_left))
-    except NotInTime:  # on Python 3.10 not yet the built-in one
+    except NotInTime:  # the built-in TimeoutError only since Python 3.11
         line.cut()
         raise TimeoutError(f"not done within {seconds:g} s") from None

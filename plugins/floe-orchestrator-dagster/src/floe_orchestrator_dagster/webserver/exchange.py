@@ -1,4 +1,4 @@
-"""Posts a GraphQL query over HTTP; takes bodies of any making and redirects within the host."""
+"""Posts a GraphQL query over HTTP, with a limit on the body and redirects only within the host."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ASKS_FOR_CREDENTIALS = frozenset({401, 403, 407})
 
 
 def endpoint_of(url: str) -> httpx.URL:
-    """Return where queries go; credentials in the URL are sent as basic authentication.
+    """Return the URL for queries; credentials in it are sent as basic authentication.
 
     Raises:
-        RefusalError: this is not the URL of a webserver.
+        RefusalError: the URL cannot be that of a webserver.
     """
     import httpx
 
@@ -35,12 +35,12 @@ def endpoint_of(url: str) -> httpx.URL:
     except (httpx.InvalidURL, ValueError):
         base = None
     if base is None or base.scheme not in WEB or not _HOST.fullmatch(base.host):
-        raise RefusalError("this is no URL of a webserver. Write http://host:port or https://host.")
+        raise RefusalError("this is not a webserver URL. Write http://host:port or https://host.")
     return base.copy_with(path=base.path.rstrip("/") + PATH, fragment=None)
 
 
 def trusted(ca_bundle: str | None) -> ssl.SSLContext | bool:
-    """Return what to verify certificates with: a file of PEM certificates, None the usual ones.
+    """Return what verifies certificates: a file of PEM certificates; None means the usual ones.
 
     Raises:
         RefusalError: the file cannot be used.
@@ -65,12 +65,12 @@ class Exchange:
     line: Line
 
     def post(self, query: str) -> bytes:
-        """Return the body of the answer to a query, `MAX_ANSWER_BYTES` at most.
+        """Return the body of the answer to a query, at most `MAX_ANSWER_BYTES` long.
 
         Raises:
-            RefusalError: the server answers with another status than 200, leads elsewhere, or
-                does not end.
-            httpx.HTTPError: there is no answer in time, or none at all.
+            RefusalError: the status is not 200, the server redirects to another host, or the body
+                is too long.
+            httpx.HTTPError: there is no answer, or none in time.
         """
         import httpx
 
@@ -80,7 +80,7 @@ class Exchange:
                 "POST",
                 endpoint,
                 json={"query": query},
-                # A compressed body could be of any size once unpacked.
+                # A compressed body could have any size after unpacking.
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                 timeout=self.line.seconds_left,
                 extensions={"trace": self.line.trace},
@@ -92,7 +92,7 @@ class Exchange:
                     raise _refused(response.status_code)
                 return self._body(response)
         raise RefusalError(
-            f"more than {MAX_REDIRECTS} redirects. Check what stands before Dagster."
+            f"more than {MAX_REDIRECTS} redirects. Check the URL and any proxy in front of Dagster."
         )
 
     def _body(self, response: httpx.Response) -> bytes:
@@ -102,7 +102,10 @@ class Exchange:
         for chunk in response.iter_raw():
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
-                raise RefusalError("the answer does not end. This is no Dagster: check the URL.")
+                raise RefusalError(
+                    f"the answer is longer than {MAX_ANSWER_BYTES // 2**20} MiB, so it is not "
+                    "Dagster's. Check the URL."
+                )
             if self.line.is_over:
                 raise httpx.ReadTimeout("")
         return bytes(body)
@@ -111,27 +114,29 @@ class Exchange:
 def _refused(status: int) -> RefusalError:
     if status in _ASKS_FOR_CREDENTIALS:
         return RefusalError(
-            f"status {status}, it asks for credentials. Put them into DAGSTER_URL "
-            "(https://user:password@host), or ask without the proxy before it."
+            f"status {status}: the server needs credentials. Put them into DAGSTER_URL "
+            "(https://user:password@host), or use a URL that does not go through the proxy."
         )
     return RefusalError(
-        f"status {status}. Look into the log of the webserver, and of what stands before it."
+        f"status {status}. Read the log of the webserver and of any proxy in front of it."
     )
 
 
 def _redirected(endpoint: httpx.URL, location: str) -> httpx.URL:
-    """Return where a redirect leads.
+    """Return the target of a redirect.
 
     Raises:
-        RefusalError: to another host, or from TLS to none: credentials must not follow.
+        RefusalError: the target is another host, or drops TLS: credentials must not go there.
     """
     to = endpoint.join(location)
     if not _HOST.fullmatch(to.host):
-        raise RefusalError("it redirects to what is no URL. Check what stands before it.")
-    if to.host != endpoint.host or to.scheme not in {endpoint.scheme, "https"}:
-        where = shown(str(to)) or "what is no URL"
         raise RefusalError(
-            f"it redirects to {where}, another host, which was not followed. If that "
-            "is the webserver, write its URL."
+            "the redirect target is not a URL. Check the URL and any proxy in front of Dagster."
+        )
+    if to.host != endpoint.host or to.scheme not in {endpoint.scheme, "https"}:
+        where = shown(str(to)) or "an invalid URL"
+        raise RefusalError(
+            f"the redirect to {where} was not followed: it leads to another host or drops TLS. If "
+            "that is the webserver, use its URL."
         )
     return to.copy_with(userinfo=endpoint.userinfo)

@@ -1,4 +1,4 @@
-"""Reads Dagster's GraphQL answers: its version, and warnings about daemons and locations."""
+"""Reads Dagster's GraphQL answers: the version, and warnings about daemons and locations."""
 
 from __future__ import annotations
 
@@ -82,19 +82,19 @@ def read_version(body: bytes) -> str:
     """Return Dagster's version from the answer to `VERSION_QUERY`.
 
     Raises:
-        RefusalError: the answer has none.
+        RefusalError: the answer has no version.
     """
     reply: _VersionReply = _decoded(body, _VersionReply)
     served = (reply.data and reply.data.version) or ""
     if not _VERSION.fullmatch(served):
         raise RefusalError(
-            f"{_first_message(reply.errors)}. Check the URL, and what stands before it."
+            f"{_first_message(reply.errors)}. Check the URL and any proxy in front of Dagster."
         )
     return served
 
 
 def read_state(body: bytes) -> list[str]:
-    """Return warnings from the answer to `STATE_QUERY`, [] where all is well.
+    """Return warnings from the answer to `STATE_QUERY`; [] when all is well.
 
     Raises:
         RefusalError: the answer is not Dagster's.
@@ -117,20 +117,20 @@ def read_state(body: bytes) -> list[str]:
         if error is not None and error.message:
             warnings.append(
                 f"Code location {quoted(location.name)} is in error: {quoted(error.message)}. "
-                "Mend it and reload the location."
+                "Fix it and reload the location."
             )
     return warnings
 
 
 def version_skew(served: str) -> list[str]:
-    """Return a warning if webserver and this environment are of different minor versions."""
+    """Return a warning if the webserver and this environment have different minor versions."""
     try:
         own = version("dagster")
     except PackageNotFoundError:
         return []
     if own.split(".")[:2] == served.split(".")[:2]:
         return []
-    return [f"The webserver runs Dagster {served}, this environment {own}. Install the same minor."]
+    return [f"The webserver runs Dagster {served}, this environment {own}. Use the same version."]
 
 
 def _decoded(body: bytes, kind: type[Any]) -> Any:
@@ -138,10 +138,10 @@ def _decoded(body: bytes, kind: type[Any]) -> Any:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RefusalError(
-            "the answer is not Dagster's. Check the URL, and what stands before it."
+            "the answer is not Dagster's. Check the URL and any proxy in front of Dagster."
         ) from None
 
 
 def _first_message(errors: Sequence[_GraphqlError] | None) -> str:
     messages = [error.message for error in errors or () if error.message]
-    return f"GraphQL says {quoted(messages[0])}" if messages else "the answer is not Dagster's"
+    return f"GraphQL reports {quoted(messages[0])}" if messages else "the answer is not Dagster's"

@@ -1,4 +1,4 @@
-"""Words for an answer that is of no use, and for what went wrong on the way to one."""
+"""Explains why there is no usable answer, and what to do about it."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ if TYPE_CHECKING:
 
 MAX_QUOTED = 300
 
-# What stands behind an error of httpx, the narrower first.
+# The cause of an httpx error; subclasses come before their base classes.
 _REMEDIES: dict[type[BaseException], str] = {
     ssl.SSLCertVerificationError: (
-        "The certificate is not trusted: name the file of your own authority in `ca_bundle` of "
-        "plugins.orchestrator.config, or correct the host name."
+        "The certificate is not trusted: set `ca_bundle` in plugins.orchestrator.config to the "
+        "certificate file of your own authority, or correct the host name."
     ),
-    ssl.SSLError: "Check http or https in the URL: they do not speak the same TLS.",
+    ssl.SSLError: "TLS failed: check whether the URL must start with http or https.",
     socket.gaierror: "The host name is not known: check the URL and the DNS.",
 }
 
 
 class RefusalError(Exception):
-    """An answer is of no use; the text says why, and what to do."""
+    """The answer cannot be used; the text says why, and what to do."""
 
 
 def explained(error: BaseException, deadline: float) -> str:
-    """Return why there is no answer, with what to do; `deadline` is in seconds."""
+    """Return why there is no answer, and what to do; `deadline` is in seconds."""
     import httpx
 
     if isinstance(error, RefusalError):
         return str(error)
     if isinstance(error, (httpx.TimeoutException, TimeoutError)):
         return (
-            f"no whole answer within {deadline:g} s. Is the webserver overloaded, or is a firewall "
-            "or the DNS in the way?"
+            f"no complete answer within {deadline:g} s. Is the webserver overloaded, or does a "
+            "firewall or the DNS block it?"
         )
     message = quoted(str(error) or type(error).__name__)
     causes = [*_causes(error)]
     for kind, remedy in _REMEDIES.items():
         if any(isinstance(cause, kind) for cause in causes):
             return f"{message}. {remedy}"
-    return f"{message}. Is the webserver running, and this its port?"
+    return f"{message}. Is the webserver running, and is this its port?"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -54,6 +54,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def quoted(text: str) -> str:
-    """Return somebody else's text in quotes, on one line, cut after `MAX_QUOTED` letters."""
+    """Return a foreign text in quotes, on one line, cut after `MAX_QUOTED` characters."""
     line = " ".join(printable(text).split()).rstrip(".")
     return f"'{line}'" if len(line) <= MAX_QUOTED else f"'{line[:MAX_QUOTED]} ...'"

@@ -1,4 +1,4 @@
-"""Finds out within one deadline whether a webserver answers, and in which state it is."""
+"""Checks within one deadline whether a webserver answers, and in which state it is."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://localhost:3000"
 URL_ENV = "DAGSTER_URL"
-# FR-020 allows 10 s in all; half a second is left for giving up and for the caller.
+# FR-020 allows 10 s in total; half a second is left for giving up and for the caller.
 DEADLINE_SECONDS = 9.5
 
 
 class Address(NamedTuple):
-    """Where to look for a webserver, and what named that place."""
+    """The URL of a webserver, and the setting that it comes from."""
 
     url: str
     source: str
@@ -37,12 +37,12 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WebserverState:
-    """What is known of a webserver: its version, or why there is none.
+    """The version of a webserver, or why it is not known.
 
     Attributes:
-        url: where it was asked, without credentials; "" if that is not a URL.
-        version: of Dagster; None where there is a `problem`.
-        problem: why there is no version, and what to do; "" without one.
+        url: the URL that was queried, without credentials; "" if it is not a URL.
+        version: the version of Dagster; None if there is a `problem`.
+        problem: why there is no version, and what to do; "" if there is one.
         warnings: what keeps a webserver that answers from running products.
     """
 
@@ -53,7 +53,7 @@ class WebserverState:
 
 
 def webserver_address(configured: str | None) -> Address:
-    """Return where the webserver is: configured, from ``DAGSTER_URL``, or the local default."""
+    """Return the configured address, else ``DAGSTER_URL``, else the local default."""
     if configured:
         return Address(configured, "url in plugins.orchestrator.config")
     named = os.environ.get(URL_ENV)
@@ -63,15 +63,15 @@ def webserver_address(configured: str | None) -> Address:
 def ask_webserver(
     address: Address, deadline: float = DEADLINE_SECONDS, *, ca_bundle: str | None = None
 ) -> WebserverState:
-    """Ask the GraphQL endpoint for Dagster's version, its daemons and its code locations.
+    """Query the GraphQL endpoint for Dagster's version, its daemons and its code locations.
 
-    Never raises for what a server does, and returns after `deadline` seconds at the latest:
-    name lookup, TLS and whatever drips included.
+    Nothing that a server does raises an error. The function returns within `deadline` seconds,
+    including name lookup, TLS and bodies that arrive byte by byte.
 
     Args:
-        address: of the webserver; credentials in it are sent as basic authentication.
-        deadline: seconds in all.
-        ca_bundle: file of PEM certificates to trust instead of the usual ones.
+        address: the address of the webserver; credentials in it are sent as basic authentication.
+        deadline: seconds in total.
+        ca_bundle: a file of PEM certificates to trust instead of the usual ones.
     """
     with span("floe.connection", server=_shown(address.url)) as current:
         state = _state(address, deadline, ca_bundle)
@@ -86,7 +86,7 @@ def _state(address: Address, deadline: float, ca_bundle: str | None) -> Webserve
     secrets = () if parts is None else secrets_of(parts)
     try:
         version, warnings = within(deadline, lambda line: _ask(address.url, line, ca_bundle))
-    except Exception as error:  # noqa: BLE001  whatever a server provokes is its answer
+    except Exception as error:  # noqa: BLE001  any error that a server causes is a problem to report
         where = f"POST {url}/graphql ({address.source})" if url else f"URL of {address.source}"
         problem = masked(f"{where}: {explained(error, deadline)}", secrets)
         return WebserverState(url, problem=problem)
@@ -103,7 +103,7 @@ def _ask(url: str, line: Line, ca_bundle: str | None) -> tuple[str, list[str]]:
     """Return the version and the warnings.
 
     Raises:
-        RefusalError: the answer is of no use.
+        RefusalError: the answer cannot be used.
         httpx.HTTPError: there is no answer.
     """
     import httpx
@@ -117,7 +117,7 @@ def _ask(url: str, line: Line, ca_bundle: str | None) -> tuple[str, list[str]]:
             warnings += read_state(exchange.post(STATE_QUERY))
         except (RefusalError, httpx.HTTPError):
             warnings.append(
-                "The webserver did not tell how its daemons and code locations do. Look at its "
-                "Deployment page."
+                "The webserver did not report the state of its daemons and code locations. Look "
+                "at its Deployment page."
             )
     return served, warnings

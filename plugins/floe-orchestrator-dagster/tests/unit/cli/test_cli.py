@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def test_the_help_of_run_says_every_exit_code_and_the_rule_of_selections() -> No
     for line in (
         "0  everything was built and no test of error severity failed",
         "1  a node or a test failed, or was skipped",
-        "2  wrong usage, or a selection of nothing, or no run to retry",
+        "2  wrong usage, or a selection that cannot be used, or no run to retry",
         "3  the product or its files are wrong",
         "4  dbt could not run at all",
         "130  interrupted; dbt was stopped",
@@ -133,7 +134,9 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         raise error
 
     monkeypatch.setattr("floe_orchestrator_dagster.product.opening.open_product", open_product)
-    monkeypatch.setattr("floe_orchestrator_dagster.cli.run.open_product", open_product)
+    # By its name the package also has the command `run`.
+    room = import_module("floe_orchestrator_dagster.cli.run")
+    monkeypatch.setattr(room, "open_product", open_product)
 
 
 PROBLEM = PlanError("Cannot plan product 'p'", [Problem("transforms.a", "Twice.", "Rename one.")])

@@ -1,4 +1,4 @@
-"""Sizes and Helm values, as plain values."""
+"""Sizes and Helm values have the expected content."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def test_quantities_are_numbers(text: str, number: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "half", "1 Gi", "1GB", "-1", "Gi"])
-def test_other_text_is_no_quantity(text: str) -> None:
-    with pytest.raises(ValueError, match=f"'{text}' is no Kubernetes quantity. Write cores as"):
+def test_other_text_is_not_a_quantity(text: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' is not a Kubernetes quantity. Write cores as"):
         quantity(text)
 
 
-def test_every_size_asks_for_less_than_its_limit() -> None:
+def test_every_size_requests_at_most_its_limit() -> None:
     for size in SIZES:
         resources = USER_CODE_SIZES[size].as_kubernetes()
         for name, request in resources["requests"].items():
             assert quantity(request) <= quantity(resources["limits"][name])
 
 
-def test_a_run_has_the_most_that_any_compute_asks_for() -> None:
+def test_a_run_gets_the_maximum_that_any_compute_requests() -> None:
     assert run_resources("small", []) is None
     assert run_resources("small", ["medium", {"limits": {"memory": "5Gi"}}]) == {
         "requests": {"cpu": "500m", "memory": "1Gi"},
@@ -64,17 +64,17 @@ def test_a_run_has_the_most_that_any_compute_asks_for() -> None:
     assert run_resources("large", ["small"]) == USER_CODE_SIZES["large"].as_kubernetes()
 
 
-def test_a_limit_is_not_left_below_a_request() -> None:
+def test_a_limit_is_raised_to_the_request() -> None:
     assert run_resources("small", [{"requests": {"memory": "6Gi"}}]) == {
         "requests": {"cpu": "250m", "memory": "6Gi"},
         "limits": {"cpu": "1000m", "memory": "6Gi"},
     }
 
 
-def test_a_further_resource_is_kept() -> None:
-    found = run_resources("small", [{"limits": {"example.com/gpu": "1"}}])
-    assert found is not None
-    assert found["limits"]["example.com/gpu"] == "1"
+def test_an_extended_resource_is_kept() -> None:
+    resources = run_resources("small", [{"limits": {"example.com/gpu": "1"}}])
+    assert resources is not None
+    assert resources["limits"]["example.com/gpu"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,17 @@ def test_a_further_resource_is_kept() -> None:
         (f"shop:1@{DIGEST}", Image("shop", "1", DIGEST)),
     ],
 )
-def test_images_are_taken_apart(text: str, expected: Image) -> None:
+def test_an_image_is_split_into_its_parts(text: str, expected: Image) -> None:
     assert image(text) == expected
 
 
 @pytest.mark.parametrize("text", ["shop", "", "Shop:1", "shop:", "shop@sha256:abc", "a b:1"])
 def test_an_image_needs_a_tag_or_a_digest(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no image with a tag or a digest\. Write"):
+    with pytest.raises(ValueError, match=r"is not an image with a tag or a digest\. Write"):
         image(text)
 
 
-def test_small_has_a_database_and_the_others_name_yours() -> None:
+def test_small_brings_a_database_and_other_sizes_name_an_external_one() -> None:
     assert helm_values("small")["postgresql"] == {"enabled": True}
     for size in ("medium", "large"):
         assert helm_values(size)["postgresql"] == {
@@ -115,7 +115,7 @@ def test_an_unknown_size_is_refused_with_the_known_ones(export: object) -> None:
         export("huge")
 
 
-def test_runs_are_named_only_where_a_compute_asks() -> None:
+def test_values_have_runs_only_if_a_compute_requests_resources() -> None:
     assert "runs" not in helm_values("small")
     computes = parse_config({"computes": {"spark": {"resources": "large"}}}).computes
     assert helm_values("small", computes)["runs"] == {
@@ -142,7 +142,7 @@ def test_products_become_code_servers_in_both_charts() -> None:
     assert official["dagsterApiGrpcArgs"][:2] == ["--python-file", "/app/target/definitions.py"]
 
 
-def test_no_part_of_the_values_is_shared() -> None:
+def test_two_parts_of_the_values_share_no_object() -> None:
     values = helm_values("small")
     values["dagster-webserver"]["resources"]["limits"]["memory"] = "1Ti"
     assert values["dagster-daemon"]["resources"]["limits"]["memory"] == "512Mi"

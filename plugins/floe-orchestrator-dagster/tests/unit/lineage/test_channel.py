@@ -1,4 +1,4 @@
-"""What becomes of an event, by what the backend answers."""
+"""The answer of a backend decides what happens to an event."""
 
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -18,14 +18,14 @@ EVENT = _line(event(1))
 
 
 @pytest.mark.parametrize("status", [400, 406, 409, 413, 415, 422])
-def test_what_is_the_fault_of_the_event_is_refused(status: int) -> None:
+def test_a_status_that_blames_the_event_refuses_it(status: int) -> None:
     answer = judged(status, None, "no such field")
     assert answer.refused
     assert answer.reason == f"the backend answered {status}: no such field"
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 407, 408, 429, 500, 502, 503, 504])
-def test_what_may_pass_or_can_be_mended_is_sent_again(status: int) -> None:
+def test_a_status_that_can_change_means_send_again(status: int) -> None:
     answer = judged(status, None, "")
     assert not answer.refused
     assert not answer.delivered
@@ -51,7 +51,7 @@ def test_one_connection_carries_all_events() -> None:
         assert server.events == [event(1)] * 5
 
 
-def test_a_connection_that_the_server_closed_is_opened_again_unseen() -> None:
+def test_a_connection_that_the_server_closed_is_reopened() -> None:
     closes = Reply(headers={"Connection": "close"})
     with Backend(lambda *_: closes) as server:
         channel = HttpChannel(server.transport)
@@ -59,14 +59,14 @@ def test_a_connection_that_the_server_closed_is_opened_again_unseen() -> None:
         channel.close()
 
 
-def test_a_connection_cut_half_way_is_not_reachable() -> None:
+def test_a_connection_that_is_cut_means_not_reachable() -> None:
     cut = Reply(status=0)
     with Backend(lambda *_: cut) as server:
         channel = HttpChannel(server.transport)
         assert channel.post(EVENT).reason == "not reachable (RemoteDisconnected)"
 
 
-def test_nobody_there_is_not_reachable() -> None:
+def test_a_closed_port_means_not_reachable() -> None:
     channel = HttpChannel({"url": f"http://127.0.0.1:{free_port()}/"})
     assert channel.post(EVENT).reason == "not reachable (ConnectionRefusedError)"
 
@@ -74,7 +74,7 @@ def test_nobody_there_is_not_reachable() -> None:
 def test_silence_ends_at_the_timeout() -> None:
     with Backend(lambda *_: Reply(wait=5)) as server:
         channel = HttpChannel(server.transport | {"timeout": 0.2})
-        assert channel.post(EVENT).reason == "no whole answer within 0.2 s"
+        assert channel.post(EVENT).reason == "no complete answer within 0.2 s"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_silence_ends_at_the_timeout() -> None:
         ({}, None),
     ],
 )
-def test_the_key_goes_as_a_bearer(config: dict[str, str], header: str | None) -> None:
+def test_the_key_is_sent_as_a_bearer_token(config: dict[str, str], header: str | None) -> None:
     with Backend() as server:
         channel = HttpChannel(server.transport | config)
         assert channel.post(EVENT) is DELIVERED
@@ -96,18 +96,20 @@ def test_the_key_goes_as_a_bearer(config: dict[str, str], header: str | None) ->
     assert headers["Content-Type"] == "application/json"
 
 
-def test_credentials_in_the_url_go_as_basic_and_not_into_reasons() -> None:
-    told = Reply(status=400, body=b"user said pa55 and dXNlcjpwYTU1")
-    with Backend(lambda *_: told) as server:
+def test_credentials_in_the_url_are_sent_as_basic_authentication_and_never_shown() -> None:
+    echo = Reply(status=400, body=b"user sent pa55 and dXNlcjpwYTU1")
+    with Backend(lambda *_: echo) as server:
         url = server.url.replace("127.0.0.1", "user:pa55@127.0.0.1")
         channel = HttpChannel({"url": url})
         answer = channel.post(EVENT)
         channel.close()
     assert server.requests[0][2]["Authorization"] == "Basic dXNlcjpwYTU1"
-    assert answer.reason == "the backend answered 400: user said *** and ***"
+    assert answer.reason == "the backend answered 400: user sent *** and ***"
 
 
-def test_events_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_sent_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with Backend() as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
@@ -130,7 +132,7 @@ def test_a_config_without_a_usable_url_is_an_error(url: str | None) -> None:
         open_channel({"type": "http", "url": url})
 
 
-def test_a_timeout_that_is_no_number_is_an_error() -> None:
+def test_a_timeout_that_is_not_a_number_is_an_error() -> None:
     with pytest.raises(LineageError, match="`timeout` of its transport config is 'soon', not a"):
         open_channel({"type": "http", "url": "http://host", "timeout": "soon"})
 
@@ -145,8 +147,8 @@ def test_a_proxy_that_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch
     assert "pa55" not in str(caught.value)
 
 
-def test_an_unknown_type_is_an_error_without_the_config() -> None:
-    with pytest.raises(LineageError, match="no transport of type 'pigeon'") as caught:
+def test_an_unknown_type_is_an_error_that_does_not_quote_the_config() -> None:
+    with pytest.raises(LineageError, match="cannot create a transport of type 'pigeon'") as caught:
         open_channel({"type": "pigeon", "password": "pa55"})
     assert "pa55" not in str(caught.value)
 
@@ -165,7 +167,7 @@ def test_floe_http_config_becomes_openlineage_http_config() -> None:
     assert client_transport({"type": "kafka", "topic": "t"}) == {"type": "kafka", "topic": "t"}
 
 
-def test_what_floe_http_config_cannot_say_goes_through_openlineage_python() -> None:
+def test_http_options_unknown_to_floe_use_openlineage_python() -> None:
     with Backend(lambda number, _: Reply(status=[201, 422, 503][number])) as server:
         channel = open_channel(server.transport | {"custom_headers": {"X-Team": "blue"}})
         assert channel.post(EVENT) is DELIVERED
@@ -177,16 +179,16 @@ def test_what_floe_http_config_cannot_say_goes_through_openlineage_python() -> N
     assert server.events[0]["run"] == event(1)["run"]
 
 
-def test_an_event_keeps_its_contents_as_a_class_of_openlineage_python() -> None:
+def test_an_event_keeps_its_content_as_an_object_of_openlineage_python() -> None:
     from openlineage.client.serde import Serde
 
-    given = event(1) | {
+    content = event(1) | {
         "inputs": [{"namespace": "n", "name": "a", "facets": {"x": {"y": 1}}, "inputFacets": {}}],
         "outputs": [{"namespace": "n", "name": "b", "facets": {}, "outputFacets": {"z": {}}}],
     }
-    assert Serde.to_dict(run_event(_line(given))) == given
+    assert Serde.to_dict(run_event(_line(content))) == content
 
 
-def test_what_is_no_run_event_is_refused_by_other_transports(tmp_path: object) -> None:
+def test_other_transports_refuse_json_that_is_not_a_run_event(tmp_path: object) -> None:
     channel = open_channel({"type": "file", "log_file_path": f"{tmp_path}/log", "append": True})
-    assert channel.post(b'{"job":{}}').reason == "no run event (KeyError: 'eventTime')"
+    assert channel.post(b'{"job":{}}').reason == "not a run event (KeyError: 'eventTime')"

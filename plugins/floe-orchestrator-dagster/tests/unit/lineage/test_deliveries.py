@@ -1,4 +1,4 @@
-"""Single events share a delivery, which somebody closes."""
+"""Single events share a delivery until it is closed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_single_events_share_a_delivery_until_it_is_closed(tmp_path: Path) -> No
     deliveries.close()
 
 
-def test_closing_sends_what_waits(tmp_path: Path) -> None:
+def test_closing_sends_waiting_events(tmp_path: Path) -> None:
     with Backend() as server:
         deliveries = Deliveries()
         for number in range(3):

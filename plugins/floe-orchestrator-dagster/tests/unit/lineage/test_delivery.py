@@ -1,4 +1,4 @@
-"""Delivery by a fake channel: order, patience, refusals, required lineage."""
+"""A delivery keeps the order of events, retries, and keeps refused events."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from floe_orchestrator_dagster.lineage.verdict import DELIVERED, Verdict
 from kit.backends import event
 from kit.ports import free_port
 
-# Pauses are short; how long they are is not what these tests ask.
+# Short pauses: these tests do not check their length.
 QUICK = DeliveryTiming(first_pause=0.001, longest_pause=0.002, last_pause=0.001)
 AWAY = Verdict(reason="away")
 REFUSED = Verdict(refused=True, reason="bad event")
@@ -30,7 +30,7 @@ POISON = Verdict(reason="the backend answered 500", poison=True)
 
 
 class Fake:
-    """A channel that answers by a function of the event's number."""
+    """A channel whose answer is a function of the event's number."""
 
     def __init__(self, answer: Callable[[int], Verdict] = lambda _: DELIVERED) -> None:
         self.answer = answer
@@ -90,14 +90,14 @@ def test_without_events_there_is_no_thread_and_no_file(directory: Path) -> None:
     assert not directory.exists()
 
 
-def test_all_go_in_order_and_leave_nothing_behind(directory: Path) -> None:
+def test_all_events_arrive_in_order_and_leave_no_file(directory: Path) -> None:
     fake = Fake()
     assert run(fake, directory, 1000) == DeliveryReport(made=1000, delivered=1000)
     assert fake.taken == list(range(1000))
     assert list(directory.iterdir()) == []
 
 
-def test_mappings_and_json_in_any_layout_are_taken(directory: Path) -> None:
+def test_mappings_and_json_in_any_layout_are_accepted(directory: Path) -> None:
     fake = Fake()
     with opened(fake, directory) as sending:
         sending.send(event(1))
@@ -106,7 +106,7 @@ def test_mappings_and_json_in_any_layout_are_taken(directory: Path) -> None:
     assert fake.taken == [1, 2, 3, 4]
 
 
-def test_a_backend_that_is_away_is_left_alone_soon_and_all_waits(
+def test_events_wait_while_the_backend_is_away(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = Fake(lambda _: AWAY)
@@ -116,14 +116,14 @@ def test_a_backend_that_is_away_is_left_alone_soon_and_all_waits(
     assert set(fake.tried) == {0}
     assert spool_status(directory).waiting == 5
     [warning] = caplog.messages
-    assert warning.startswith("Lineage: of 5 events 0 were delivered, 5 wait in ")
+    assert warning.startswith("Lineage: 0 of 5 events were delivered, 5 wait in ")
     assert warning.endswith(
-        "(away). They go with the next run, the lineage_drain sensor or "
-        "`floe-dagster lineage replay`."
+        "(away). The next run, the lineage_drain sensor or `floe-dagster lineage replay` sends "
+        "those that wait."
     )
 
 
-def test_the_next_run_takes_along_what_waits_and_sends_it_first(directory: Path) -> None:
+def test_the_next_run_sends_waiting_events_first(directory: Path) -> None:
     run(Fake(lambda _: AWAY), directory, 3)
     fake = Fake()
     with opened(fake, directory) as sending:
@@ -133,7 +133,7 @@ def test_the_next_run_takes_along_what_waits_and_sends_it_first(directory: Path)
     assert list(directory.iterdir()) == []
 
 
-def test_it_goes_on_when_the_backend_comes_back(directory: Path) -> None:
+def test_delivery_continues_when_the_backend_comes_back(directory: Path) -> None:
     failures = iter(range(6))
     fake = Fake(lambda _: AWAY if next(failures, None) is not None else DELIVERED)
     with opened(fake, directory) as sending:
@@ -145,7 +145,7 @@ def test_it_goes_on_when_the_backend_comes_back(directory: Path) -> None:
     assert sending.finish().delivered == 4
 
 
-def test_refused_events_become_dead_letters_and_the_others_go(directory: Path) -> None:
+def test_refused_events_become_dead_letters_and_the_others_arrive(directory: Path) -> None:
     fake = Fake(lambda number: REFUSED if number == 2 else DELIVERED)
     report = run(fake, directory)
     assert report == DeliveryReport(made=5, delivered=4, refused=1, problem="bad event")
@@ -155,7 +155,7 @@ def test_refused_events_become_dead_letters_and_the_others_go(directory: Path) -
     assert letter["reason"] == "bad event"
 
 
-def test_an_event_that_only_itself_fails_does_not_hold_up_the_others(directory: Path) -> None:
+def test_an_event_that_always_fails_does_not_block_the_others(directory: Path) -> None:
     fake = Fake(lambda number: POISON if number == 1 else DELIVERED)
     with opened(fake, directory) as sending:
         sending.send_all([event(number) for number in range(5)])
@@ -167,7 +167,7 @@ def test_an_event_that_only_itself_fails_does_not_hold_up_the_others(directory: 
     assert spool_status(directory).refused == 1
 
 
-def test_no_event_is_given_up_while_all_fail(directory: Path) -> None:
+def test_no_event_is_refused_while_all_fail(directory: Path) -> None:
     tries = iter(range(30))
     fake = Fake(lambda _: POISON if next(tries, None) is not None else DELIVERED)
     with opened(fake, directory) as sending:
@@ -178,20 +178,20 @@ def test_no_event_is_given_up_while_all_fail(directory: Path) -> None:
     assert sorted(fake.taken) == [0, 1, 2, 3, 4]
 
 
-def test_retry_after_beyond_the_drain_ends_it_at_once(directory: Path) -> None:
+def test_a_retry_after_beyond_the_drain_ends_the_delivery_at_once(directory: Path) -> None:
     fake = Fake(lambda _: Verdict(reason="busy", wait=60.0))
     assert run(fake, directory).waiting == 5
     assert fake.tried == [0]
 
 
-def test_retry_after_within_the_drain_is_waited_for(directory: Path) -> None:
+def test_a_retry_after_within_the_drain_is_respected(directory: Path) -> None:
     answers = iter([Verdict(reason="busy", wait=0.05)])
     fake = Fake(lambda _: next(answers, DELIVERED))
     assert run(fake, directory).delivered == 5
     assert fake.tried == [0, 0, 1, 2, 3, 4]
 
 
-def test_a_damaged_line_is_told_apart(directory: Path) -> None:
+def test_a_damaged_line_becomes_a_dead_letter(directory: Path) -> None:
     segment = Segment.create(directory)
     segment.append(b"\0\0\0\n" + json.dumps(event(1)).encode() + b'\n{"half')
     segment.close()
@@ -208,7 +208,7 @@ def test_a_damaged_line_is_told_apart(directory: Path) -> None:
     ]
 
 
-def test_without_room_on_disk_events_go_from_memory_in_order(
+def test_without_room_on_disk_events_are_sent_from_memory_in_order(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = Fake()
@@ -256,38 +256,38 @@ def test_required_lineage_without_a_directory_is_an_error_at_once(tmp_path: Path
     assert sending.finish().dropped == 1
 
 
-def test_an_unusable_transport_fails_what_requires_lineage_only(
+def test_an_unusable_transport_fails_only_where_lineage_is_required(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(LineageError, match="has no `url`"):
         open_delivery({"type": "http"}, directory, required=True)
     assert type(open_delivery({"type": "http"}, directory)) is Delivery
-    assert "The run goes on without lineage." in caplog.text
+    assert "The run continues without lineage." in caplog.text
 
 
-def test_what_is_no_json_is_dropped_or_an_error(directory: Path) -> None:
+def test_an_event_that_is_not_json_is_dropped_or_an_error(directory: Path) -> None:
     with opened(Fake(), directory) as sending:
         sending.send({"x": object()})
         sending.send(event(1))
     assert sending.finish() == DeliveryReport(made=2, delivered=1, dropped=1)
     with (
         opened(Fake(), directory, required=True) as strict,
-        pytest.raises(LineageError, match="Cannot keep 1 lineage events: no JSON"),
+        pytest.raises(LineageError, match="Cannot keep 1 lineage events: not JSON"),
     ):
         strict.send({"x": object()})
 
 
-def test_what_is_sent_after_the_end_is_said_to_be_lost(
+def test_an_event_sent_after_the_end_is_reported_as_lost(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(Fake(), directory) as sending:
         sending.send(event(1))
     sending.send(event(2))
-    assert caplog.messages == ["Lineage: events are dropped (sent after the end)."]
+    assert caplog.messages == ["Lineage: events are dropped (sent after the delivery ended)."]
     assert spool_status(directory).waiting == 0
 
 
-def test_a_long_run_gives_disk_back(directory: Path) -> None:
+def test_a_long_run_frees_disk_space(directory: Path) -> None:
     fake = Fake()
     with opened(fake, directory, segment_bytes=1000) as sending:
         for number in range(20):
@@ -299,7 +299,7 @@ def test_a_long_run_gives_disk_back(directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
-def test_a_sender_that_breaks_leaves_the_events_on_disk(directory: Path) -> None:
+def test_a_sender_that_crashes_leaves_the_events_on_disk(directory: Path) -> None:
     def broken(_: int) -> Verdict:
         raise RuntimeError("a bug")
 

@@ -345,6 +345,7 @@ def test_quality_checks_that_run_alone_are_told() -> None:
         False,
         "id",
     )
+    assert [*lineage.skipped([check_id], AT.format(6))] == []
 
 
 def test_a_function_has_runs_and_no_datasets() -> None:

@@ -1,4 +1,4 @@
-"""The events of a process wait on disk, else in memory, in the order they were put."""
+"""The events of a process wait on disk, else in memory, and keep their order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_durable_event_is_synced_when_it_is_put(directory: Path) -> None:
     assert outbox.end() == 0
 
 
-def test_an_outbox_is_closed_by_the_side_that_comes_last(directory: Path) -> None:
+def test_the_side_that_ends_last_closes_the_outbox(directory: Path) -> None:
     outbox = Outbox(directory)
     outbox.enter()
     outbox.put([b"{}"], durable=False)
@@ -36,13 +36,13 @@ def test_an_outbox_is_closed_by_the_side_that_comes_last(directory: Path) -> Non
     assert spool_status(directory).waiting == 1
 
 
-def test_what_comes_after_an_event_in_memory_waits_in_memory_too(directory: Path) -> None:
+def test_events_after_one_in_memory_wait_in_memory_too(directory: Path) -> None:
     outbox = Outbox(directory, SpoolBounds(spool_bytes=10, memory_bytes=40))
     assert outbox.put([b'{"a":1}'], durable=False) == 1
     assert outbox.put([b'{"long":"event"}'], durable=False) == 1
     assert outbox.put([b"{}"], durable=False) == 1
     assert outbox.problem == "the spool is full (0 MiB)"
-    # The one on disk goes first.
+    # The event on disk comes first.
     assert outbox.waits_on_disk
     assert outbox.first_in_memory() is None
     segment = outbox.segment
@@ -54,7 +54,7 @@ def test_what_comes_after_an_event_in_memory_waits_in_memory_too(directory: Path
     assert outbox.first_in_memory() == b"{}"
 
 
-def test_an_event_without_room_anywhere_is_not_taken(directory: Path) -> None:
+def test_an_event_that_fits_nowhere_is_not_accepted(directory: Path) -> None:
     outbox = Outbox(directory, SpoolBounds(spool_bytes=1, memory_bytes=5))
     assert outbox.put([b"{1}", b"{2}"], durable=False) == 1
     with pytest.raises(OSError, match="the spool is full"):

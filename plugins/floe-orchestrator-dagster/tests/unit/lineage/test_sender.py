@@ -1,4 +1,4 @@
-"""How patient a sender is, by its timing alone; `test_delivery.py` has it at work."""
+"""The timing gives the pauses of a sender; `test_delivery.py` tests a sender at work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 
 
 @pytest.mark.parametrize(
-    ("failures", "asked", "least", "most"),
+    ("failures", "requested", "least", "most"),
     [
         (1, None, 0.05, 0.1),
         (3, None, 0.2, 0.4),
@@ -17,7 +17,7 @@ from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
         (1, 86_400.0, 300.0, 300.0),
     ],
 )
-def test_a_pause_doubles_up_to_a_bound_and_is_what_the_backend_asks_for(
-    failures: int, asked: float | None, least: float, most: float
+def test_a_pause_doubles_up_to_a_limit_unless_the_backend_requests_one(
+    failures: int, requested: float | None, least: float, most: float
 ) -> None:
-    assert least <= DeliveryTiming().pause(failures, asked) <= most
+    assert least <= DeliveryTiming().pause(failures, requested) <= most

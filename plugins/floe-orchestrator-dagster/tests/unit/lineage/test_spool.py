@@ -1,4 +1,4 @@
-"""The spool keeps every event in order, whatever dies."""
+"""The spool keeps every event in order through crashes, full disks and lost cursors."""
 
 import json
 import os
@@ -40,15 +40,15 @@ def lines(*numbers: int) -> bytes:
 def deliver(segment: Segment, limit: int = 10**9) -> list[int]:
     """Take up to `limit` events out of a segment."""
     taken: list[int] = []
-    while len(taken) < limit and (found := segment.read()):
-        for item in found[: limit - len(taken)]:
+    while len(taken) < limit and (events := segment.read()):
+        for item in events[: limit - len(taken)]:
             taken.append(json.loads(item)["n"])
             segment.acknowledge(len(item) + 1)
     return taken
 
 
 def die(segment: Segment) -> None:
-    """Leave a segment as a killed process does: nothing saved, the lock free."""
+    """Leave a segment as a killed process does: the cursor not saved, the lock free."""
     os.close(segment._handle)
     segment._lock.release()
 
@@ -77,7 +77,7 @@ def test_a_delivered_segment_leaves_no_file(directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
-def test_what_is_left_is_taken_over_where_delivery_stopped(directory: Path) -> None:
+def test_delivery_of_a_leftover_resumes_at_its_cursor(directory: Path) -> None:
     segment = Segment.create(directory)
     segment.append(lines(1, 2, 3))
     deliver(segment, 1)
@@ -88,7 +88,7 @@ def test_what_is_left_is_taken_over_where_delivery_stopped(directory: Path) -> N
     assert list(leftovers(directory)) == []
 
 
-def test_the_segment_of_a_living_writer_is_not_taken(directory: Path) -> None:
+def test_the_segment_of_a_running_writer_is_not_claimed(directory: Path) -> None:
     segment = Segment.create(directory)
     segment.append(lines(1))
     assert list(leftovers(directory)) == []
@@ -111,7 +111,9 @@ def test_leftovers_come_oldest_first(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("cursor", [b"", b"nonsense", b"-4", b"999999", b"3", b"8\x00"])
-def test_a_cursor_that_makes_no_sense_has_all_sent_again(directory: Path, cursor: bytes) -> None:
+def test_an_invalid_cursor_means_that_all_events_are_sent_again(
+    directory: Path, cursor: bytes
+) -> None:
     segment = Segment.create(directory)
     segment.append(lines(1, 2))
     die(segment)
@@ -121,7 +123,7 @@ def test_a_cursor_that_makes_no_sense_has_all_sent_again(directory: Path, cursor
     left.close()
 
 
-def test_a_half_line_is_told_and_does_not_stop_the_others(directory: Path) -> None:
+def test_an_incomplete_line_is_returned_and_does_not_stop_the_others(directory: Path) -> None:
     segment = Segment.create(directory)
     segment.append(lines(1))
     os.write(segment._handle, b'{"n":')
@@ -133,7 +135,7 @@ def test_a_half_line_is_told_and_does_not_stop_the_others(directory: Path) -> No
     left.close()
 
 
-def test_lines_longer_than_one_read_come_whole(directory: Path) -> None:
+def test_a_line_longer_than_one_read_is_read_whole(directory: Path) -> None:
     segment = Segment.create(directory)
     long = b'{"n":1,"pad":"' + b"x" * (3 * spool.READ_BYTES) + b'"}'
     segment.append(long + b"\n" + lines(2))
@@ -142,7 +144,7 @@ def test_lines_longer_than_one_read_come_whole(directory: Path) -> None:
     segment.close()
 
 
-def test_a_read_ends_though_the_writer_writes_meanwhile(
+def test_a_read_ends_while_the_writer_keeps_writing(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment = Segment.create(directory)
@@ -150,7 +152,7 @@ def test_a_read_ends_though_the_writer_writes_meanwhile(
 
     def pread(handle: int, size: int, offset: int) -> bytes:
         reads.append(size)
-        assert len(reads) < 10, "the read goes round and round"
+        assert len(reads) < 10, "the read never ends"
         data = real(handle, size, offset)
         segment.append(lines(len(reads)))
         return data
@@ -163,7 +165,7 @@ def test_a_read_ends_though_the_writer_writes_meanwhile(
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """Let no file grow over `size` bytes, as a full disk would."""
+    """Limit the size of files to `size` bytes, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -172,7 +174,7 @@ def files_up_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_no_half_line(directory: Path) -> None:
+def test_a_full_disk_leaves_no_incomplete_line(directory: Path) -> None:
     segment = Segment.create(directory)
     segment.append(lines(1))
     with files_up_to(12), pytest.raises(OSError, match="too large"):
@@ -182,7 +184,7 @@ def test_a_full_disk_leaves_no_half_line(directory: Path) -> None:
     segment.close()
 
 
-def test_on_a_full_disk_the_cursor_is_still_kept(
+def test_the_cursor_is_saved_on_a_full_disk(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment = Segment.create(directory)
@@ -201,7 +203,7 @@ def test_on_a_full_disk_the_cursor_is_still_kept(
     assert list(directory.iterdir()) == []
 
 
-def test_only_the_owner_may_look(directory: Path) -> None:
+def test_only_the_owner_can_read_the_spool(directory: Path) -> None:
     segment = Segment.create(directory)
     segment.append(lines(1, 2))
     deliver(segment, 1)
@@ -215,13 +217,13 @@ def test_only_the_owner_may_look(directory: Path) -> None:
     segment.close()
 
 
-def test_a_directory_that_others_may_read_is_closed_to_them(directory: Path) -> None:
+def test_a_directory_that_others_can_read_is_closed_to_them(directory: Path) -> None:
     directory.mkdir(mode=0o755)
     Segment.create(directory).close()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-def test_dead_letters_carry_event_and_reason(directory: Path) -> None:
+def test_dead_letters_have_event_and_reason(directory: Path) -> None:
     Segment.create(directory).close()
     bury(directory, line(7), "the backend answered 400")
     bury(directory, b'{"n":', "half written")
@@ -232,7 +234,7 @@ def test_dead_letters_carry_event_and_reason(directory: Path) -> None:
     assert spool_status(directory).refused == 2
 
 
-def test_dead_letters_are_bounded_and_what_goes_is_counted(directory: Path) -> None:
+def test_dead_letters_are_limited_and_removed_ones_are_counted(directory: Path) -> None:
     Segment.create(directory).close()
     for number in range(30):
         bury(directory, line(number), "refused", SpoolBounds(letter_bytes=300))
@@ -242,7 +244,9 @@ def test_dead_letters_are_bounded_and_what_goes_is_counted(directory: Path) -> N
     assert sum(path.stat().st_size for path in directory.glob("dead*")) < 1000
 
 
-def test_old_events_are_dropped_loudly(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_old_events_are_dropped_with_a_warning(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in (1, 2):
         segment = Segment.create(directory)
         segment.append(lines(number, number))
@@ -256,7 +260,7 @@ def test_old_events_are_dropped_loudly(directory: Path, caplog: pytest.LogCaptur
     assert (status.waiting, status.dropped) == (2, 2)
 
 
-def test_above_the_bound_of_size_the_oldest_go(directory: Path) -> None:
+def test_above_the_size_limit_the_oldest_are_dropped(directory: Path) -> None:
     for number in range(1, 5):
         segment = Segment.create(directory)
         segment.append(lines(number, number))
@@ -269,20 +273,20 @@ def test_above_the_bound_of_size_the_oldest_go(directory: Path) -> None:
     assert taken == [3, 3, 4, 4]
 
 
-def test_nothing_is_said_of_a_directory_that_does_not_exist(directory: Path) -> None:
+def test_a_directory_that_does_not_exist_has_an_empty_status(directory: Path) -> None:
     assert spool_status(directory) == SpoolStatus()
     assert list(leftovers(directory)) == []
     assert not directory.exists()
 
 
 class AnySpool(RuleBasedStateMachine):
-    """Puts, deliveries, crashes and lost cursors in any order; then everything is delivered."""
+    """Appends, deliveries, crashes and lost cursors in any order; then everything is delivered."""
 
     def __init__(self) -> None:
         super().__init__()
         self.temporary = tempfile.TemporaryDirectory()
         self.directory = Path(self.temporary.name)
-        self.own: Any = None  # a Segment, while there is one
+        self.own: Any = None  # a Segment, if there is one
         self.written: list[int] = []  # in the own segment
         self.taken: list[int] = []
         self.gone: set[int] = set()
@@ -299,15 +303,15 @@ class AnySpool(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 7))
     def deliver(self, limit: int) -> None:
         for left in leftovers(self.directory):
-            found = deliver(left, limit)
-            limit -= len(found)
-            self.taken += found
+            numbers = deliver(left, limit)
+            limit -= len(numbers)
+            self.taken += numbers
             left.acknowledge(len(left.torn()))
             left.close()
         if self.own is not None:
-            found = deliver(self.own, limit)
-            self.taken += found
-            self.unsaved += len(found)
+            numbers = deliver(self.own, limit)
+            self.taken += numbers
+            self.unsaved += len(numbers)
 
     @precondition(lambda self: self.own)
     @rule()
@@ -323,12 +327,15 @@ class AnySpool(RuleBasedStateMachine):
     @precondition(lambda self: self.own)
     @rule(kept=st.floats(0, 1))
     def crash(self, kept: float) -> None:
-        """Cut what was not on the disk: 1 is a killed process, less a machine without power."""
+        """Lose a part of the unsynced lines.
+
+        With `kept` 1 the process is killed, with less the machine loses power.
+        """
         size = self.own.synced + int((self.own.size - self.own.synced) * kept)
         die(self.own)
         os.truncate(self.own.path, size)
         self.gone |= set(self.written[self.own.path.read_bytes().count(b"\n") :])
-        # A cursor beyond what the machine kept is of no use: all comes again.
+        # A cursor beyond the end of the file is invalid, so all events are sent again.
         self.may_repeat += len(self.written) if size < self.own.delivered else self.unsaved
         self.own, self.written, self.unsaved = None, [], 0
 

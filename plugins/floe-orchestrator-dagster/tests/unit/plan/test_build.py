@@ -176,7 +176,7 @@ def test_a_compute_that_fits_no_output_is_refused() -> None:
 def test_a_compute_that_fits_two_outputs_is_refused() -> None:
     [problem] = resolved({"a": "spark", "b": "spark"}, "spark")[1]
     assert problem.startswith(
-        "transforms.models[m0].compute: Compute 'spark' fits 2 dbt outputs (a, b). Outputs of"
+        "transforms.models[m0].compute: Compute 'spark' matches 2 dbt outputs (a, b). Outputs of"
     )
 
 
@@ -196,8 +196,9 @@ def test_a_compute_mapped_to_a_target_that_is_not_there_is_refused() -> None:
     config = {"computes": {"spark": {"target": "sprak"}}}
     [problem] = resolved({"spark": "spark"}, "spark", config=config)[1]
     assert problem.startswith(
-        "transforms.models[m0].compute: Compute 'spark' is mapped to target 'sprak', no such "
-        "output. Did you mean 'spark'? Outputs of the dbt profile: spark (spark)."
+        "transforms.models[m0].compute: Compute 'spark' is mapped to target 'sprak', which is "
+        "not an output of the dbt profile. Did you mean 'spark'? Outputs of the dbt profile: "
+        "spark (spark)."
     )
 
 
@@ -253,7 +254,7 @@ def test_a_manifest_of_an_unsupported_dbt_is_refused() -> None:
     assert problems_of("a", schema=old) == [
         (
             f"manifest.json (target duck): Written by dbt 1.11.0 in schema {old}. "
-            "Supported is manifest v12: install dbt-core 1.8 to 1.11 and run `floe-dagster "
+            "The plugin supports manifest v12: install dbt-core 1.8 to 1.11 and run `floe-dagster "
             "prepare`."
         )
     ]
@@ -299,9 +300,8 @@ def test_a_dependency_that_dbt_does_not_have_is_a_warning() -> None:
     odd = plan("a, b", transforms=[Transform("a", "duck"), Transform("b", "duck", ("a",))])
     assert odd.warnings == (
         (
-            "transforms.models[1].depends_on: 'b' does not depend on 'a' in dbt. dbt's graph "
-            "is used; "
-            "correct dependsOn in floe.yaml."
+            "transforms.models[1].depends_on: 'b' does not depend on 'a' in dbt. The plan "
+            "follows dbt's graph; correct dependsOn in floe.yaml."
         ),
     )
     assert odd.folded_parents[uid("b")] == ()
@@ -464,8 +464,8 @@ def test_two_nodes_of_one_key_are_told_apart_for_good() -> None:
     assert keys(two) == {uid("a"): "k_b4412532", uid("b"): "k_42ee307a"}
     assert two.warnings == (
         (
-            "2 dbt nodes have an asset key that another node has as good a right to. They are "
-            "told apart in Dagster as: k_42ee307a (model.shop.b), k_b4412532 (model.shop.a)."
+            "2 dbt nodes share an asset key with another node. In Dagster they have the names: "
+            "k_42ee307a (model.shop.b), k_b4412532 (model.shop.a)."
         ),
     )
     three = keys(plan("a, b, A", change={"a": KEY, "b": KEY, "A": KEY}))
@@ -568,8 +568,8 @@ def test_checks_of_one_name_are_told_apart_for_good() -> None:
     assert checks(two) == {"t1": "t_5217dfd9", "t2": "t_230cf6cc"}
     assert two.warnings == (
         (
-            "2 checks share a name with another check of their asset. They are told apart in "
-            "Dagster as: t_230cf6cc (test.shop.t2), t_5217dfd9 (test.shop.t1)."
+            "2 checks share a name with another check of their asset. In Dagster they have "
+            "the names: t_230cf6cc (test.shop.t2), t_5217dfd9 (test.shop.t1)."
         ),
     )
     three = plan("a", tests={"t0": {"reads": "a", "name": "t"}, **twins})
@@ -664,9 +664,8 @@ def test_a_transform_that_two_packages_have_means_both_and_that_is_said() -> Non
     assert {found.nodes[uid(name)].compute for name in ("p0", "p1")} == {"pg"}
     assert found.warnings == (
         (
-            "transforms.models[0].name: the dbt packages pkg0, pkg1 each have a 'a'. All are "
-            "built on "
-            "compute 'pg'."
+            "transforms.models[0].name: the dbt packages pkg0, pkg1 each contain a node 'a'. "
+            "Compute 'pg' builds all of them."
         ),
     )
 
@@ -782,7 +781,7 @@ def test_a_test_runs_only_where_it_is_enabled() -> None:
     assert not lost.checks
     assert lost.warnings == (
         (
-            "dbt test 't' is enabled on compute duck only, which does not see what it reads: it is "
+            "dbt test 't' is enabled only on computes that cannot read its parents (duck): it is "
             "not a check and does not run."
         ),
     )
@@ -847,7 +846,7 @@ def test_a_quality_check_without_a_generic_test_is_said() -> None:
     assert idle.warnings == (
         (
             "quality check 'u' of 'a': dbt has no generic test 'pkg.unique', so it does not run. "
-            "Install the dbt package that has it."
+            "Install the dbt package that contains it."
         ),
     )
 
@@ -858,9 +857,8 @@ def test_a_quality_check_of_an_ephemeral_is_said() -> None:
     )
     assert idle.warnings == (
         (
-            "quality check 'u' of 'a': the model is ephemeral, so it carries no checks and "
-            "this one "
-            "does not run. Materialize it as a view or table."
+            "quality check 'u' of 'a': the model is ephemeral, so it cannot have checks and "
+            "this check does not run. Materialize it as a view or table."
         ),
     )
 
@@ -895,7 +893,7 @@ def test_a_node_may_read_what_a_node_below_left_and_that_is_said() -> None:
     assert loop.warnings == (
         (
             "dbt model 'a' reads a source that is the table of 'z', which is built below it "
-            "(a -> z -> a): it gets what the run before left there."
+            "(a -> z -> a): it reads what the previous run wrote there."
         ),
     )
 
@@ -907,12 +905,12 @@ def test_feedback_under_one_asset_key_costs_the_source_that_key() -> None:
     assert keys(loop)["source.shop.raw.z"] == "raw/z"
     assert loop.warnings == (
         (
-            "dbt source 'z' has the asset key raw/z, not that of 'z', which is built below what "
-            "reads it: Dagster would see a cycle."
+            "dbt source 'z' has the asset key raw/z instead of the key of 'z'. The readers of the "
+            "source are built before 'z', so one key for both would be a cycle in Dagster."
         ),
         (
             "dbt model 'a' reads a source that is the table of 'z', which is built below it "
-            "(a -> z -> a): it gets what the run before left there."
+            "(a -> z -> a): it reads what the previous run wrote there."
         ),
     )
     by_schema = {"z": {"config": {"schema": "raw"}}, "raw.z": {"relation_name": "db.main.z"}}
@@ -1125,15 +1123,15 @@ def meta(**asked: Any) -> dict[str, Any]:
         ({"group": 2024}, "group is 2024 and is left out: Input should be a valid string."),
         (
             {"asset_key": 7},
-            "asset_key is 7 and is left out: a string or a list of strings is expected.",
+            "asset_key is 7 and is left out: expected a string or a list of strings.",
         ),
         (
             {"asset_key": ["a", 7]},
-            "asset_key is ['a', 7] and is left out: a string or a list of strings is expected.",
+            "asset_key is ['a', 7] and is left out: expected a string or a list of strings.",
         ),
         (
             {"owners": ["bob", "a@example.com"]},
-            "owners.0 is 'bob' and is left out: Dagster takes an email address or 'team:name'.",
+            "owners.0 is 'bob' and is left out: expected an email address or 'team:name'.",
         ),
         ({"owners": 5}, "owners is 5 and is left out: Input should be a valid list."),
         (
@@ -1145,7 +1143,7 @@ def meta(**asked: Any) -> dict[str, Any]:
         ),
         (
             {"ref": "b"},
-            "ref is 'b' and is left out: a mapping with the `name` of a model is expected.",
+            "ref is 'b' and is left out: expected a mapping with the `name` of a model.",
         ),
     ],
 )
@@ -1164,7 +1162,7 @@ def test_a_value_of_meta_dagster_that_cannot_be_used_costs_that_value(
 
 def test_meta_dagster_that_is_not_a_mapping_is_left_out() -> None:
     [warning] = plan("a", change={"a": {"meta": {"dagster": "x"}}}).warnings
-    assert warning == ("dbt model 'a': meta.dagster is 'x' and is left out: a mapping is expected.")
+    assert warning == ("dbt model 'a': meta.dagster is 'x' and is left out: expected a mapping.")
 
 
 def test_one_owner_is_a_list_of_one() -> None:
@@ -1201,6 +1199,19 @@ def test_partitions_that_cannot_be_read_come_with_all_other_problems() -> None:
             "name in floe.yaml, or add the model to the dbt project."
         ),
     ]
+
+
+@pytest.mark.parametrize("kind", ["daily", "weekly", "monthly"])
+def test_only_hourly_partitions_take_a_time_of_day(kind: str) -> None:
+    settings = {"start": "2026-01-01-03:00", "end": "2026-02-01-00:00"}
+    assert problems_of("a", change=meta(partitions={"type": kind, **settings})) == [
+        f"dbt model 'a' meta.dagster.partitions.{key}: '{day}' has a time of day, which "
+        f"`type: {kind}` does not take. Expected {{type: hourly|daily|weekly|monthly, start: "
+        "'YYYY-MM-DD', end?, timezone?}."
+        for key, day in settings.items()
+    ]
+    hourly = meta(partitions={"type": "hourly", **settings})
+    assert plan("a", change=hourly).warnings == ()
 
 
 def test_the_id_of_a_quality_check_is_no_id_of_dbts_and_no_other_checks() -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from floe_orchestrator_dagster.plan import Compute, Node, ProductPlan
-from floe_orchestrator_dagster.plan.drawing import COLOURS, MIN_ROWS, draw
+from floe_orchestrator_dagster.plan.drawing import COLORS, MIN_ROWS, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 DUCK, PG = Compute("duck", "dev", "duckdb"), Compute("pg", "pg", "postgres")
@@ -66,11 +66,11 @@ def test_an_ephemeral_is_folded_into_its_readers() -> None:
     assert len(edges(svg)) == 1
 
 
-def test_each_compute_has_its_colour_and_its_line_in_the_legend() -> None:
+def test_each_compute_has_its_color_and_its_line_in_the_legend() -> None:
     svg = draw(plan(model("a"), model("b", "a", compute="pg")))
     found = boxes(svg)
-    colour = {uid: box.findall(f"{SVG}rect")[1].attrib["stroke"] for uid, box in found.items()}
-    assert colour == {"model.p.a": COLOURS[0], "model.p.b": COLOURS[1]}
+    color = {uid: box.findall(f"{SVG}rect")[1].attrib["stroke"] for uid, box in found.items()}
+    assert color == {"model.p.a": COLORS[0], "model.p.b": COLORS[1]}
     words = ["".join(text.itertext()) for text in tree(svg).iter(f"{SVG}text")]
     assert {"duck (duckdb): 1", "pg (postgres): 1"} <= set(words)
 

@@ -1,4 +1,4 @@
-"""A conversation ends with its result, its error, or its deadline."""
+"""A conversation ends with its result, its error, or at its deadline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from floe_orchestrator_dagster.webserver.deadline import Line, within
 
 
-def test_what_is_done_in_time_is_returned_or_raised() -> None:
+def test_a_result_or_error_in_time_is_passed_on() -> None:
     def fails(line: Line) -> str:
         assert not line.is_over
         raise ValueError("no")
@@ -20,7 +20,7 @@ def test_what_is_done_in_time_is_returned_or_raised() -> None:
         within(60.0, fails)
 
 
-def test_at_the_deadline_the_sockets_are_shut_which_ends_the_thread() -> None:
+def test_the_deadline_shuts_the_sockets_and_ends_the_thread() -> None:
     here, there = socket.socketpair()
     ended = threading.Event()
 
@@ -41,7 +41,7 @@ def test_at_the_deadline_the_sockets_are_shut_which_ends_the_thread() -> None:
         assert ended.wait(60.0)
 
 
-def test_a_deadline_that_has_passed_is_still_a_timeout_for_httpx() -> None:
+def test_a_passed_deadline_is_still_a_timeout_for_httpx() -> None:
     line = Line(-1.0)
     assert line.is_over
     assert line.seconds_left > 0

@@ -1,4 +1,4 @@
-"""Whatever a server answers is read, or refused in words."""
+"""Every answer of a server is either read or refused with a message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _JSON = st.recursive(
 
 
 @given(answer=_JSON | st.binary(max_size=300))
-def test_no_answer_of_a_server_breaks_its_reading(answer: object) -> None:
+def test_any_answer_is_read_or_refused(answer: object) -> None:
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     with suppress(RefusalError):
         assert isinstance(read_version(body), str)

@@ -1,4 +1,4 @@
-"""The connection check against servers that answer badly: on time, in words, without secrets."""
+"""The connection check reports servers that answer badly, on time and without secrets."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ def test_a_hostile_server_gets_a_clear_report(case: Case) -> None:
         answer = ask(at(port), SHORT if case.slow else GENEROUS)
     assert answer.version is None
     assert answer.problem.startswith(f"POST http://127.0.0.1:{port}/graphql (--url): ")
-    assert case.said in answer.problem
+    assert case.words in answer.problem
     assert SECRET not in repr(answer)
     assert answer.problem.isprintable()
 
 
-def test_a_server_given_up_leaves_no_thread_that_reads_it() -> None:
+def test_no_thread_still_reads_after_the_deadline() -> None:
     dripping = next(case for case in CASES if case.name == "dripping headers")
     with serving(dripping.act) as port:
         ask(at(port), SHORT)
         until = time.monotonic() + GENEROUS
-        while time.monotonic() < until and _asking():
+        while time.monotonic() < until and _is_reading():
             time.sleep(0.02)
-        assert not _asking()
+        assert not _is_reading()
 
 
-def _asking() -> bool:
+def _is_reading() -> bool:
     return any(thread.name == THREAD_NAME for thread in threading.enumerate())
 
 
-def test_a_name_lookup_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_lookup_that_hangs_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
     def hang(*_: object, **__: object) -> list[object]:
@@ -67,15 +67,15 @@ def test_a_name_lookup_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     answer = ask("http://dagster.internal:3000", SHORT)
     released.set()
-    assert "no whole answer within 1 s" in answer.problem
+    assert "no complete answer within 1 s" in answer.problem
 
 
-def test_an_unknown_host_and_a_closed_port_are_said() -> None:
+def test_an_unknown_host_and_a_closed_port_are_reported() -> None:
     unknown = ask("http://dagster.invalid:3000")
     assert "The host name is not known: check the URL and the DNS." in unknown.problem
     refused = ask(at(free_port()))
     assert "refused" in refused.problem
-    assert "Is the webserver running, and this its port?" in refused.problem
+    assert "Is the webserver running, and is this its port?" in refused.problem
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_an_unknown_host_and_a_closed_port_are_said() -> None:
         "",
     ],
 )
-def test_what_is_no_url_is_said_without_repeating_it(url: str) -> None:
+def test_an_invalid_url_is_reported_without_repeating_it(url: str) -> None:
     answer = ask(url)
     assert answer.problem == (
-        "URL of --url: this is no URL of a webserver. Write http://host:port or https://host."
+        "URL of --url: this is not a webserver URL. Write http://host:port or https://host."
     )
     assert "canary" not in repr(answer)
 
 
-def test_a_dagster_behind_a_redirect_of_its_own_host_is_found() -> None:
+def test_a_redirect_within_the_host_is_followed() -> None:
     answers = iter(
         [
             _http("308 x", b"", "Location: /moved/graphql"),
@@ -109,7 +109,7 @@ def test_a_dagster_behind_a_redirect_of_its_own_host_is_found() -> None:
     with serving(lambda connection: connection.sendall(next(answers))) as port:
         answer = ask(at(port))
     assert answer.version == "1.13.27"
-    assert "did not tell how its daemons and code locations do" in " ".join(answer.warnings)
+    assert "did not report the state of its daemons and code" in " ".join(answer.warnings)
 
 
 def test_ipv6_is_reached() -> None:
@@ -117,7 +117,7 @@ def test_ipv6_is_reached() -> None:
         assert ask(at(port, host="[::1]")).version == "1.13.27"
 
 
-def test_tls_is_verified_and_takes_an_own_authority(tmp_path: Path) -> None:
+def test_tls_is_verified_also_against_a_private_authority(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -128,7 +128,7 @@ def test_tls_is_verified_and_takes_an_own_authority(tmp_path: Path) -> None:
         untrusted, trusted = ask(url), ask(url, ca_bundle=str(bundle))
         other_name = ask(at(port, "https"), ca_bundle=str(bundle))
         plain = ask(at(port))
-    assert "name the file of your own authority in `ca_bundle`" in untrusted.problem
+    assert "set `ca_bundle` in plugins.orchestrator.config to" in untrusted.problem
     assert trusted.version == "1.13.27"
     assert "or correct the host name" in other_name.problem
     assert plain.version is None
@@ -136,13 +136,13 @@ def test_tls_is_verified_and_takes_an_own_authority(tmp_path: Path) -> None:
     assert "no.pem cannot be used: No such file or directory." in missing.problem
 
 
-def test_tls_asked_of_a_plain_server_is_said() -> None:
+def test_tls_to_a_server_without_tls_is_reported() -> None:
     with serving(_json({"data": {"version": "1.13.27"}})) as port:
         answer = ask(at(port, "https"))
-    assert "Check http or https in the URL" in answer.problem
+    assert "check whether the URL must start with http or https" in answer.problem
 
 
-def test_what_the_webserver_says_of_itself_becomes_warnings() -> None:
+def test_unhealthy_daemons_and_locations_become_warnings() -> None:
     state = {
         "version": "0.1.2",
         "instance": {
