@@ -25,8 +25,8 @@ RAW_TIMEOUT_SECONDS = 900.0
 ANCHOR = "raw dagster-dbt"
 # The time of Dagster alone, for events that cost us nothing.
 FLOORS = {
-    "events_same": "ours made beforehand: the floor of what they tell",
-    "events_floor": "with nothing in them: the floor",
+    "events_same": "our events, built beforehand: the floor with content",
+    "events_floor": "empty events: the floor",
 }
 
 

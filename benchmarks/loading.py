@@ -35,7 +35,7 @@ def load(project: Project, rounds: int) -> list[Row]:
         row(bare, f"{name}, cold cache", ANCHOR, "cpu", COLD.get(project.models)),
         row(bare, f"{name}, cold cache", ANCHOR, "wall"),
         row(floor, f"{name}, only keys and dependencies: the floor", ANCHOR, "cpu"),
-        row(same, f"{name}, ours made beforehand: the floor of what they show", ANCHOR, "cpu"),
+        row(same, f"{name}, our specs, built beforehand: the floor with content", ANCHOR, "cpu"),
         row(warm, f"{name}, warm cache", ANCHOR, "cpu", 0.10 if largest else None),
         row(full, f"{name} with job, cold cache", ANCHOR, "cpu", 0.40 if largest else None),
         row(full, f"{name} with job, cold cache", ANCHOR, "memory", 0.50 if largest else None),

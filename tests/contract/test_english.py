@@ -43,7 +43,7 @@ PHRASES = {
     "before": r"\bahead of\b(?! time)",
     "a separate ...": (
         r"\ban? (command|copy|dbt run|directory|environment|file|folder|fork|group|instance|option"
-        r"|place|process|run|schema|spec|step|thread) of (its|their|our|your) own\b"
+        r"|place|process|run|schema|spec|step|thread) of (its|their) own\b"
     ),
     "must be, will be": r"\b(is|are|was|were) to be\b",
     "the result of": r"\bwhat (came|comes|became|becomes|has become) of\b",
@@ -88,6 +88,7 @@ HONEST = (
     "how it does so; show it does not",
     "an overheard marshall",
     "if reads is NO_READS:",
+    "[this](page-of-a-process-of-its-own.md)",
 )
 
 
@@ -100,8 +101,8 @@ def texts() -> list[Path]:
 
 def words_of(text: str) -> tuple[str, list[int], list[int]]:
     """Return the words of a text on one line, the place of each in it, and the line of each."""
-    # Escapes, the prefix of an f-string and names of constants are not words.
-    text = re.sub(r"\\[nt]|\bf(?=[\"'])|\b_?[A-Z]+(_[A-Z]+)+\b", " ", text).lower()
+    # Escapes, the prefix of an f-string, names of constants and targets of links are not words.
+    text = re.sub(r"\\[nt]|\bf(?=[\"'])|\b_?[A-Z]+(_[A-Z]+)+\b|(?<=\])\(\S+\)", " ", text).lower()
     words, places, lines = [], [], []
     place, line, end = 0, 1, 0
     for match in re.finditer(r"[a-z0-9]+|[.,;:()]", text):
