@@ -17,7 +17,7 @@ from floe_orchestrator_dagster.plan import (
     segments,
     waves,
 )
-from kit.plans import manifest, plan, product, told, uid, waves_of
+from kit.plans import manifest, plan, product, sentences, uid, waves_of
 
 CHAIN = {"a": "duck", "b": "pg", "c": "duck", "d": "pg"}
 
@@ -179,9 +179,9 @@ def test_a_unit_test_of_an_ephemeral_runs_before_its_readers_and_stops_them() ->
     assert waves_of(planned) == ["duck: a d", "duck:  (u)", "duck: b c"]
     assert waves_of(planned, "a") == ["duck: a", "duck:  (u)"]
     assert waves_of(planned, checks="") == ["duck: a d b c"]
-    assert told(planned, segments(planned)) == ["duck: a d", "duck: b c (u)"]
+    assert sentences(planned, segments(planned)) == ["duck: a d", "duck: b c (u)"]
     unused = plan("a > e", kinds={"e": "ephemeral"}, unit_tests={"u": "e"})
-    assert told(unused, segments(unused)) == ["duck: a", "duck:  (u)"]
+    assert sentences(unused, segments(unused)) == ["duck: a", "duck:  (u)"]
     stopped = blocked_by_check(planned, "unit_test.shop.e.u")
     assert stopped == {uid("b"), uid("c")}
 
