@@ -18,7 +18,7 @@ if not hasattr(dg, "Component"):
 
 
 class FloeProductScaffolder(dg.Scaffolder):
-    """Writes defs.yaml for a product; its directory is left to be filled in."""
+    """Writes a defs.yaml for a product; the user fills in the product's directory."""
 
     def scaffold(self, request: Any) -> None:
         """Write the component's defs.yaml."""
@@ -30,10 +30,10 @@ class FloeProductScaffolder(dg.Scaffolder):
 
 @dg.scaffold_with(FloeProductScaffolder)
 class FloeProduct(dg.Component, dg.Model, dg.Resolvable):
-    """A floe data product: every dbt node an asset, each model on its own compute.
+    """A floe data product. Each dbt node is an asset, and each model is built on its own compute.
 
-    `product_dir` is the directory of compiled_artifacts.json or of the dbt project above it,
-    relative to the component's own directory.
+    `product_dir` is the directory of compiled_artifacts.json or of the dbt project above it. The
+    path is relative to the component's own directory.
     """
 
     product_dir: str

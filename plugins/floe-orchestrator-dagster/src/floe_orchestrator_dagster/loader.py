@@ -1,4 +1,4 @@
-"""The door that generated `definitions.py` files use."""
+"""The function that generated `definitions.py` files call."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def load_product_definitions(
     """Return the Dagster Definitions of a compiled product.
 
     Args:
-        product_name: name in floe.yaml; must be that of the compiled artifacts.
-        project_dir: directory of `compiled_artifacts.json`, in the dbt project or below it.
-        translator: a `dagster_dbt.DagsterDbtTranslator` of yours, honoured for every asset.
+        product_name: the name in floe.yaml; the compiled artifacts must have the same name.
+        project_dir: the directory of `compiled_artifacts.json`, in the dbt project or below it.
+        translator: your own `dagster_dbt.DagsterDbtTranslator`, used for every asset.
 
     Raises:
         ProductError: a file is missing or cannot be read.
@@ -30,6 +30,6 @@ def load_product_definitions(
     with uncollected():
         product = open_product(Path(project_dir), product_name=product_name)
         definitions = build_definitions(product, translator=translator)
-        # They live as long as their code location: no later collection need look at them again.
+        # Definitions live as long as their code location, so exclude them from later collections.
         gc.freeze()
     return definitions

@@ -1,4 +1,4 @@
-"""The plugin that floe finds: a thin facade over the rooms of this package."""
+"""The plugin class that floe loads: a thin facade over the rooms of this package."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         project_dir: str | Path | None = None,
         lineage_backend: LineageBackendPlugin | None = None,
     ) -> None:
-        """Remember where the dbt project is and which backend takes lineage, if any is given."""
+        """Create the plugin, optionally with its dbt project and its lineage backend."""
         super().__init__()
         self._project_dir = Path(project_dir) if project_dir is not None else None
         self._lineage_backend = lineage_backend
@@ -47,17 +47,17 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
     @property
     def name(self) -> str:
-        """Return the key that manifest.yaml names: ``plugins.orchestrator.type: dagster``."""
+        """Return the plugin's key in manifest.yaml: ``plugins.orchestrator.type: dagster``."""
         return "dagster"
 
     @property
     def version(self) -> str:
         """Return the installed version of this package, as X.Y.Z."""
         try:
-            found = version("floe-orchestrator-dagster")
+            installed = version("floe-orchestrator-dagster")
         except PackageNotFoundError:
             return _FALLBACK_VERSION
-        numbers = re.match(r"\d+\.\d+\.\d+", found)
+        numbers = re.match(r"\d+\.\d+\.\d+", installed)
         return numbers.group() if numbers else _FALLBACK_VERSION
 
     @property
@@ -67,8 +67,8 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
     @property
     def description(self) -> str:
-        """Return one sentence for listings of plugins."""
-        return "Runs data products on Dagster: every dbt node an asset, each on its own compute."
+        """Return one sentence for lists of plugins."""
+        return "Runs data products on Dagster. Each dbt node is an asset, built on its own compute."
 
     @property
     def tracer_name(self) -> str:
@@ -81,19 +81,19 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
 
     @property
     def config(self) -> PluginConfig:
-        """The configuration given to `configure`, else the defaults."""
+        """The configuration from `configure`, or the defaults."""
         return self._config if isinstance(self._config, PluginConfig) else PluginConfig()
 
     def create_definitions(self, artifacts: dict[str, Any]) -> Definitions:
         """Return the Dagster Definitions of compiled artifacts.
 
-        The dbt project is that of the constructor, of the plugin's config, of
-        ``FLOE_PROJECT_DIR``, or the one around the working directory. Without any, names, graph,
-        tags and computes come from the artifacts, and only materializing asks for the project.
-        floe-core's own `CompiledArtifacts` do as well as a dictionary.
+        The dbt project is the first of these: the constructor's, the plugin config's, the one in
+        ``FLOE_PROJECT_DIR``, the one in or above the working directory. Without a project, names,
+        graph, tags and computes come from the artifacts, and assets cannot be materialized.
+        `artifacts` may also be floe-core's own `CompiledArtifacts`.
 
         Raises:
-            PlanError: (a ValueError) listing everything that is wrong with the product.
+            PlanError: (a ValueError) the product has problems; lists all of them.
             ProductError: a file of the project is missing or cannot be read.
         """
         from floe_orchestrator_dagster.arguments import as_artifacts
@@ -114,8 +114,8 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         """Return one asset per transform; each runs dbt for its own node.
 
         Raises:
-            PlanError: (a ValueError) listing what is not a transform, duplicate names, cycles and
-                computes without a dbt output.
+            PlanError: (a ValueError) an item is not a transform, a name occurs twice, there is a
+                cycle, or a compute has no dbt output; lists all problems.
         """
         from floe_orchestrator_dagster.arguments import as_transforms
         from floe_orchestrator_dagster.definitions.transforms import build_transform_assets
@@ -133,43 +133,48 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
     def get_helm_values(self) -> dict[str, Any]:
         """Return values for the chart ``charts/floe-dagster`` at the configured workload size.
 
-        Where computes of the configuration ask for resources, run pods get the most of each.
+        If computes of the configuration request resources, run pods get the maximum of each.
         """
         from floe_orchestrator_dagster.deploy.values import helm_values
 
         return helm_values(self.config.workload_size, self.config.computes)
 
     def validate_connection(self) -> ValidationResult:
-        """Ask the configured Dagster webserver how it does; see `webserver.ask_webserver`."""
+        """Return whether the configured Dagster webserver answers, and with which warnings.
+
+        The result has ``success``, ``message``, ``errors`` and ``warnings``.
+        """
         from floe_orchestrator_dagster.webserver import DEADLINE_SECONDS
 
-        answer = self._ask(DEADLINE_SECONDS)
-        if answer.version is None:
+        state = self._webserver_state(DEADLINE_SECONDS)
+        if state.version is None:
             return ValidationResult(
-                success=False, message=f"No Dagster at {answer.url}", errors=[answer.problem]
+                success=False,
+                message=f"Cannot connect to Dagster at {state.url}",
+                errors=[state.problem],
             )
         return ValidationResult(
             success=True,
-            message=f"Dagster {answer.version} at {answer.url}",
-            warnings=[*answer.warnings],
+            message=f"Dagster {state.version} at {state.url}",
+            warnings=[*state.warnings],
         )
 
     def health_check(self, timeout: float | None = None) -> HealthStatus:
         """Return HEALTHY if the webserver answers within `timeout` seconds (10 at most).
 
-        DEGRADED is one that answers and has a daemon or a code location in trouble.
+        Return DEGRADED if it answers, but has a daemon or a code location in trouble.
         """
         from floe_orchestrator_dagster.webserver import DEADLINE_SECONDS
 
         deadline = DEADLINE_SECONDS if timeout is None else min(timeout, DEADLINE_SECONDS)
-        answer = self._ask(deadline)
-        if answer.version is None:
-            return HealthStatus(HealthState.UNHEALTHY, answer.problem)
-        state = HealthState.DEGRADED if answer.warnings else HealthState.HEALTHY
-        said = " ".join((f"Dagster {answer.version} at {answer.url}.", *answer.warnings))
-        return HealthStatus(state, said)
+        state = self._webserver_state(deadline)
+        if state.version is None:
+            return HealthStatus(HealthState.UNHEALTHY, state.problem)
+        health = HealthState.DEGRADED if state.warnings else HealthState.HEALTHY
+        message = " ".join((f"Dagster {state.version} at {state.url}.", *state.warnings))
+        return HealthStatus(health, message)
 
-    def _ask(self, deadline: float) -> WebserverState:
+    def _webserver_state(self, deadline: float) -> WebserverState:
         from floe_orchestrator_dagster.webserver import ask_webserver, webserver_address
 
         return ask_webserver(
@@ -177,19 +182,19 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         )
 
     def get_resource_requirements(self, workload_size: str) -> ResourceSpec:
-        """Return what webserver and daemon need for "small", "medium" or "large".
+        """Return the resources of webserver and daemon for "small", "medium" or "large".
 
         Raises:
-            ValueError: for another size, listing the sizes.
+            ValueError: the size is not one of these; lists the sizes.
         """
         from floe_orchestrator_dagster.deploy.sizes import service_resources
 
-        found = service_resources(workload_size)
+        resources = service_resources(workload_size)
         return ResourceSpec(
-            cpu_request=found.cpu_request,
-            cpu_limit=found.cpu_limit,
-            memory_request=found.memory_request,
-            memory_limit=found.memory_limit,
+            cpu_request=resources.cpu_request,
+            cpu_limit=resources.cpu_limit,
+            memory_request=resources.memory_request,
+            memory_limit=resources.memory_limit,
         )
 
     def emit_lineage_event(
@@ -204,13 +209,13 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         job_facets: dict[str, Any] | None = None,
         producer: str | None = None,
     ) -> UUID:
-        """Send one OpenLineage event to the product's lineage backend; without one do nothing.
+        """Send one OpenLineage event to the lineage backend, and return its run id.
 
         The backend is the constructor's, else that of the product's artifacts, else the one that
-        is configured in floe's registry. The event is on disk when this returns, and is delivered
-        in the background, at the latest when `shutdown` is called, the process ends, or a later
-        run takes it along. Trouble, wrong arguments too, is logged, never raised. Returns the run
-        id, new if none was given.
+        is configured in floe's registry. Without a backend, this does nothing. The event is on
+        disk when this returns. Delivery happens in the background: at the latest when `shutdown`
+        is called, when the process ends, or in a later run. Problems are logged and never raised,
+        and so are wrong arguments. Without `run_id`, the event gets a new one.
         """
         from floe_orchestrator_dagster.lineage.emit import SingleEvent, emit
 
@@ -229,14 +234,14 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
         return emit(destination.transport if destination else None, spool, event)
 
     def shutdown(self) -> None:
-        """Wait a little for lineage events on their way."""
+        """Wait a few seconds for lineage events that are not delivered yet."""
         if self._outlet is not None:
             from floe_orchestrator_dagster.lineage.deliveries import PROCESS
 
             PROCESS.close()
 
     def get_lineage_emitter(self) -> LineageEmitter | None:
-        """Return floe-core's emitter over the spool to the same backend; None without one."""
+        """Return floe-core's emitter, through the spool to the same backend; None without one."""
         destination, spool = self._lineage.destination()
         if destination is None or spool is None:
             return None
@@ -260,21 +265,23 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
     def sensor_definition(self) -> SensorDefinition | None:
         """Return the sensor that delivers waiting lineage; None for a product that sends none.
 
-        The backend is found as for `emit_lineage_event`.
+        The backend is the one of `emit_lineage_event`.
 
         Raises:
-            LineageError: the backend is named, but not installed or not usable.
+            LineageError: the named backend is not installed or not usable.
         """
         from floe_orchestrator_dagster.definitions.sensors import plugin_sensor
 
         return plugin_sensor(self._lineage)
 
     def schedule_job(self, job_name: str, cron: str, timezone: str) -> None:
-        """Schedule a job of the Definitions that this plugin creates next; again: replace.
+        """Schedule a job of the Definitions that this plugin creates next.
+
+        A second call for the same job replaces the schedule.
 
         Raises:
-            ScheduleError: (a ValueError) Dagster cannot run this cron schedule or time zone, or
-                the job has no name.
+            ScheduleError: (a ValueError) Dagster does not accept the cron schedule or the time
+                zone, or the job has no name.
         """
         from floe_orchestrator_dagster.schedules import Schedule, validated_schedule
 
@@ -295,7 +302,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             The path of the file.
 
         Raises:
-            ValueError: the name is none that floe allows.
+            ValueError: floe does not allow the name.
             ProductError: the file cannot be written.
         """
         from floe_orchestrator_dagster.product.entry_point import write_entry_point

@@ -1,4 +1,4 @@
-"""A floe product in a few lines and a lineage backend that records, for tests of your own.
+"""For your own tests: a floe product in a few lines, and a lineage backend that records events.
 
     from floe_orchestrator_dagster import load_product_definitions
     from floe_orchestrator_dagster.testing import write_product
@@ -9,7 +9,7 @@
         )
         definitions = load_product_definitions("tested", target, translator=MyTranslator())
 
-The product is compiled by floe and built by dbt on DuckDB, so it needs
+floe compiles the product and dbt builds it on DuckDB, so you need
 `floe-orchestrator-dagster[duckdb]`.
 """
 
@@ -47,7 +47,7 @@ PLATFORM: Mapping[str, Any] = {
         "orchestrator": {"type": "dagster"},
     },
 }
-"""The manifest.yaml of a platform whose only compute is a DuckDB file in the product's target."""
+"""The manifest.yaml of a platform with one compute: a DuckDB file in the product's target."""
 
 
 def write_product(
@@ -63,15 +63,16 @@ def write_product(
 
     Args:
         directory: an existing directory; becomes the dbt project.
-        files: content by path; a name without a dot is a model (`a` is `models/a.sql`).
-            dbt_project.yml is written where neither these files nor the directory have one.
+        files: contents by path; a name without a dot is a model (`a` is `models/a.sql`). If
+            neither these files nor the directory have a dbt_project.yml, this writes one.
         name: the product's name.
-        transforms: those of floe.yaml; without them, each model of `files` on the default compute.
-        schedule: that of floe.yaml.
+        transforms: the `transforms` of floe.yaml; by default, each model of `files` on the default
+            compute.
+        schedule: the `schedule` of floe.yaml.
         platform: the content of manifest.yaml.
 
     Raises:
-        ProductError: floe does not compile the product; with what floe printed.
+        ProductError: floe does not compile the product; includes the output of floe.
     """
     paths = {path if "." in path else f"models/{path}.sql": text for path, text in files.items()}
     if transforms is None:
@@ -100,7 +101,7 @@ def compile_product(directory: Path) -> Path:
     """Compile the floe.yaml and manifest.yaml of a directory; return its target directory.
 
     Raises:
-        ProductError: floe does not compile the product; with what floe printed.
+        ProductError: floe does not compile the product; includes the output of floe.
     """
     target = directory / "target"
     done = subprocess.run(  # noqa: S603  the program is floe's own
@@ -127,14 +128,14 @@ def compile_product(directory: Path) -> Path:
 
 
 class RecordingBackend(LineageBackendPlugin):
-    """A lineage backend that keeps the events that it is sent, while its block lasts.
+    """A lineage backend that records the events that it receives inside its `with` block.
 
         with RecordingBackend() as backend:
             plugin = DagsterOrchestratorPlugin(project_dir=directory, lineage_backend=backend)
             ...
         assert [event["eventType"] for event in backend.events] == ["START", "COMPLETE"]
 
-    Events go over HTTP to a server on this machine, as they would to any backend.
+    Events go over HTTP to a server on this machine, as to any other backend.
     """
 
     name = "recorder"
@@ -142,11 +143,11 @@ class RecordingBackend(LineageBackendPlugin):
     floe_api_version = "1.0"
 
     def __init__(self, port: int = 0) -> None:
-        """Listen on this port; 0 takes one that is free."""
+        """Listen on this port; 0 means any free port."""
         super().__init__()
         self.port = port
         self.events: list[dict[str, Any]] = []
-        """OpenLineage events, in the order in which they came."""
+        """The OpenLineage events, in the order of their arrival."""
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"backend": self})
@@ -163,11 +164,11 @@ class RecordingBackend(LineageBackendPlugin):
 
     @property
     def url(self) -> str:
-        """Where events are posted."""
+        """The URL that events are posted to."""
         return f"http://127.0.0.1:{self.port}/api/v1/lineage"
 
     def answer(self, request: BaseHTTPRequestHandler, event: dict[str, Any]) -> None:
-        """Keep an event and accept it; override this for a backend that does otherwise."""
+        """Record an event and accept it; override this for a backend that behaves differently."""
         self.events.append(event)
         request.send_response(201)
         request.send_header("Content-Length", "0")
@@ -178,7 +179,7 @@ class RecordingBackend(LineageBackendPlugin):
         return {"type": "http", "url": self.url, "timeout": 5.0}
 
     def get_namespace_strategy(self) -> dict[str, Any]:
-        """Return the strategy of one namespace, `test.floe`."""
+        """Return the strategy that puts all jobs in one namespace, `test.floe`."""
         return {"strategy": "centralized", "environment": "test", "platform": "floe"}
 
     def get_helm_values(self) -> dict[str, Any]:
@@ -186,14 +187,14 @@ class RecordingBackend(LineageBackendPlugin):
         return {}
 
     def validate_connection(self) -> bool:
-        """Say yes: the server is part of this process."""
+        """Return True: the server is part of this process."""
         return True
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     backend: RecordingBackend
-    # The answer goes out as one packet; two would wait for each other's acknowledgement.
+    # Buffer the response, so that it is one packet; two packets would wait for an acknowledgement.
     wbufsize = -1
 
     def do_POST(self) -> None:
@@ -201,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.backend.answer(self, event)
 
     def log_message(self, *_: object) -> None:
-        """Print nothing: a test's output is its own."""
+        """Print nothing, so that the output of a test stays clean."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -209,4 +210,4 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, *_: object) -> None:
-        """Print nothing: a client may hang up."""
+        """Print nothing: a client may close its connection."""

@@ -1,4 +1,4 @@
-"""Broken products: each gets one clear error, exactly these words, and leaves no file behind."""
+"""Broken products: each gets one clear error with exactly these words, and no new files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def node(name: str, kind: str = "model", **fields: Any) -> dict[str, Any]:
 
 
 def manifest(project: TinyProject, *nodes: dict[str, Any], **fields: Any) -> None:
-    """Write a dbt manifest as an image would carry it."""
+    """Write a dbt manifest as an image would contain it."""
     document = {
         "metadata": {
             "dbt_schema_version": "https://schemas.getdbt.com/dbt/manifest/v12.json",
@@ -266,7 +266,7 @@ def no_dbt_project(project: TinyProject) -> None:
 
 
 @case
-def a_dbt_project_that_is_no_yaml(project: TinyProject) -> None:
+def a_dbt_project_that_is_not_yaml(project: TinyProject) -> None:
     (project.directory / "dbt_project.yml").write_text("name: [tiny\nprofile: x")
 
 
@@ -291,12 +291,12 @@ def a_profile_without_outputs(project: TinyProject) -> None:
 
 
 @case
-def an_output_that_is_no_mapping(project: TinyProject) -> None:
+def an_output_that_is_not_a_mapping(project: TinyProject) -> None:
     edit(project, output(dev="duckdb"))
 
 
 @case
-def a_profiles_file_that_is_no_yaml(project: TinyProject) -> None:
+def a_profiles_file_that_is_not_yaml(project: TinyProject) -> None:
     (project.directory / "profiles.yml").write_text("tiny: {outputs: [")
 
 
@@ -304,7 +304,7 @@ def a_profiles_file_that_is_no_yaml(project: TinyProject) -> None:
 
 
 @case
-def manifest_missing_where_it_was_to_be_prepared(project: TinyProject) -> None:
+def manifest_missing_from_a_prepared_product(project: TinyProject) -> None:
     del project
 
 
@@ -348,7 +348,7 @@ def manifest_of_an_old_dbt(project: TinyProject) -> None:
 
 
 @case
-def partitions_that_are_none(project: TinyProject) -> None:
+def partitions_with_wrong_settings(project: TinyProject) -> None:
     meta = {"dagster": {"partitions": {"type": "dayly", "begin": "2026-01-01"}}}
     manifest(project, node("a", meta=meta))
 
@@ -357,7 +357,7 @@ def partitions_that_are_none(project: TinyProject) -> None:
 
 
 @case
-def a_schedule_that_is_no_mapping(project: TinyProject) -> None:
+def a_schedule_that_is_not_a_mapping(project: TinyProject) -> None:
     manifest(project, node("a"))
     (project.directory / "floe.yaml").write_text("schedule: daily")
 
@@ -383,7 +383,7 @@ def a_schedule_with_a_bad_time_zone(project: TinyProject) -> None:
 
 
 @case
-def a_floe_yaml_that_is_no_yaml(project: TinyProject) -> None:
+def a_floe_yaml_that_is_not_yaml(project: TinyProject) -> None:
     manifest(project, node("a"))
     (project.directory / "floe.yaml").write_text("schedule: {")
 
@@ -405,7 +405,7 @@ def test_there_are_at_least_forty_broken_inputs_and_each_has_its_words() -> None
 def test_a_broken_product_gets_one_clear_error(
     name: str, tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Where manifests were built beforehand nothing is parsed, so what is wrong is found at once.
+    # With prepared manifests, dbt does not parse, so the error comes at once.
     monkeypatch.setenv("FLOE_PREPARED", "1")
     monkeypatch.setenv("TZ", "UTC")
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
@@ -415,7 +415,7 @@ def test_a_broken_product_gets_one_clear_error(
     assert done.stderr.replace(str(tiny.directory), "DIR").rstrip("\n") == MESSAGES[name]
     assert done.exit_code == 1
     new = files_below(tiny.directory) - before
-    # What was understood of the artifacts may be remembered, whole.
+    # Only the cache of checked artifacts and plans may be new.
     assert {path for path in new if not fnmatch(path, "target/floe/cache/[CP]*.msgpack")} == set()
 
 
@@ -431,12 +431,12 @@ def test_dbt_that_cannot_parse_says_why_without_a_traceback(tiny: TinyProject) -
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"Cannot parse the dbt project {tiny.directory} for target 'dev'. dbt says: " in (
+    assert f"Cannot parse the dbt project {tiny.directory} for target 'dev'. dbt reports: " in (
         done.stderr
     )
     assert "depends on a node named 'gone' which was not found" in done.stderr
     assert not (tiny.directory / "target/floe/dev/parsed.json").exists()
 
 
-if __name__ == "__main__":  # prints the table of messages, to be read before it is believed
+if __name__ == "__main__":  # prints the table of messages, for review
     sys.stdout.write(yaml.safe_dump(MESSAGES))

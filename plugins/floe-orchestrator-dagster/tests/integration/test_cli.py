@@ -1,4 +1,4 @@
-"""The installed command on real products: what it prints, its exit codes, and Ctrl-C."""
+"""The installed command on real products: output, exit codes and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ models:
 """,
 }
 GOOD = {name: text for name, text in FILES.items() if "bad" not in name and "below" not in name}
-# Crosses two ranges, row by row: minutes of work that DuckDB stops when it is asked to.
+# This cross join of two ranges takes minutes, and DuckDB can interrupt it.
 SLOW = TABLE + "select sum(x.range * y.range) as s from range(300000) x, range(3000000) y"
 
 
@@ -122,24 +122,24 @@ def test_dbt_and_dagster_syntax_select_and_exclude(tiny: TinyProject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("selection", "said"),
+    ("selection", "message"),
     [
         ("method:x", "dbt cannot read 'method:x': Runtime Error 'method' is not a valid method"),
         ("dagster:key:(", "Dagster cannot read 'key:('"),
         ("--full-refresh", "'--full-refresh' is not a selection."),
     ],
 )
-def test_a_bad_selection_says_so_and_exits_with_2(
-    tiny: TinyProject, selection: str, said: str
+def test_a_bad_selection_is_explained_and_exits_with_2(
+    tiny: TinyProject, selection: str, message: str
 ) -> None:
     done = floe_dagster("run", build(tiny, GOOD), f"--select={selection}")
     assert done.returncode == 2, done.stdout + done.stderr
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
-def test_variables_reach_dbt_whatever_they_are_written_with(tiny: TinyProject) -> None:
-    """Also what JSON writes as two halves of a character, which YAML does not read."""
+def test_variables_reach_dbt_from_json_and_from_yaml(tiny: TinyProject) -> None:
+    """This includes surrogate pairs, which JSON writes and YAML does not read."""
     directory = build(tiny, {"a": TABLE + "select '{{ var(\"word\") }}' as word"})
     for words in ('{"word": "\N{GRINNING FACE} 氏名"}', "word: \N{GRINNING FACE} 氏名"):
         done = floe_dagster("run", directory, "--vars", words)
@@ -155,7 +155,7 @@ def test_vars_full_refresh_and_empty_reach_dbt(tiny: TinyProject) -> None:
     assert floe_dagster("run", directory, "--empty", "--threads", "1").returncode == 0
 
 
-def test_what_was_run_is_kept_where_dagster_home_says(tiny: TinyProject, tmp_path: Path) -> None:
+def test_a_run_is_recorded_in_dagster_home(tiny: TinyProject, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -165,7 +165,7 @@ def test_what_was_run_is_kept_where_dagster_home_says(tiny: TinyProject, tmp_pat
     assert "keeps no record" not in done.stderr
 
 
-def test_a_partitioned_product_asks_for_a_partition_that_exists(tiny: TinyProject) -> None:
+def test_a_partitioned_product_requires_an_existing_partition(tiny: TinyProject) -> None:
     config = (
         "{{ config(materialized='incremental', meta={'dagster': {'partitions': "
         "{'type': 'daily', 'start': '2024-01-01', 'end': '2024-01-04'}}}) }} "
@@ -173,10 +173,10 @@ def test_a_partitioned_product_asks_for_a_partition_that_exists(tiny: TinyProjec
     directory = build(tiny, {"a": config + 'select \'{{ var("partition_start", "") }}\' as at'})
     without = floe_dagster("run", directory)
     assert without.returncode == 2
-    assert "choose one with --partition KEY. The latest is 2024-01-03." in without.stderr
+    assert "choose a partition with --partition KEY. The latest is 2024-01-03." in without.stderr
     wrong = floe_dagster("run", directory, "--partition", "2025-01-01")
     assert wrong.returncode == 2
-    assert "They go from 2024-01-01 to 2024-01-03." in " ".join(wrong.stderr.split())
+    assert "Partitions go from 2024-01-01 to 2024-01-03." in " ".join(wrong.stderr.split())
     assert floe_dagster("run", directory, "--partition", "2024-01-02").returncode == 0
 
 
@@ -199,7 +199,7 @@ def test_check_finds_a_schedule_that_dagster_cannot_run(tiny: TinyProject) -> No
     assert "cron '99 * * * *' is not one that Dagster accepts." in done.stderr
 
 
-def test_prepare_makes_the_manifests_that_a_prepared_product_needs(tiny: TinyProject) -> None:
+def test_prepare_builds_the_manifests_that_a_prepared_product_needs(tiny: TinyProject) -> None:
     directory = build(tiny, GOOD)
     early = floe_dagster("run", directory, FLOE_PREPARED="1")
     assert early.returncode == 3
@@ -225,7 +225,7 @@ def test_ctrl_c_stops_dbt_and_leaves_no_process(tiny: TinyProject) -> None:
                 break
         time.sleep(1)
         started = children(process.pid)
-        assert started, "dbt runs in a process of its own"
+        assert started, "dbt runs in its own process"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         assert process.stderr.read().splitlines()[-1] == (
@@ -241,18 +241,18 @@ def children(parent: int) -> list[int]:
     return [int(word) for word in listed.stdout.split()]
 
 
-def test_a_name_selects_what_dbt_selects_by_it(example: Callable[[str], Path]) -> None:
-    """A word that can only mean one node is looked up without starting dbt."""
+def test_a_name_selects_the_same_nodes_as_in_dbt(example: Callable[[str], Path]) -> None:
+    """A word that can only mean one node is resolved without starting dbt."""
     product = open_product(example("shop"), progress=lambda _: None)
     names = {node.name for node in product.plan.nodes.values() if node.kind != "source"}
     known = {name: selection._by_name(product, [name]) for name in sorted(names)}
-    answered = [name for name, found in known.items() if found]
+    answered = [name for name, selected in known.items() if selected]
     assert {"orders", "stg_orders", "raw_orders"} <= {*answered}
     some = [*answered[:: max(1, len(answered) // 4)], "orders"]
     for name in some:
         assert known[name] == selection._by_dbt(product, [name], (), print), name
     both = ["orders", "stg_orders"]
     assert selection._by_name(product, both) == selection._by_dbt(product, both, (), print)
-    # Folders, packages, operators and methods are dbt's to understand.
+    # Only dbt resolves folders, packages, operators and methods.
     for words in (["staging"], ["shop"], ["+orders"], ["tag:daily"], ["orders", "marts"]):
         assert selection._by_name(product, words) is None

@@ -1,4 +1,4 @@
-"""With --json, stdout is one JSON document: whatever is printed around it, and however it ends."""
+"""With --json, stdout is one JSON document, even if libraries print or the command fails."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kit.support import BIN, TinyProject
 
 COMMAND = str(BIN / "floe-dagster")
 TABLE = "{{ config(materialized='table') }} "
-# Crosses two ranges, row by row: minutes of work that DuckDB stops when it is asked to.
+# This cross join of two ranges takes minutes, and DuckDB can interrupt it.
 SLOW = TABLE + "select sum(x.range * y.range) as s from range(300000) x, range(3000000) y"
-# Python imports it at its start. It prints in every way that a library can, where it is first
-# needed and at the end of the process.
+# Python imports this module at startup. It prints in every way that a library can: at the first
+# import of rich or Dagster, and at the end of the process.
 NOISE = """
 import atexit, os, subprocess, sys
 
@@ -30,7 +30,7 @@ def make_noise():
     sys.__stdout__.write("written to the first stream")
     sys.__stdout__.flush()
     os.write(1, b"written to the descriptor")
-    subprocess.run(["echo", "said by a child"], check=True)
+    subprocess.run(["echo", "printed by a child"], check=True)
 
 class OnImport:
     def find_spec(self, name, path=None, target=None):
@@ -88,9 +88,9 @@ def document(
         timeout=300,
     )
     assert done.returncode == code, done.stdout + done.stderr
-    assert "said by a child" in done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    assert "printed by a child" in done.stderr
+    response: dict[str, Any] = json.loads(done.stdout)
+    return response
 
 
 def test_a_run_with_every_option_and_a_lineage_backend(
@@ -115,7 +115,7 @@ def test_a_run_with_every_option_and_a_lineage_backend(
     assert [node["name"] for node in kept["nodes"]] == ["b"]
     assert document(noise, 0, "run", directory, "--no-checks")["counts"]["built"] == 2
     refused = document(noise, 2, "retry", directory)
-    assert "its last one: it succeeded." in refused["error"]
+    assert "the last run of product 'tiny': it succeeded." in refused["error"]
 
 
 def test_commands_that_start_no_run(
@@ -141,7 +141,7 @@ def test_errors_are_documents_too(
 ) -> None:
     tiny, _ = marquez
     directory = str(tiny.directory)
-    for words, said in (
+    for words, message in (
         (("run", directory, "--threads", "0"), "0 is not in the range"),
         (("run", directory, "--no-such-option"), "No such option"),
         (("run", directory, "--vars", "[1]"), "'[1]' is not a mapping."),
@@ -151,17 +151,17 @@ def test_errors_are_documents_too(
         (("run", directory, "--from-failure", "--select", "a"), "leave out --select."),
         (("retry", directory), "DAGSTER_HOME is not set"),
         (("paint",), "No such command 'paint'"),
-        (("helm-values", "--image", "x:1"), "--image is of a product"),
+        (("helm-values", "--image", "x:1"), "--image needs a product"),
     ):
-        found = document(noise, 2, *words)
-        assert found["success"] is False
-        assert said in found["error"], words
+        response = document(noise, 2, *words)
+        assert response["success"] is False
+        assert message in response["error"], words
     (tiny.directory / "models" / "a.sql").write_text("select {{ nothing_is_called_so( }}")
-    assert "dbt says" in document(noise, 3, "run", directory)["error"]
+    assert "dbt reports: " in document(noise, 3, "run", directory)["error"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_far_it_came(
+def test_an_interrupted_run_reports_its_progress(
     tiny: TinyProject, noise: dict[str, str], number: signal.Signals
 ) -> None:
     tiny.write({"a": "select 1 as id", "slow": SLOW + ", {{ ref('a') }}"}).compile([{"name": "a"}])
@@ -178,13 +178,13 @@ def test_an_interrupted_run_says_how_far_it_came(
             if " success " in line:
                 break
         process.send_signal(number)
-        said = process.stdout.read()
+        output = process.stdout.read()
         process.stderr.read()
         assert process.wait(60) == 130
-    found = json.loads(said)
-    assert found["success"] is False
-    assert found["errors"] == ["Interrupted: dbt was stopped; 1 of 2 nodes done."]
-    assert [node["status"] for node in found["nodes"]] == ["success", "not run"]
+    response = json.loads(output)
+    assert response["success"] is False
+    assert response["errors"] == ["Interrupted: dbt was stopped; 1 of 2 nodes done."]
+    assert [node["status"] for node in response["nodes"]] == ["success", "not run"]
 
 
 def test_a_bug_of_ours_is_a_document_and_a_traceback(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_bug_of_ours_is_a_document_and_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_help_is_printed_where_it_is_looked_for() -> None:
+def test_help_is_printed_even_with_json() -> None:
     done = subprocess.run(
         [COMMAND, "run", "--json", "--help"], capture_output=True, text=True, check=False
     )

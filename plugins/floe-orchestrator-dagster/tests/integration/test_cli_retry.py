@@ -1,4 +1,4 @@
-"""`floe-dagster retry` does what is left of the last run, as that was started, or says why not."""
+"""`floe-dagster retry` runs what is left of the last run, with its options, or explains why not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BROKEN = {"models/b.sql": "select nope from {{ ref('a') }}"}
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An instance of Dagster's with nothing in it."""
+    """An empty Dagster instance."""
     folder = tmp_path / "home"
     folder.mkdir()
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -38,11 +38,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def floe_dagster(code: int, *words: str) -> dict[str, Any]:
-    """Run a command; returns its document, with what it printed beside it as `said`."""
+    """Run a command; return its document with an extra key `stderr`."""
     done = cli_runner().invoke(main, [*words, "--json"])
     assert done.exit_code == code, done.output
     document: dict[str, Any] = json.loads(done.stdout)
-    return {**document, "said": " ".join(done.stderr.split())}
+    return {**document, "stderr": " ".join(done.stderr.split())}
 
 
 def statuses(document: dict[str, Any]) -> dict[str, str]:
@@ -63,8 +63,10 @@ def test_a_retry_is_dagsters_re_execution_of_what_is_left(tiny: TinyProject) -> 
     tiny.write(FILES)
     retried = floe_dagster(0, "retry", directory)
     assert statuses(retried) == {"b": "success", "c": "success", "not_null_b_id": "pass"}
-    assert f"Retrying run {failed['run_id']} of job 'tiny' (FAILURE, begun 20" in retried["said"]
-    assert "2 assets of 3 and 1 check of 2 are left." in retried["said"]
+    assert (
+        f"Retrying run {failed['run_id']} of job 'tiny' (FAILURE, started 20" in retried["stderr"]
+    )
+    assert "2 assets of 3 and 1 check of 2 are left." in retried["stderr"]
     built = tables(tiny.database)
     assert {row[1] for row in built["main.c"]} == {"Größe"}
     assert "main.other" not in built
@@ -74,8 +76,8 @@ def test_a_retry_is_dagsters_re_execution_of_what_is_left(tiny: TinyProject) -> 
     assert child.tags["dagster/is_resume_retry"] == "true"
     assert child.run_config["ops"] == parent.run_config["ops"]
     again = floe_dagster(2, "run", directory, "--from-failure")
-    assert f"Cannot retry run {child.run_id} of product 'tiny'" in again["error"]
-    assert "it succeeded. Start another with `floe-dagster run`." in again["error"]
+    assert f"Cannot retry run {child.run_id}, the last run of product 'tiny'" in again["error"]
+    assert "it succeeded. Start a new run with `floe-dagster run`." in again["error"]
 
 
 @pytest.mark.usefixtures("home")
@@ -101,7 +103,7 @@ def test_a_run_that_was_launched_elsewhere_is_retried_with_its_partition(
     tiny.write({"b": daily})
     retried = floe_dagster(0, "retry", directory)
     assert statuses(retried) == {"b": "success"}
-    assert "partition 2024-01-02): 1 asset of 2" in retried["said"]
+    assert "partition 2024-01-02): 1 asset of 2" in retried["stderr"]
     assert tables(tiny.database)["main.b"][0][0].startswith("2024-01-02")
     [child] = last_runs(1)
     assert child.tags["dagster/partition"] == "2024-01-02"
@@ -109,7 +111,7 @@ def test_a_run_that_was_launched_elsewhere_is_retried_with_its_partition(
 
 
 @pytest.mark.usefixtures("home")
-def test_a_retry_of_steps_by_compute_leaves_those_that_ended_well(tiny: TinyProject) -> None:
+def test_a_retry_of_steps_by_compute_skips_those_that_succeeded(tiny: TinyProject) -> None:
     tiny.write(FILES | {"models/b.sql": "select nope from {{ ref('a') }}"})
     second = {"type": "duckdb", "path": str(tiny.database)}
     config = {
@@ -124,7 +126,7 @@ def test_a_retry_of_steps_by_compute_leaves_those_that_ended_well(tiny: TinyProj
     assert statuses(retried) == {"b": "success", "c": "success", "not_null_b_id": "pass"}
 
 
-def test_a_retry_without_a_run_says_what_is_missing(
+def test_a_retry_without_a_run_reports_what_is_missing(
     tiny: TinyProject, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = str(tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}]).directory)
@@ -142,9 +144,9 @@ def test_a_retry_without_a_run_says_what_is_missing(
 
         nightly.execute_in_process(instance=instance, raise_on_error=False)
     gone = floe_dagster(2, "retry", directory)["error"]
-    assert "there is no job 'nightly' any more. Jobs: tiny." in gone
+    assert "its job 'nightly' no longer exists. Jobs: tiny." in gone
     monkeypatch.delenv("DAGSTER_HOME")
     without = floe_dagster(2, "retry", directory)["error"]
     assert "DAGSTER_HOME is not set, so Dagster has kept no record of its runs." in without
     mixed = floe_dagster(2, "run", directory, "--from-failure", "--select", "a", "--empty")["error"]
-    assert mixed.endswith("as that was started: leave out --select, --empty.")
+    assert mixed.endswith("with the options of that run: leave out --select, --empty.")

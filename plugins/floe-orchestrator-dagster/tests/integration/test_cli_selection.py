@@ -1,4 +1,4 @@
-"""What `floe-dagster run` selects is what `dbt build` selects, for every method that dbt has."""
+"""`floe-dagster run` selects the same nodes as `dbt build`, for every method of dbt."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ WORDS = """
     test_type:unit test_type:generic test_type:singular test_name:unique no_seven unique_a_id
     raw_things snap e * fqn:* tiny.marts marts boo?.v1 nothing_is_called_so
 """
-# Of each, the words of --select, then those of --exclude.
+# Each pair has the words of --select and those of --exclude.
 SELECTIONS: Sequence[tuple[Sequence[str], Sequence[str]]] = [
     *(([word], []) for word in WORDS.split()),
     (["b", "c"], []),
@@ -108,8 +108,8 @@ SELECTIONS: Sequence[tuple[Sequence[str], Sequence[str]]] = [
     ([], ["b+"]),
     ([], ["resource_type:test", "resource_type:unit_test"]),
 ]
-# Asks dbt many times in one process, which takes no longer than two starts of it.
-ASK_DBT = """
+# Runs `dbt ls` many times in one process, which takes no longer than two starts of dbt.
+DBT_LS = """
 import contextlib, io, json, sys
 from dbt.cli.main import dbtRunner
 runner, answers = dbtRunner(), []
@@ -131,9 +131,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def bare(product: Product, **more: str) -> list[set[str]]:
-    """Ask bare dbt for each of SELECTIONS."""
+    """Return the nodes that bare dbt selects for each of SELECTIONS."""
     done = subprocess.run(
-        [sys.executable, "-c", ASK_DBT, str(product.profiles_dir)],
+        [sys.executable, "-c", DBT_LS, str(product.profiles_dir)],
         cwd=product.project_dir,
         env=environment(**more),
         input=json.dumps(SELECTIONS),
@@ -147,36 +147,39 @@ def bare(product: Product, **more: str) -> list[set[str]]:
 
 
 @pytest.mark.parametrize("indirect", ["", "cautious"])
-def test_words_mean_what_they_mean_to_dbt(
+def test_words_select_the_same_nodes_as_in_dbt(
     tiny: TinyProject, indirect: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """dbt's answers are got once for all; the rest of the way from the words is ours."""
+    """All of dbt's lists come from one process; our own code does everything else."""
     product = tiny.write(FILES).compile([{"name": "a"}]).open()
     more = {"DBT_INDIRECT_SELECTION": indirect} if indirect else {}
     for name, value in more.items():
         monkeypatch.setenv(name, value)
     wanted = bare(product, **more)
-    answers = {json.dumps(asked): found for asked, found in zip(SELECTIONS, wanted, strict=True)}
+    answers = {
+        json.dumps(requested): selected
+        for requested, selected in zip(SELECTIONS, wanted, strict=True)
+    }
 
-    def listed(_: Product, __: str, flags: Sequence[str], asked: Selection) -> tuple[Any, Any]:
+    def listed(_: Product, __: str, flags: Sequence[str], requested: Selection) -> tuple[Any, Any]:
         words = [word for word in flags if not word.startswith("--")][2:]
-        assert words == [*asked.select, *asked.exclude]
-        return answers[json.dumps([asked.select, asked.exclude])], set()
+        assert words == [*requested.select, *requested.exclude]
+        return answers[json.dumps([requested.select, requested.exclude])], set()
 
     monkeypatch.setattr(selection, "_listed", listed)
     specs = Specs(product.plan, project_dir=product.project_dir)
     definitions = build_definitions(product)
     runnable = {*product.plan.assets, *product.plan.checks}
-    for (select, exclude), found in zip(SELECTIONS, wanted, strict=True):
-        said: list[str] = []
-        asked = Selection(select, exclude)
-        if not found:
+    for (select, exclude), selected in zip(SELECTIONS, wanted, strict=True):
+        warnings: list[str] = []
+        requested = Selection(select, exclude)
+        if not selected:
             with pytest.raises(click.BadParameter):
-                select_nodes(product, specs, definitions, asked, said.append)
+                select_nodes(product, specs, definitions, requested, warnings.append)
             continue
-        assets, checks = select_nodes(product, specs, definitions, asked, said.append)
-        assert {*assets, *checks} == found & runnable, (select, exclude)
-        assert bool(said) is not bool(found & runnable), (select, exclude)
+        assets, checks = select_nodes(product, specs, definitions, requested, warnings.append)
+        assert {*assets, *checks} == selected & runnable, (select, exclude)
+        assert bool(warnings) is not bool(selected & runnable), (select, exclude)
 
 
 def ran(directory: Path, *words: str, code: int = 0) -> dict[str, str]:
@@ -197,19 +200,19 @@ def test_selectors_and_the_default_one_run_what_dbt_runs(tiny: TinyProject) -> N
     product = tiny.write(FILES).compile([{"name": "a"}]).open()
     assert product.profiles_dir is not None
     results = tiny.directory / "target" / "bare" / "run_results.json"
-    for words, asked in (
+    for words, requested in (
         ((), ()),
         (("--selector", "marts"), ("--selector", "marts")),
         (("--select", "state:new", "--state", str(tiny.directory / "old")),) * 2,
     ):
         dbt(tiny.directory, "build", *words, profiles=product.profiles_dir)
-        found = {
+        selected = {
             item["unique_id"]: item["status"] for item in json.loads(results.read_text())["results"]
         }
-        assert found
-        assert ran(tiny.directory, *asked) == found, words
+        assert selected
+        assert ran(tiny.directory, *requested) == selected, words
         if not words:
-            # What the last words compare with: the project without one of its models.
+            # The state that the last words compare with: the project without one of its models.
             old = json.loads((tiny.directory / "target" / "bare" / "manifest.json").read_text())
             del old["nodes"]["model.tiny.facts"]
             (tiny.directory / "old").mkdir()
@@ -217,17 +220,17 @@ def test_selectors_and_the_default_one_run_what_dbt_runs(tiny: TinyProject) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("--selector", "nightli"), 2, "Could not find selector named nightli, expected one of"),
         (("--selector", "nothing"), 0, "'--selector nothing' selects no model, seed, snapshot or"),
         (("--select", "nobody"), 0, "'nobody' selects no model, seed, snapshot or test of this"),
         (("--select", "key:nobody"), 2, "'key:nobody' selects no model, seed, snapshot or test"),
-        (("--select", "exposure:dash"), 0, "Only exposure.tiny.dash match, and there is nothing"),
+        (("--select", "exposure:dash"), 0, "It selects only exposure.tiny.dash, and there is"),
     ],
 )
-def test_a_selection_without_anything_to_build_says_why(
-    tiny: TinyProject, words: Sequence[str], code: int, said: str
+def test_a_selection_without_anything_to_build_is_explained(
+    tiny: TinyProject, words: Sequence[str], code: int, message: str
 ) -> None:
     tiny.write(FILES).compile([{"name": "a"}])
     done = subprocess.run(
@@ -239,10 +242,10 @@ def test_a_selection_without_anything_to_build_says_why(
         timeout=300,
     )
     assert done.returncode == code, done.stderr
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
 
 
-def test_what_exists_on_one_target_alone_is_selected_there(tiny: TinyProject) -> None:
+def test_nodes_of_only_one_target_are_selected_there(tiny: TinyProject) -> None:
     enabled = "{{ config(enabled=(target.name == 'heavy'), tags=['big']) }} "
     tiny.write({"a": "select 1 as id", "h": enabled + "select id from {{ ref('a') }}"})
     heavy = {"type": "duckdb", "path": "target/tiny.duckdb"}
@@ -252,9 +255,12 @@ def test_what_exists_on_one_target_alone_is_selected_there(tiny: TinyProject) ->
         config={"computes": {"duckdb": {"target": "dev"}, "heavy": {"target": "heavy"}}},
     )
     product = tiny.open()
-    said: list[str] = []
-    assert selection._by_dbt(product, ["tag:big"], (), said.append) == {"model.tiny.h"}
-    assert selection._by_dbt(product, ["a+"], (), said.append) == {"model.tiny.a", "model.tiny.h"}
-    assert not said
-    assert selection._by_dbt(product, ["nobody"], (), said.append) == set()
-    assert said == ["The selection criterion 'nobody' does not match any enabled nodes"]
+    warnings: list[str] = []
+    assert selection._by_dbt(product, ["tag:big"], (), warnings.append) == {"model.tiny.h"}
+    assert selection._by_dbt(product, ["a+"], (), warnings.append) == {
+        "model.tiny.a",
+        "model.tiny.h",
+    }
+    assert not warnings
+    assert selection._by_dbt(product, ["nobody"], (), warnings.append) == set()
+    assert warnings == ["The selection criterion 'nobody' does not match any enabled nodes"]

@@ -16,12 +16,12 @@ from kit.support import TinyProject
 
 
 def test_dg_finds_the_component_by_entry_point() -> None:
-    [found] = [
-        point
-        for point in entry_points(group="dagster_dg_cli.registry_modules")
-        if point.value.startswith("floe_orchestrator_dagster")
+    [point] = [
+        entry
+        for entry in entry_points(group="dagster_dg_cli.registry_modules")
+        if entry.value.startswith("floe_orchestrator_dagster")
     ]
-    assert found.load().FloeProduct is FloeProduct
+    assert point.load().FloeProduct is FloeProduct
 
 
 def test_a_defs_yaml_loads_the_product(

@@ -154,7 +154,7 @@ def test_a_secret_in_a_profile_is_not_packaged(tiny: TinyProject, tmp_path: Path
     tiny.compile([{"name": "a"}])
     out = tmp_path / "out"
     done = command("build-context", str(tiny.directory), "--output", str(out), code=3)
-    assert "it holds secrets, at other.outputs.pg.password." in done.stderr
+    assert "it contains secrets, at other.outputs.pg.password." in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
     assert not out.exists()
 
@@ -163,7 +163,8 @@ def test_an_existing_directory_is_not_overwritten(product: TinyProject, tmp_path
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     words = ("build-context", str(product.directory), "--output", str(tmp_path / "out"))
-    assert "it is there already. Name an empty one." in command(*words, code=3).stderr
+    message = command(*words, code=3).stderr
+    assert "it already exists and is not an empty directory. Name a new or empty" in message
 
 
 def test_a_link_out_of_the_project_is_followed(

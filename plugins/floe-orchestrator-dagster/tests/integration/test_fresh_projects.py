@@ -1,4 +1,4 @@
-"""What dbt reads anew is not taken from memory: files, environment, vars, profiles and products."""
+"""Changes of files, environment, vars, profiles and products take effect at the next load."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.product.product import Product
 from kit.support import BIN, DBT_PROJECT, TinyProject, materialized, run
 
-Said = list[str]
 TABLE = "{{ config(materialized='table') }}"
 
 
 def opened(tiny: TinyProject, **options: Any) -> tuple[Product, int]:
     """Open a product; return it, and how often dbt parsed."""
-    said: Said = []
-    product = open_product(tiny.directory, progress=said.append, **options)
-    return product, sum(line.startswith("Parsing") for line in said)
+    lines: list[str] = []
+    product = open_product(tiny.directory, progress=lines.append, **options)
+    return product, sum(line.startswith("Parsing") for line in lines)
 
 
 def settings(tiny: TinyProject, **more: Any) -> None:
-    """Write dbt_project.yml with more settings; `compile` has written it without."""
+    """Write dbt_project.yml with more settings; `compile` writes it without them."""
     text = yaml.safe_dump(
         DBT_PROJECT | {name.replace("_", "-"): value for name, value in more.items()}
     )
@@ -91,7 +90,7 @@ def test_a_changed_environment_variable_is_parsed_with_once_and_runs(
     assert "north" not in "".join(path.read_text() for path in tiny.directory.rglob("parsed.json"))
 
 
-def test_what_a_linked_package_gets_is_built_and_tested(
+def test_new_files_of_a_linked_package_are_built_and_tested(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(
@@ -134,9 +133,9 @@ def test_settings_with_jinja_are_read_as_dbt_reads_them(
     assert "model.tiny.a" in product.plan.assets
     assert sorted(path.name for path in tiny.directory.iterdir() if "{" in path.name) == []
     installed = (tiny.directory / "dbt_packages").stat().st_mtime_ns
-    said: Said = []
-    open_product(tiny.directory, progress=said.append)
-    assert said == []
+    lines: list[str] = []
+    open_product(tiny.directory, progress=lines.append)
+    assert lines == []
     assert (tiny.directory / "dbt_packages").stat().st_mtime_ns == installed
     monkeypatch.setenv("DBT_TARGET_PATH", "chosen")
     layout = opened(tiny)[0].layout
@@ -161,30 +160,30 @@ def test_vars_of_the_configuration_decide_the_graph(
     assert sorted(materialized(result)) == ["extra", "root"]
 
 
-def test_a_launch_whose_vars_change_the_graph_is_told_before_it_starts(
+def test_a_launch_whose_vars_change_the_graph_is_refused_before_it_starts(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write(VARIED).compile([{"name": "root"}])
     product, _ = opened(tiny)
     assert set(product.plan.assets) == {"model.tiny.root"}
-    said: Said = []
+    lines: list[str] = []
     with pytest.raises(ProductError) as caught:
-        with_launch_variables(product, {"with_extra": True}, said.append)
+        with_launch_variables(product, {"with_extra": True}, lines.append)
     assert str(caught.value) == (
-        "Cannot run 'tiny' with these vars (with_extra): they make another graph than the one that "
-        "was loaded. Only with them: extra. To get that graph, set these `vars` in "
-        "plugins.orchestrator.config of manifest.yaml, compile and reload the code location; or "
-        "run it without a server: `floe-dagster run --vars`, which parses with them."
+        "Cannot run product 'tiny' with these vars (with_extra): they change the graph that "
+        "Dagster has loaded. Only with these vars: extra. To use these vars, set `vars` in "
+        "plugins.orchestrator.config of manifest.yaml, compile again and reload the code location. "
+        "Or run the product without a server, with `floe-dagster run --vars`."
     )
-    assert len(said) == 1
-    # What is only printed cannot change a graph, and vars that are as they were, neither.
-    assert with_launch_variables(product, {"day": "2026-01-01"}, said.append) is product
-    assert with_launch_variables(product, {}, said.append) is product
-    same = with_launch_variables(product, {"with_extra": False}, said.append)
+    assert len(lines) == 1
+    # Vars that are only printed cannot change the graph, and neither can unchanged vars.
+    assert with_launch_variables(product, {"day": "2026-01-01"}, lines.append) is product
+    assert with_launch_variables(product, {}, lines.append) is product
+    same = with_launch_variables(product, {"with_extra": False}, lines.append)
     assert same.plan.nodes == product.plan.nodes
     assert same.variables == {"with_extra": False}
-    assert len(said) == 2
-    # The command line parses with them, once for each set of vars.
+    assert len(lines) == 2
+    # The command line parses with these vars, once per set of vars.
     assert {
         n.name for n in opened(tiny, variables={"with_extra": True})[0].plan.assets.values()
     } == {
@@ -193,7 +192,7 @@ def test_a_launch_whose_vars_change_the_graph_is_told_before_it_starts(
     }
     assert opened(tiny, variables={"with_extra": True})[1] == 0
     assert opened(tiny)[1] == 0
-    # Nobody prepares a launch's vars with the image.
+    # An image contains no manifests for the vars of a launch.
     monkeypatch.setenv("FLOE_PREPARED", "1")
     assert len(opened(tiny, variables={"with_extra": True})[0].plan.assets) == 2
 
@@ -212,7 +211,7 @@ def default_target(tiny: TinyProject) -> str:
     return product.plan.computes[product.plan.default_compute].target
 
 
-def test_the_profile_decides_where_several_outputs_fit(
+def test_the_profile_decides_when_several_outputs_fit(
     tiny: TinyProject, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path_factory.mktemp("home")
@@ -241,7 +240,7 @@ def test_the_profile_decides_where_several_outputs_fit(
     with pytest.raises(ProductError) as caught:
         opened(tiny)
     assert (
-        "DBT_TARGET is 'tow', and profile 'tiny' has no such output. Did you mean 'two'? Outputs: "
+        "DBT_TARGET is 'tow', but profile 'tiny' has no such output. Did you mean 'two'? Outputs: "
         "dev, one, three, two. Correct it, or unset it." in str(caught.value)
     )
 
@@ -261,7 +260,7 @@ def test_a_compiled_database_in_memory_gives_way_to_the_projects_own(tiny: TinyP
     assert written["tiny"]["outputs"]["dev"]["path"] == "target/own.duckdb"
 
 
-def test_a_deferral_of_dbts_own_means_reads_production(
+def test_a_deferral_through_dbts_own_variables_reads_production(
     tiny: TinyProject, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write(
@@ -284,7 +283,7 @@ def test_a_deferral_of_dbts_own_means_reads_production(
     assert rows(tiny, "select id from main_dev.down") == [(7,)]
 
 
-def test_checks_that_the_environment_leaves_out_are_not_planned(
+def test_checks_that_the_environment_excludes_are_not_planned(
     tiny: TinyProject, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write({"a": "select 1 as id", "tests/never.sql": "select id from {{ ref('a') }}"})
@@ -330,7 +329,7 @@ DOORS: Mapping[str, Callable[[TinyProject], object]] = {
 def test_every_door_looks_for_the_project_in_the_same_order(
     door: str, tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is refused before dbt starts: what decides has no project, what comes after it has."""
+    """The first place that is set decides, even if only a later one has a project."""
     tiny.write({"a": "select 1 as id"})
     monkeypatch.chdir(tiny.directory)
     monkeypatch.setenv("FLOE_PROJECT_DIR", str(tiny.directory))
@@ -339,7 +338,7 @@ def test_every_door_looks_for_the_project_in_the_same_order(
         DOORS[door](tiny)
     assert str(caught.value).startswith(
         "Cannot find the dbt project of product 'tiny': project_dir in plugins.orchestrator.config "
-        "is /configured, where there is no dbt_project.yml. "
+        "is /configured, which has no dbt_project.yml. "
     )
     tiny.compile([{"name": "a"}])
     monkeypatch.setenv("FLOE_PROJECT_DIR", "/environment")
@@ -347,7 +346,7 @@ def test_every_door_looks_for_the_project_in_the_same_order(
         DOORS[door](tiny)
 
 
-def test_what_the_plugin_is_made_with_decides(
+def test_the_project_of_the_plugins_constructor_decides(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write({"a": "select 1 as id"})
@@ -377,22 +376,23 @@ def test_a_project_of_another_product_is_refused(
     plugin = DagsterOrchestratorPlugin()
     with pytest.raises(ProductError) as caught:
         plugin.create_definitions(artifacts)
-    said = str(caught.value)
-    assert said.startswith(
-        f"Cannot load product 'tiny' on the dbt project in {tiny.directory}: that is of product "
-        f"'shop' ({tiny.directory / 'floe.yaml'}). Compile 'tiny' again with its own floe.yaml; "
+    message = str(caught.value)
+    assert message.startswith(
+        f"Cannot load product 'tiny' on the dbt project in {tiny.directory}: that project belongs "
+        f"to product 'shop' ({tiny.directory / 'floe.yaml'}). Compile 'tiny' again with its own "
+        "floe.yaml. "
     )
-    assert "set FLOE_PROJECT_DIR" in said
-    with pytest.raises(ProductError, match="that is of product 'shop'"):
+    assert "set FLOE_PROJECT_DIR" in message
+    with pytest.raises(ProductError, match="that project belongs to product 'shop'"):
         opened(tiny)
-    # Whoever names the project has said that it is shared: without the other product's schedule.
+    # A project that the user names may be shared, but the other product's schedule does not apply.
     named = DagsterOrchestratorPlugin(project_dir=tiny.directory)
     assert [*(named.create_definitions(artifacts).schedules or ())] == []
     assert (
-        f"{tiny.directory / 'floe.yaml'} is of product 'shop': its schedule and owner are not used "
-        "for 'tiny'." in caplog.text
+        f"{tiny.directory / 'floe.yaml'} belongs to product 'shop': its schedule and owner are not "
+        "used for 'tiny'." in caplog.text
     )
-    # Its own spec beside that of the other.
+    # With its own spec next to the other one.
     own = {"metadata": {"name": "tiny"}, "schedule": {"cron": "0 7 * * *"}}
     tiny.write({"floe-tiny.yaml": yaml.safe_dump(own)})
     [schedule] = plugin.create_definitions(artifacts).schedules or ()
@@ -400,7 +400,7 @@ def test_a_project_of_another_product_is_refused(
     assert schedule.cron_schedule == "0 7 * * *"
 
 
-def test_where_nothing_tells_whose_project_it_is_the_models_must(
+def test_a_project_without_a_spec_or_the_products_name_must_have_its_models(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
@@ -418,10 +418,10 @@ def test_where_nothing_tells_whose_project_it_is_the_models_must(
         plugin.create_definitions(elsewhere)
     elsewhere["transforms"] = None
     assert [*(plugin.create_definitions(elsewhere).assets or ())] == []
-    assert "Nothing tells that the dbt project in" in caplog.text
+    assert "is not used: nothing shows that it belongs to product 'tiny'" in caplog.text
 
 
-def test_artifacts_of_a_newer_version_are_told(
+def test_artifacts_of_a_newer_version_cause_one_warning(
     tiny: TinyProject, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
@@ -429,16 +429,16 @@ def test_artifacts_of_a_newer_version_are_told(
     artifacts = json.loads(path.read_text())
     known = artifacts["version"]
     opened(tiny)
-    assert "are of version" not in caplog.text
+    assert "have version" not in caplog.text
     path.write_text(json.dumps(artifacts | {"version": "99.0.0"}))
     for _ in range(2):
         caplog.clear()
         opened(tiny)
-        assert caplog.text.count("The compiled artifacts are of version 99.0.0; floe-core ") == 1
-        assert f"knows them up to {known}." in caplog.text
+        assert caplog.text.count("The compiled artifacts have version 99.0.0; floe-core ") == 1
+        assert f"knows versions up to {known} and ignores newer fields." in caplog.text
 
 
-def test_the_context_of_a_product_stands_alone(
+def test_a_build_context_needs_no_other_files(
     tiny: TinyProject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     base = tmp_path_factory.mktemp("base")
@@ -491,15 +491,15 @@ def test_the_context_of_a_product_stands_alone(
     [
         (
             {"packages.yml": "packages: [{git: 'https://me:hunter2@example.com/p.git'}]"},
-            "packages.yml: an address holds a secret, at packages.0.git.",
+            "packages.yml: it contains secrets, at packages.0.git.",
         ),
         (
             {"../../far/models/x.sql": "select 1 as id", "model-paths": "../../far/models"},
-            "in an image nothing is there from",
+            "the image cannot keep its place relative to",
         ),
     ],
 )
-def test_what_cannot_be_packaged_is_told(
+def test_files_that_cannot_be_packaged_are_refused(
     tiny: TinyProject,
     tmp_path_factory: pytest.TempPathFactory,
     files: dict[str, str],
@@ -512,9 +512,9 @@ def test_what_cannot_be_packaged_is_told(
     shop.compile([{"name": "a"}])
     settings(shop, model_paths=["models", files.get("model-paths", "models")])
     out = str(tmp_path_factory.mktemp("out") / "context")
-    said = command("build-context", str(shop.directory), "--output", out, code=3).stderr
-    assert words in said
-    assert "hunter2" not in said
+    error = command("build-context", str(shop.directory), "--output", out, code=3).stderr
+    assert words in error
+    assert "hunter2" not in error
 
 
 def command(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -180,7 +180,7 @@ def test_a_failed_and_retried_model_has_two_runs(
     assert attempts == [1, 1, 2, 2]
 
 
-def test_a_cancelled_run_ends_all_open_runs(
+def test_a_canceled_run_ends_all_open_runs(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
@@ -197,7 +197,7 @@ def test_a_cancelled_run_ends_all_open_runs(
     assert kinds(by_name["dev"]) == ["START", "ABORT"]
     assert kinds(by_name["tiny"])[-1] == "ABORT"
     message = by_name["tiny"][-1]["run"]["facets"]["errorMessage"]["message"]
-    assert message == "Cancelled (KeyboardInterrupt)"
+    assert message == "Canceled (KeyboardInterrupt)"
 
 
 def column_sources(events: list[Event], name: str) -> dict[str, list[tuple[str, str]]]:

@@ -363,7 +363,7 @@ def test_status_and_replay_on_the_command_line(marquez: tuple[Backend, Path]) ->
     assert sent.exit_code == 0, sent.output
     assert json.loads(sent.stdout) == asdict(DeliveryReport(made=30, delivered=30))
     assert server.names == names(30)
-    assert floe_dagster("replay", str(directory)).stdout == "Nothing waits.\n"
+    assert floe_dagster("replay", str(directory)).stdout == "No events wait.\n"
 
 
 def test_replay_without_a_backend_explains_what_to_do(marquez: tuple[Backend, Path]) -> None:

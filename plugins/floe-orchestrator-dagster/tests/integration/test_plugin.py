@@ -1,4 +1,4 @@
-"""The plugin class with a dbt project behind it: what it creates really runs."""
+"""The plugin class with a real dbt project: the assets that it creates run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kit.support import TinyProject, asset_edges, materialized
 CHAIN = {"a": "select 1 as id", "b": "select id from {{ ref('a') }}"}
 TRANSFORMS = [{"name": "a", "tags": ["daily"]}, {"name": "b", "depends_on": ["a"]}]
 
-# What plugin 0.1.0a1 wrote: such files are in people's repositories.
+# Plugin 0.1.0a1 wrote such files, and users have them in their repositories.
 RELEASED = '''"""Dagster definitions for tiny data product."""
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def test_create_definitions_on_a_project_runs(
     assert schedule.job_name == "tiny"
 
 
-def test_floe_cores_own_model_does_as_well_as_a_dictionary(tiny: TinyProject) -> None:
+def test_floe_cores_own_model_works_like_a_dictionary(tiny: TinyProject) -> None:
     tiny.write(CHAIN).compile(TRANSFORMS)
     plugin = DagsterOrchestratorPlugin(project_dir=tiny.directory)
     model = CompiledArtifacts.model_validate(artifacts_of(tiny))
@@ -96,7 +96,7 @@ def test_the_project_is_taken_from_the_environment(
     monkeypatch.setenv("FLOE_PROJECT_DIR", str(tiny.directory))
     definitions = DagsterOrchestratorPlugin().create_definitions(artifacts_of(tiny))
     keys = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
-    # `x` is named by no transform and still an asset.
+    # No transform names `x`, but it is an asset too.
     assert keys == {"a", "b", "x"}
 
 
@@ -123,7 +123,7 @@ def test_no_transforms_and_no_project_give_empty_definitions(
     assert not list(definitions.jobs or ())
 
 
-def test_assets_of_transforms_materialize_each_its_own_node(
+def test_each_asset_of_transforms_materializes_its_own_node(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(CHAIN).compile(TRANSFORMS)
@@ -145,7 +145,7 @@ def test_files_generated_by_the_released_plugin_keep_loading(tiny: TinyProject) 
     assert asset_edges(runpy.run_path(str(path))["defs"]) == {("a", "b")}
 
 
-def test_the_owner_in_floe_yaml_owns_what_has_no_other(tiny: TinyProject) -> None:
+def test_the_owner_in_floe_yaml_applies_to_assets_without_another(tiny: TinyProject) -> None:
     tiny.spec = {"metadata": {"owner": "shop@example.com"}}
     tiny.write(
         {
@@ -165,21 +165,23 @@ def test_a_memory_duckdb_becomes_a_file_with_a_warning(
 ) -> None:
     tiny.write(CHAIN).compile(TRANSFORMS, outputs={"dev": {"type": "duckdb", "path": ":memory:"}})
     tiny.open()
-    assert "keeps DuckDB in memory, where every dbt run starts empty: using" in caplog.text
+    assert (
+        "keeps DuckDB in memory, where every dbt run starts empty. The plugin uses" in caplog.text
+    )
     assert str(tiny.directory / "target" / "tiny.duckdb") in caplog.text
 
 
 def test_a_project_is_parsed_again_only_when_it_changed(tiny: TinyProject) -> None:
     from floe_orchestrator_dagster.product.opening import open_product
 
-    said: list[str] = []
+    lines: list[str] = []
     tiny.write(CHAIN).compile(TRANSFORMS)
-    open_product(tiny.directory, progress=said.append)
-    open_product(tiny.directory, progress=said.append)
-    assert said == ["Parsing the dbt project of 'tiny' for target 'dev' ..."]
+    open_product(tiny.directory, progress=lines.append)
+    open_product(tiny.directory, progress=lines.append)
+    assert lines == ["Parsing the dbt project of 'tiny' for target 'dev' ..."]
     tiny.write({"c": "select 2 as id"})
-    plan = open_product(tiny.directory, progress=said.append).plan
-    assert len(said) == 2
+    plan = open_product(tiny.directory, progress=lines.append).plan
+    assert len(lines) == 2
     assert "model.tiny.c" in plan.assets
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a product is found again, by its content, also where its files are read-only."""
+"""Cached files of a product are reused for the same content, even if its directory is read-only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from floe_orchestrator_dagster.product import layout, opening
 from kit.support import TinyProject
 
 
-def test_a_prepared_product_writes_nothing_beside_its_own_files(
+def test_a_prepared_product_writes_nothing_into_its_directory(
     tiny: TinyProject, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write({"a": "select 1 as id", "b": "select * from {{ ref('a') }}"})
@@ -23,7 +23,7 @@ def test_a_prepared_product_writes_nothing_beside_its_own_files(
     def not_here(_: Path) -> Path:
         return elsewhere
 
-    # Root may write anywhere, so the answer is given, not made.
+    # root may write anywhere, so simulate a directory that is read-only.
     monkeypatch.setattr(layout, "writable_dir", not_here)
     product = tiny.open()
     [manifest] = product.manifest_paths.values()
@@ -34,7 +34,7 @@ def test_a_prepared_product_writes_nothing_beside_its_own_files(
     assert set(tiny.directory.rglob("*")) == before
 
 
-def test_a_plan_is_made_anew_where_its_nodes_have_other_fields(
+def test_a_plan_is_made_again_when_its_nodes_have_other_fields(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
@@ -43,7 +43,7 @@ def test_a_plan_is_made_anew_where_its_nodes_have_other_fields(
     kept = tiny.directory / "target" / "floe" / "cache"
     assert len([*kept.glob("ProductPlan-*")]) == 1
     assert again.plan == first.plan
-    # Nodes are written by position: what an earlier release wrote would be read as something else.
+    # Nodes are stored by position, so the plan of an earlier release would be misread.
     monkeypatch.setattr(opening, "LAYOUT", f"{LAYOUT} more")
     assert tiny.open().plan == first.plan
     assert len([*kept.glob("ProductPlan-*")]) == 2

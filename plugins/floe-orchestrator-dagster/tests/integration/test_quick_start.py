@@ -1,4 +1,4 @@
-"""The quick start against a running `dagster dev`, asked over GraphQL as its UI would."""
+"""The quick start against a running `dagster dev`, over GraphQL like its UI."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ class Server:
         assert "errors" not in answer, answer
         return answer["data"]
 
-    def wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
+    def wait_for(self, condition: Callable[[], Any], seconds: float) -> Any:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                found = what()
+                result = condition()
             except httpx.HTTPError:
-                found = None
-            if found:
-                return found
+                result = None
+            if result:
+                return result
             time.sleep(1)
         raise AssertionError(f"not within {seconds} s; log:\n{self.log.read_text()[-3000:]}")
 
     def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGINT)
         try:
-            # Some releases of Dagster take no notice.
+            # Some releases of Dagster ignore the signal.
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -169,11 +169,11 @@ def test_the_quick_start_loads_runs_and_ticks_in_dagster_dev(dev: Server) -> Non
     def schedule() -> Any:
         return dev.ask(SCHEDULES, selector=repository)["schedulesOrError"]["results"][0]
 
-    found = schedule()
-    assert found["name"] == "shop_schedule"
-    assert found["pipelineName"] == "shop"
-    assert (found["cronSchedule"], found["executionTimezone"]) == ("* * * * *", "Europe/Vienna")
-    assert found["scheduleState"]["status"] == "STOPPED"
+    stopped = schedule()
+    assert stopped["name"] == "shop_schedule"
+    assert stopped["pipelineName"] == "shop"
+    assert (stopped["cronSchedule"], stopped["executionTimezone"]) == ("* * * * *", "Europe/Vienna")
+    assert stopped["scheduleState"]["status"] == "STOPPED"
     dev.ask(START, selector={**repository, "scheduleName": "shop_schedule"})
     tick = dev.wait_for(
         lambda: next(
@@ -190,6 +190,6 @@ def test_the_quick_start_loads_runs_and_ticks_in_dagster_dev(dev: Server) -> Non
     ran = finished(dev, tick["runIds"][0])
     assert ran["status"] == "SUCCESS"
 
-    said = dev.log.read_text()
-    ours = [line for line in said.splitlines() if "Warning" in line and "floe" in line]
+    log = dev.log.read_text()
+    ours = [line for line in log.splitlines() if "Warning" in line and "floe" in line]
     assert ours == []

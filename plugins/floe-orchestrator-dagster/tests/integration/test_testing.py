@@ -1,4 +1,4 @@
-"""What users import for their own tests: a product in a few lines, and a backend that records."""
+"""The `testing` module for users: a product in a few lines, and a backend that records events."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ def test_the_page_on_testing_shows_tests_that_pass(tmp_path: Path) -> None:
         names[name](tmp_path / name)
 
 
-def test_what_is_there_already_is_kept(tmp_path: Path) -> None:
+def test_an_existing_project_file_is_kept(tmp_path: Path) -> None:
     project = "{name: mine, profile: mine, version: '1.0'}"
     (tmp_path / "dbt_project.yml").write_text(project)
     write_product(tmp_path, {"orders": "select 1 as id"}, name="my-product")
     assert (tmp_path / "dbt_project.yml").read_text() == project
 
 
-def test_what_floe_refuses_is_shown_with_the_words_of_floe(tmp_path: Path) -> None:
+def test_an_error_of_compiling_contains_the_output_of_floe(tmp_path: Path) -> None:
     platform = {**PLATFORM, "plugins": {"orchestrator": {"type": "nowhere"}}}
     with pytest.raises(ProductError) as error:
         write_product(tmp_path, FILES, platform=platform)
-    told = str(error.value)
-    assert told.startswith(
+    message = str(error.value)
+    assert message.startswith(
         f"Cannot compile the product in {tmp_path}: `floe platform compile` ended with exit code "
     )
-    assert "nowhere" in told or "compute" in told
-    assert told.endswith("Correct the files that it names.")
+    assert "nowhere" in message or "compute" in message
+    assert message.endswith("Correct the files that it names.")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 MESSAGES = {
     "artifacts_missing": "Cannot find compiled_artifacts.json in DIR, its target folder or its "
-    "parents. Make it with `floe platform compile --spec floe.yaml --manifest "
+    "parents. Create it with `floe platform compile --spec floe.yaml --manifest "
     "manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
-    "artifacts_empty": "Cannot read DIR/target/compiled_artifacts.json: not JSON (line 1, column 1: "
-    "Expecting value); perhaps truncated. Compile again with `floe platform "
+    "artifacts_empty": "Cannot read DIR/target/compiled_artifacts.json: it is not JSON (line 1, "
+    "column 1: Expecting value); it may be truncated. Compile again with `floe platform "
     "compile --spec floe.yaml --manifest manifest.yaml --output "
     "target/compiled_artifacts.json --generate-definitions`.",
-    "artifacts_truncated": "Cannot read DIR/target/compiled_artifacts.json: not JSON (line 1, "
-    "column 196: Unterminated string starting at); perhaps truncated. "
+    "artifacts_truncated": "Cannot read DIR/target/compiled_artifacts.json: it is not JSON (line 1, "
+    "column 196: Unterminated string starting at); it may be truncated. "
     "Compile again with `floe platform compile --spec floe.yaml --manifest "
     "manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
@@ -20,11 +20,11 @@ MESSAGES = {
     "Compile again with `floe platform compile --spec floe.yaml --manifest "
     "manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
-    "artifacts_a_list": "Cannot read DIR/target/compiled_artifacts.json: no compiled artifacts of "
-    "floe. Compile again with `floe platform compile --spec floe.yaml "
+    "artifacts_a_list": "Cannot read DIR/target/compiled_artifacts.json: it does not contain floe's "
+    "compiled artifacts. Compile again with `floe platform compile --spec floe.yaml "
     "--manifest manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
-    "artifacts_nested_too_deeply": "Cannot read DIR/target/compiled_artifacts.json: nested too "
+    "artifacts_nested_too_deeply": "Cannot read DIR/target/compiled_artifacts.json: it is nested too "
     "deeply. Compile again with `floe platform compile --spec "
     "floe.yaml --manifest manifest.yaml --output "
     "target/compiled_artifacts.json --generate-definitions`.",
@@ -33,7 +33,7 @@ MESSAGES = {
     "platform compile --spec floe.yaml --manifest manifest.yaml --output "
     "target/compiled_artifacts.json --generate-definitions`.",
     "artifacts_a_directory": "Cannot find compiled_artifacts.json in DIR, its target folder or its "
-    "parents. Make it with `floe platform compile --spec floe.yaml "
+    "parents. Create it with `floe platform compile --spec floe.yaml "
     "--manifest manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`.",
     "artifacts_of_another_shape": "Cannot plan product 'tiny': 6 problems.\n"
@@ -135,7 +135,7 @@ MESSAGES = {
     "computes.duckdb.targt: unknown key (Did you mean 'target'?). Fix "
     "manifest.yaml and compile again.",
     "a_project_dir_without_a_project": "Cannot find the dbt project of product 'tiny': project_dir "
-    "in plugins.orchestrator.config is /nowhere, where there is "
+    "in plugins.orchestrator.config is /nowhere, which has "
     "no dbt_project.yml. Correct it, or remove it to search "
     "DIR/target and above.",
     "a_default_schedule_that_never_comes": "Cannot use "
@@ -144,47 +144,47 @@ MESSAGES = {
     "fields (minute hour day month weekday) such as '0 6 * * "
     "MON-FRI', or @hourly, @daily, @weekly, @monthly, "
     "@yearly.",
-    "no_dbt_project": "Cannot load product 'tiny': no dbt_project.yml in DIR/target or above it. "
+    "no_dbt_project": "Cannot load product 'tiny': there is no dbt_project.yml in DIR/target or above "
+    "it. "
     "Compile into the dbt project (`floe platform compile --spec floe.yaml "
     "--manifest manifest.yaml --output target/compiled_artifacts.json "
     "--generate-definitions`), or set FLOE_PROJECT_DIR.",
-    "a_dbt_project_that_is_no_yaml": "Cannot read DIR/dbt_project.yml: not YAML (line 2). Write one "
+    "a_dbt_project_that_is_not_yaml": "Cannot read DIR/dbt_project.yml: not YAML (line 2). Write one "
     "with `dbt init`.",
     "a_dbt_project_that_is_a_list": "Cannot read DIR/dbt_project.yml: it is not a mapping. Write one "
     "with `dbt init`.",
     "a_dbt_project_not_utf8": "Cannot read DIR/dbt_project.yml: not UTF-8 at byte 6. Write one with "
     "`dbt init`.",
-    "no_output_at_all": "Cannot load product 'tiny': no dbt output is known. Configure a compute "
+    "no_output_at_all": "Cannot load product 'tiny': it has no dbt output. Configure a compute "
     "plugin in manifest.yaml and compile again, or add profile 'tiny' to "
     "DIR/profiles.yml.",
     "a_profile_without_outputs": "Cannot use profile 'dbt_profiles.tiny' of "
     "compiled_artifacts.json: it has no `outputs` mapping.",
-    "an_output_that_is_no_mapping": "Cannot use profile 'dbt_profiles.tiny' of "
-    "compiled_artifacts.json: outputs ['dev'] are no mappings.",
-    "a_profiles_file_that_is_no_yaml": "Cannot read DIR/profiles.yml: not YAML (line 1). Correct "
+    "an_output_that_is_not_a_mapping": "Cannot use profile 'dbt_profiles.tiny' of "
+    "compiled_artifacts.json: outputs ['dev'] are not mappings.",
+    "a_profiles_file_that_is_not_yaml": "Cannot read DIR/profiles.yml: not YAML (line 1). Correct "
     "it.",
-    "manifest_missing_where_it_was_to_be_prepared": "Cannot find DIR/target/floe/dev/manifest.json: "
-    "FLOE_PREPARED is set, so it should have been "
-    "built with the image. Run `floe-dagster "
-    "prepare` in the product's directory at build "
-    "time.",
+    "manifest_missing_from_a_prepared_product": "Cannot find DIR/target/floe/dev/manifest.json: "
+    "FLOE_PREPARED is set, so the image should "
+    "contain it. Run `floe-dagster prepare` in the "
+    "product's directory when you build the image.",
     "manifest_truncated": "Cannot read DIR/target/floe/dev/manifest.json: Input data was truncated. "
-    "Make it again with `floe-dagster prepare --force`.",
+    "Rebuild it with `floe-dagster prepare --force`.",
     "manifest_not_utf8": "Cannot read DIR/target/floe/dev/manifest.json: 'utf-8' codec can't decode "
-    "byte 0xff in position 0: invalid start byte. Make it again with "
+    "byte 0xff in position 0: invalid start byte. Rebuild it with "
     "`floe-dagster prepare --force`.",
     "manifest_with_a_wrong_type": "Cannot read DIR/target/floe/dev/manifest.json: Expected `array`, "
-    "got `int` - at `$.nodes[...].fqn`. Make it again with "
+    "got `int` - at `$.nodes[...].fqn`. Rebuild it with "
     "`floe-dagster prepare --force`.",
     "manifest_without_nodes": "Cannot read DIR/target/floe/dev/manifest.json: Object missing "
-    "required field `nodes`. Make it again with `floe-dagster prepare "
+    "required field `nodes`. Rebuild it with `floe-dagster prepare "
     "--force`.",
     "manifest_of_an_old_dbt": "Cannot plan product 'tiny': 1 problem.\n"
     "  1. manifest.json (target dev): Written by dbt 1.5.0 in schema "
     "https://schemas.getdbt.com/dbt/manifest/v9.json. The plugin "
     "supports manifest v12: install dbt-core 1.8 to 1.11 and run `floe-dagster "
     "prepare`.",
-    "partitions_that_are_none": "Cannot plan product 'tiny': 3 problems.\n"
+    "partitions_with_wrong_settings": "Cannot plan product 'tiny': 3 problems.\n"
     "  1. dbt model 'a' meta.dagster.partitions.type: Input should be "
     "'hourly', 'daily', 'weekly' or 'monthly'. Expected {type: "
     "hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, "
@@ -195,7 +195,7 @@ MESSAGES = {
     "  3. dbt model 'a' meta.dagster.partitions.begin: Extra inputs are "
     "not permitted. Expected {type: hourly|daily|weekly|monthly, start: "
     "'YYYY-MM-DD', end?, timezone?}.",
-    "a_schedule_that_is_no_mapping": "Cannot use `schedule` of floe.yaml: 'daily' is not a "
+    "a_schedule_that_is_not_a_mapping": "Cannot use `schedule` of floe.yaml: 'daily' is not a "
     "mapping. Write {cron: '0 6 * * *', timezone: UTC, enabled: true}.",
     "a_schedule_with_an_unknown_key": "Cannot use `schedule` of floe.yaml: unknown keys ['corn']. "
     "Known: cron, enabled, timezone.",
@@ -206,6 +206,6 @@ MESSAGES = {
     "a_schedule_with_a_bad_time_zone": "Cannot use `schedule` of floe.yaml: 'Europe/Viena' is not an "
     "IANA time zone. Did you mean 'Europe/Vienna'? Write one "
     "such as 'Europe/Vienna' or 'UTC'.",
-    "a_floe_yaml_that_is_no_yaml": "Cannot read DIR/floe.yaml: not YAML (line 1). Correct it and "
+    "a_floe_yaml_that_is_not_yaml": "Cannot read DIR/floe.yaml: not YAML (line 1). Correct it and "
     "compile again.",
 }

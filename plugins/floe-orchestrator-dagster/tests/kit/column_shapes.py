@@ -1,4 +1,4 @@
-"""Reads the SQL shapes of `column_shapes.yaml`, each with its expected lineage."""
+"""The SQL shapes of `column_shapes.yaml`, each with its lineage as a person worked it out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLES: dict[str, list[str]] = _SUITE["tables"]
 
 @dataclass(frozen=True)
 class Shape:
-    """A query, the schemas it reads, and the expected lineage of its columns and its rows."""
+    """A query, the schemas that it reads, and the expected lineage of its columns and rows."""
 
     name: str
     dialect: str
@@ -35,12 +35,12 @@ class Shape:
 
 
 def relation(dialect: str, table: str) -> str:
-    """Return the name of a table as dbt writes it for a dialect."""
+    """Return a table's name as dbt writes it for a dialect."""
     return _QUOTED[dialect].format(table.upper() if dialect == "snowflake" else table)
 
 
 def schemas(dialect: str) -> dict[str, dict[str, str]]:
-    """Return the columns of all tables, in the case in which the database stores them."""
+    """Return the columns of all tables, in the case that the database stores."""
     upper = dialect == "snowflake"
     return {
         relation(dialect, table): {(name.upper() if upper else name): "text" for name in columns}
@@ -75,7 +75,7 @@ def _shape(entry: dict[str, Any]) -> Shape:
 def read_lineage(
     sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]
 ) -> ColumnLineage | None:
-    """Return the column lineage of a query; None if there is none."""
+    """Return the column lineage of a query, or None if there is none for any reason."""
     return column_lineage(sql, dialect, relation_columns)[0]
 
 

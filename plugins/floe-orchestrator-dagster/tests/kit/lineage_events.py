@@ -1,4 +1,4 @@
-"""Builds a product with recorded lineage and checks its events."""
+"""Checks the lineage events of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Recorded = list[Event]
 
 
 def sound(events: Recorded) -> dict[str, list[Event]]:
-    """Check the events; return them by the last part of their job's name."""
+    """Return the events by the last part of their job's name; fail if an event is wrong."""
     assert events
     wrong = problems(events)
     assert not wrong, wrong
@@ -30,7 +30,7 @@ def sound(events: Recorded) -> dict[str, list[Event]]:
     by_name: dict[str, list[Event]] = {}
     for event in events:
         parts = event["job"]["name"].split(".")
-        # The unique id of a generic test ends with a hash.
+        # dbt ends the unique id of a generic test with a hash.
         name = parts[-2] if parts[1:2] == ["test"] and len(parts) > TEST_PARTS else parts[-1]
         by_name.setdefault(name, []).append(event)
     return by_name

@@ -1,4 +1,4 @@
-"""The plugin class: found by floe, and every method does what it says."""
+"""The plugin class: floe can load it, and its methods behave as documented."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DagsterOrchestrat
 
 
 def test_floe_finds_it_under_the_key_dagster() -> None:
-    [found] = [e for e in entry_points(group="floe.orchestrators") if e.name == "dagster"]
-    assert found.value == "floe_orchestrator_dagster:DagsterOrchestratorPlugin"
-    assert issubclass(found.load(), OrchestratorPlugin)
+    [point] = [e for e in entry_points(group="floe.orchestrators") if e.name == "dagster"]
+    assert point.value == "floe_orchestrator_dagster:DagsterOrchestratorPlugin"
+    assert issubclass(point.load(), OrchestratorPlugin)
 
 
 def test_no_method_of_the_abc_is_left_abstract(plugin: DagsterOrchestratorPlugin) -> None:
@@ -78,7 +78,7 @@ def test_helm_values_follow_the_configured_size(plugin: DagsterOrchestratorPlugi
 
 
 @pytest.mark.parametrize(
-    ("cron", "timezone", "said"),
+    ("cron", "timezone", "message"),
     [
         ("61 * * * *", "UTC", "cron '61 * * * *' is not one that Dagster accepts"),
         ("@reboot", "UTC", "cron '@reboot' is not one that Dagster accepts"),
@@ -91,11 +91,11 @@ def test_helm_values_follow_the_configured_size(plugin: DagsterOrchestratorPlugi
     ],
 )
 def test_a_schedule_that_dagster_cannot_run_is_refused(
-    plugin: DagsterOrchestratorPlugin, cron: str, timezone: str, said: str
+    plugin: DagsterOrchestratorPlugin, cron: str, timezone: str, message: str
 ) -> None:
     with pytest.raises(ScheduleError) as error:
         plugin.schedule_job("shop", cron, timezone)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert isinstance(error.value, ValueError)
 
 
@@ -116,17 +116,17 @@ def test_a_schedule_that_dagster_cannot_run_is_refused(
         (["UTC"], None),
     ],
 )
-def test_what_is_no_zone_of_a_place_is_refused(
+def test_a_name_that_is_not_an_iana_zone_is_refused(
     plugin: DagsterOrchestratorPlugin, zone: Any, near: str | None
 ) -> None:
     with pytest.raises(ScheduleError) as error:
         plugin.schedule_job("shop", "@daily", zone)
-    said = str(error.value)
-    assert said.startswith(f"Cannot use schedule_job(): {zone!r} is not an IANA time zone. ")
-    assert near is None or f"Did you mean '{near}'?" in said
+    message = str(error.value)
+    assert message.startswith(f"Cannot use schedule_job(): {zone!r} is not an IANA time zone. ")
+    assert near is None or f"Did you mean '{near}'?" in message
 
 
-def test_every_zone_that_is_taken_is_one_of_dagsters() -> None:
+def test_dagster_accepts_every_zone_that_we_accept() -> None:
     zones = time_zones()
     assert {"UTC", "Europe/Vienna", "Etc/GMT+5", "EST5EDT", "Asia/Kathmandu"} <= zones
     assert zones >= {zone for zone in available_timezones() if "/" in zone}
@@ -137,25 +137,25 @@ def test_every_zone_that_is_taken_is_one_of_dagsters() -> None:
 
 
 @pytest.mark.parametrize("name", [None, "", "  ", 7, ["shop"]])
-def test_a_schedule_of_no_job_is_refused(plugin: DagsterOrchestratorPlugin, name: Any) -> None:
+def test_a_schedule_without_a_job_is_refused(plugin: DagsterOrchestratorPlugin, name: Any) -> None:
     with pytest.raises(ValueError, match="is not the name of a job") as error:
         plugin.schedule_job(name, "@daily", "UTC")
     assert str(error.value).startswith(f"Cannot use schedule_job(): {name!r} is not")
 
 
-def test_all_that_is_wrong_with_a_schedule_is_said_at_once(
+def test_all_problems_of_a_schedule_are_reported_at_once(
     plugin: DagsterOrchestratorPlugin,
 ) -> None:
     with pytest.raises(ScheduleError) as error:
         plugin.schedule_job("", "99 * * * *", "Factory")
-    for said in ("'' is not the name of a job", "'Factory' is not an IANA", "cron '99 * * * *'"):
-        assert said in str(error.value)
+    for message in ("'' is not the name of a job", "'Factory' is not an IANA", "cron '99 * * * *'"):
+        assert message in str(error.value)
     with pytest.raises(ScheduleError, match="cron None is not a string of five fields"):
         plugin.schedule_job("shop", None, "UTC")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("value", "description"),
     [
         (None, "got None."),
         ([], "got a list of 0."),
@@ -164,25 +164,27 @@ def test_all_that_is_wrong_with_a_schedule_is_said_at_once(
         (5, "got 5."),
     ],
 )
-def test_what_is_not_artifacts_is_refused_with_what_to_give(
-    plugin: DagsterOrchestratorPlugin, given: Any, found: str
+def test_a_value_that_is_not_artifacts_is_refused_with_a_remedy(
+    plugin: DagsterOrchestratorPlugin, value: Any, description: str
 ) -> None:
     with pytest.raises(ValueError, match="Cannot create Definitions") as error:
-        plugin.create_definitions(given)
+        plugin.create_definitions(value)
     assert isinstance(error.value, PlanError)
     [problem] = error.value.problems
     assert problem.path == "artifacts"
-    assert problem.message == f"Expected a dictionary, {found}"
+    assert problem.message == f"Expected a dictionary, {description}"
     assert "load_product_definitions(name, directory)" in problem.fix
 
 
-def test_an_empty_dictionary_is_told_what_it_lacks(plugin: DagsterOrchestratorPlugin) -> None:
+def test_an_empty_dictionary_is_refused_with_the_missing_fields(
+    plugin: DagsterOrchestratorPlugin,
+) -> None:
     with pytest.raises(ValueError, match="metadata: Field required"):
         plugin.create_definitions({})
 
 
 @pytest.mark.parametrize(
-    ("given", "problems"),
+    ("value", "problems"),
     [
         (None, ["transforms: Expected a list of transforms, got None."]),
         ("a", ["transforms: Expected a list of transforms, got a str."]),
@@ -200,18 +202,18 @@ def test_an_empty_dictionary_is_told_what_it_lacks(plugin: DagsterOrchestratorPl
         ([TransformConfig("a")] * 2, ["transforms.models[1].name: Duplicate name 'a' (first at"]),
     ],
 )
-def test_what_is_not_a_list_of_transforms_is_refused(
-    plugin: DagsterOrchestratorPlugin, given: Any, problems: list[str]
+def test_a_value_that_is_not_a_list_of_transforms_is_refused(
+    plugin: DagsterOrchestratorPlugin, value: Any, problems: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="Cannot ") as error:
-        plugin.create_assets_from_transforms(given)
+        plugin.create_assets_from_transforms(value)
     assert isinstance(error.value, PlanError)
     assert len(error.value.problems) == len(problems)
-    for problem, said in zip(error.value.problems, problems, strict=True):
-        assert str(problem).startswith(said)
+    for problem, start in zip(error.value.problems, problems, strict=True):
+        assert str(problem).startswith(start)
 
 
-def test_any_iterable_of_transforms_is_taken(plugin: DagsterOrchestratorPlugin) -> None:
+def test_any_iterable_of_transforms_is_accepted(plugin: DagsterOrchestratorPlugin) -> None:
     [asset] = plugin.create_assets_from_transforms(  # type: ignore[arg-type]
         TransformConfig(name) for name in "a"
     )
@@ -219,7 +221,7 @@ def test_any_iterable_of_transforms_is_taken(plugin: DagsterOrchestratorPlugin) 
 
 
 @pytest.mark.parametrize("cron", ["0 6 * * MON-FRI", "@daily", "0 0 29 2 *", "*/15 * * * *"])
-def test_a_schedule_that_dagster_can_run_is_taken(
+def test_a_schedule_that_dagster_can_run_is_accepted(
     plugin: DagsterOrchestratorPlugin, cron: str
 ) -> None:
     plugin.schedule_job("shop", cron, "Europe/Vienna")
@@ -231,20 +233,22 @@ def test_the_entry_point_file_is_small_and_written_whole(
     path = Path(plugin.generate_entry_point_code("customer-360", str(tmp_path / "out")))
     assert path == tmp_path / "out" / "definitions.py"
     assert 'load_product_definitions("customer-360", Path(__file__).parent)' in path.read_text()
-    assert [found.name for found in path.parent.iterdir()] == ["definitions.py"]
+    assert [file.name for file in path.parent.iterdir()] == ["definitions.py"]
     compile(path.read_text(), str(path), "exec")
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a b", 'x")\nimport os', "../up", "a" * 64])
-def test_a_product_name_that_floe_refuses_is_written_nowhere(
+def test_a_product_name_that_floe_refuses_is_not_written(
     plugin: DagsterOrchestratorPlugin, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(ValueError, match="is not the name of a product"):
+    with pytest.raises(ValueError, match="is not a valid product name"):
         plugin.generate_entry_point_code(name, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unwritable_directory_is_said(plugin: DagsterOrchestratorPlugin, tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_reported(
+    plugin: DagsterOrchestratorPlugin, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ProductError, match=r"Cannot write .*definitions\.py: File exists\."):
         plugin.generate_entry_point_code("shop", str(tmp_path / "file"))
@@ -274,7 +278,7 @@ def test_transforms_become_one_asset_each_and_load(plugin: DagsterOrchestratorPl
     assert {"dbt", "spark"} <= {*next(iter(assets[1].specs)).kinds}
 
 
-def test_transforms_without_a_project_ask_for_it_when_materialized(
+def test_transforms_without_a_project_fail_with_a_remedy_when_materialized(
     plugin: DagsterOrchestratorPlugin,
 ) -> None:
     assets = plugin.create_assets_from_transforms([TransformConfig("a")])
@@ -283,7 +287,7 @@ def test_transforms_without_a_project_ask_for_it_when_materialized(
     assert "Set FLOE_PROJECT_DIR" in failed.step_failure_data.error_display_string
 
 
-def test_transforms_that_contradict_each_other_are_refused_at_once(
+def test_transforms_that_contradict_each_other_are_refused(
     plugin: DagsterOrchestratorPlugin,
 ) -> None:
     with pytest.raises(PlanError) as error:
@@ -299,15 +303,15 @@ def test_transforms_that_contradict_each_other_are_refused_at_once(
 
 
 def test_lineage_without_a_backend_is_a_quiet_no_op(plugin: DagsterOrchestratorPlugin) -> None:
-    given = uuid.uuid4()
+    run_id = uuid.uuid4()
     outputs = [LineageDataset(namespace="n", name="d")]
-    assert plugin.emit_lineage_event(RunState.START, "j", run_id=given, outputs=outputs) == given
+    assert plugin.emit_lineage_event(RunState.START, "j", run_id=run_id, outputs=outputs) == run_id
     assert isinstance(plugin.emit_lineage_event(RunState.COMPLETE, "j"), uuid.UUID)
     assert plugin.get_lineage_emitter() is None
     assert plugin.sensor_definition() is None
 
 
-def test_a_refused_connection_says_what_was_tried(plugin: DagsterOrchestratorPlugin) -> None:
+def test_a_refused_connection_reports_the_request(plugin: DagsterOrchestratorPlugin) -> None:
     plugin.configure(PluginConfig(url="http://user:hunter2@localhost:1"))
     result = plugin.validate_connection()
     assert not result.success

@@ -1,6 +1,6 @@
-"""The command line `floe-dagster`: check, prepare and run a compiled product, send its lineage."""
+"""The command line `floe-dagster`: check, prepare, run and deploy a compiled product."""
 
-# rich, Dagster and floe-core are imported inside functions: `floe-dagster --help` is to be quick.
+# Functions import rich, Dagster and floe-core themselves, so that `floe-dagster --help` is quick.
 from __future__ import annotations
 
 import sys
@@ -14,9 +14,10 @@ import click
 from floe_orchestrator_dagster.cli.commands import Commands, reporting
 from floe_orchestrator_dagster.cli.exits import (
     DBT_UNUSABLE,
+    DIFFERENT,
     EXIT_CODES,
     FAILED,
-    PROBLEMS_FOUND,
+    HAS_PROBLEMS,
     PRODUCT_WRONG,
 )
 from floe_orchestrator_dagster.cli.output import respond
@@ -38,10 +39,10 @@ OPTIONAL_DIRECTORY = click.argument(
 FILE = click.Path(dir_okay=False, path_type=Path)
 CHARTS = ("floe-dagster", "dagster")
 LINEAGE = click.option(
-    "--lineage", is_flag=True, help="Tell at the end what each node was built from."
+    "--lineage", is_flag=True, help="Print at the end what each node was built from."
 )
 VERBOSE = click.option(
-    "--verbose", "-v", is_flag=True, help="Print dbt's own log lines too, on stderr."
+    "--verbose", "-v", is_flag=True, help="Also print dbt's own log lines, on stderr."
 )
 JSON = click.option("as_json", "--json", is_flag=True, help="Print one JSON document on stdout.")
 
@@ -53,45 +54,52 @@ JSON = click.option("as_json", "--json", is_flag=True, help="Print one JSON docu
 def main() -> None:
     """Check, prepare and run a floe data product on Dagster and dbt.
 
-    DIR is the product's directory: the one of compiled_artifacts.json, or of its target folder.
+    DIR is the directory of the product: compiled_artifacts.json is in it, in its target folder or
+    in a folder above it. The default is the current directory.
     """
     if not sys.warnoptions:
-        # Dagster's notes on beta features are for whoever writes Definitions, not who runs them.
+        # Dagster's notes on beta features are for authors of Definitions, not for users.
         warnings.simplefilter("ignore")
 
 
-@main.command(epilog=f"Exit codes: 0 sound; {PROBLEMS_FOUND} problems found; 2 usage.")
+@main.command(
+    epilog=f"Exit codes: 0 no problems; {HAS_PROBLEMS} the product has problems; 2 wrong usage."
+)
 @DIRECTORY
 @click.option(
     "--graph",
     "picture",
     metavar="FILE.svg",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a picture of the plan, coloured by compute.",
+    help="Write a picture of the plan, colored by compute.",
 )
 @JSON
 def check(directory: Path, picture: Path | None, *, as_json: bool) -> None:
-    """Plan the product in DIR and show its computes, dbt runs and problems."""
+    """Plan the product in DIR and report its problems.
+
+    Shows the computes of the product and the dbt runs of a full build.
+    """
     from floe_orchestrator_dagster.cli.check import show, validated_product
     from floe_orchestrator_dagster.cli.screen import Screen
 
-    with reporting(as_json=as_json, product_wrong=PROBLEMS_FOUND):
+    with reporting(as_json=as_json, product_wrong=HAS_PROBLEMS):
         screen = Screen.opened(as_json=as_json)
         product, warnings = validated_product(directory, picture, screen.progress)
         show(product, warnings, screen, as_json=as_json)
 
 
 @main.command(
-    epilog=f"Exit codes: 0 prepared; 2 usage; {PRODUCT_WRONG} the product or its files are wrong; "
-    f"{DBT_UNUSABLE} dbt could not run."
+    epilog=f"Exit codes: 0 prepared; 2 wrong usage; {PRODUCT_WRONG} the product or its files are "
+    f"wrong; {DBT_UNUSABLE} dbt could not run."
 )
 @DIRECTORY
-@click.option("--force", is_flag=True, help="Make the manifests again also when they are fresh.")
+@click.option("--force", is_flag=True, help="Rebuild the manifests even when they are fresh.")
 @JSON
 def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
-    """Build the dbt manifest of every compute of the product in DIR.
+    """Build the dbt manifests of the product in DIR.
 
-    With the manifests built and FLOE_PREPARED=1 set, a deployed code location starts without dbt.
+    There is one manifest per dbt target. When the manifests exist and FLOE_PREPARED=1 is set, a
+    deployed code location starts without dbt.
     """
     from floe_orchestrator_dagster.cli.screen import Screen, collected_warnings
     from floe_orchestrator_dagster.product.opening import open_product
@@ -101,11 +109,11 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
         with collected_warnings() as collected:
             product = open_product(directory, progress=screen.progress, force_parse=force)
         screen.warn(*collected)
-        made = {target: str(path) for target, path in product.manifest_paths.items()}
+        manifests = {target: str(path) for target, path in product.manifest_paths.items()}
         if as_json:
-            respond({"product": product.plan.name, "manifests": made})
+            respond({"product": product.plan.name, "manifests": manifests})
             return
-        for target, path in made.items():
+        for target, path in manifests.items():
             click.echo(f"target {target}: {path}")
 
 
@@ -117,10 +125,10 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
     "select",
     metavar="SEL",
     multiple=True,
-    help="What to build and test; several add up. Default: everything. See above.",
+    help="What to build and test. Repeat it to add more. See above.",
 )
 @click.option(
-    "--exclude", metavar="SEL", multiple=True, help="What to leave out, in the same words."
+    "--exclude", metavar="SEL", multiple=True, help="What to leave out, in the same syntax."
 )
 @click.option("--selector", metavar="NAME", help="Selector of selectors.yml to build and test.")
 @click.option(
@@ -130,13 +138,15 @@ def prepare(directory: Path, *, force: bool, as_json: bool) -> None:
     help="Directory of the artifacts that `state:`, `result:` and `source_status:` compare with.",
 )
 @click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds.")
-@click.option("--empty", is_flag=True, help="Build schemas only, reading no rows.")
-@click.option("variables", "--vars", metavar="JSON|YAML", help="Variables for dbt: a mapping.")
-@click.option("--partition", metavar="KEY", help="Partition to build, for partitioned products.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of dbt, else the profile's.")
-@click.option("--job", metavar="NAME", help="Job to run, where the product has several.")
+@click.option("--empty", is_flag=True, help="Build schemas only, without reading rows.")
+@click.option("variables", "--vars", metavar="JSON|YAML", help="Variables for dbt, as a mapping.")
+@click.option("--partition", metavar="KEY", help="Partition to build of a partitioned product.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of dbt. Default: as in the profile."
+)
+@click.option("--job", metavar="NAME", help="Job to run, when the product has several.")
 @click.option("--no-checks", is_flag=True, help="Build without running any test.")
-@click.option("--from-failure", is_flag=True, help="Do what is left of the last run; see `retry`.")
+@click.option("--from-failure", is_flag=True, help="Run what is left of the last run; see `retry`.")
 @LINEAGE
 @VERBOSE
 @JSON
@@ -148,35 +158,38 @@ def run(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Materialize the product in DIR through Dagster, without a server.
+    """Materialize the product in DIR through Dagster.
 
-    All of it is built, or what the default selector of selectors.yml selects, where there is one.
+    The run needs no Dagster server.
 
-    Where DAGSTER_HOME is set the results are kept in that Dagster instance; else only the tables
-    stay. On a terminal the view is live; elsewhere each finished node is one line whose fields
+    Without a selection, the run uses the default selector of selectors.yml. If there is none, it
+    builds everything.
+
+    If DAGSTER_HOME is set, Dagster records the run in that instance. Otherwise only the tables
+    remain. On a terminal, the view is live. Elsewhere, each finished node is one line whose fields
     (number, status, kind, compute, name, rows, seconds) are at least two spaces apart. With
-    --json these lines go to stderr.
+    --json, these lines go to stderr.
 
     SEL is in dbt's syntax (`orders`, `+orders`, `tag:daily`, `path:models/marts`,
-    `config.materialized:view`, `source:raw+`, ...), and dbt itself selects, as `dbt build` would.
-    It is taken for Dagster's asset selection syntax where it begins with `dagster:`, and where it
-    holds one of `key:`, `kind:`, `owner:`, `code_location:`, `table_name:`, `column:`,
-    `column_tag:`, a double quote, a parenthesis, or the words `and`, `or`, `not`. `tag:` and
-    `group:` alone are dbt's; `dbt:` in front makes any selection dbt's.
+    `config.materialized:view`, `source:raw+`, ...). dbt itself resolves it, as for `dbt build`.
+    SEL is in Dagster's asset selection syntax if it begins with `dagster:`, or if it contains one
+    of `key:`, `kind:`, `owner:`, `code_location:`, `table_name:`, `column:`, `column_tag:`, a
+    double quote, a parenthesis, or the words `and`, `or`, `not`. `tag:` and `group:` alone are
+    dbt's. The prefix `dbt:` marks any selection as dbt's.
     """
     from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
-    # dbt's import and Dagster's below go on side by side.
+    # dbt's process imports dbt while this one imports Dagster, below.
     processes = DbtProcesses()
-    processes.start_ahead()
+    processes.start_spare()
     from floe_orchestrator_dagster.cli.run import run_product
     from floe_orchestrator_dagster.cli.todo import RunOptions
 
-    given = RunOptions(
+    run_options = RunOptions(
         variables=read_variables(variables), as_json=as_json, verbose=verbose, **options
     )
     with reporting(as_json=as_json), closing(processes):
-        code = run_product(directory, given, processes)
+        code = run_product(directory, run_options, processes)
     if code:
         sys.exit(code)
 
@@ -187,37 +200,44 @@ def run(
 @VERBOSE
 @JSON
 def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> None:
-    """Do what is left of the last run of the product in DIR.
+    """Run what is left of the last run of the product in DIR.
 
-    That run is the last one in the Dagster instance of DAGSTER_HOME, whether `floe-dagster run`,
-    a schedule or Dagster's UI has started it. What it has built from the same code is left out, and
-    so are tests that passed; selection, variables, partition and run config are that run's. It is
-    Dagster's "re-execute from failure", and says first what is left.
+    The last run is the newest one in the Dagster instance of DAGSTER_HOME, whether
+    `floe-dagster run`, a schedule or Dagster's UI started it. The retry leaves out nodes that this
+    run built from the same code, and tests that passed. It uses the selection, variables,
+    partition and run config of that run. It is Dagster's "re-execute from failure". First, it
+    prints what is left.
     """
     from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
     processes = DbtProcesses()
-    processes.start_ahead()
+    processes.start_spare()
     from floe_orchestrator_dagster.cli.run import run_product
     from floe_orchestrator_dagster.cli.todo import RunOptions
 
-    given = RunOptions(from_failure=True, as_json=as_json, verbose=verbose, lineage=lineage)
+    options = RunOptions(from_failure=True, as_json=as_json, verbose=verbose, lineage=lineage)
     with reporting(as_json=as_json), closing(processes):
-        code = run_product(directory, given, processes)
+        code = run_product(directory, options, processes)
     if code:
         sys.exit(code)
 
 
 @main.group()
 def lineage() -> None:
-    """Look at lineage events that wait for their backend, or send them."""
+    """Show or send lineage events that wait for their backend."""
 
 
-@lineage.command(epilog=f"Exit codes: 0 shown; 2 usage; {PRODUCT_WRONG} files are wrong.")
+@lineage.command(
+    epilog=f"Exit codes: 0 shown; 2 wrong usage; {PRODUCT_WRONG} the product or its files are "
+    "wrong."
+)
 @DIRECTORY
 @JSON
 def status(directory: Path, *, as_json: bool) -> None:
-    """Show what waits in the spool of the product in DIR, was refused or was dropped."""
+    """Count the lineage events in the spool of the product in DIR.
+
+    Shows how many events wait, how many the backend refused and how many were dropped.
+    """
     from floe_orchestrator_dagster.cli.lineage import status as show_status
 
     with reporting(as_json=as_json):
@@ -225,8 +245,8 @@ def status(directory: Path, *, as_json: bool) -> None:
 
 
 @lineage.command(
-    epilog=f"Exit codes: 0 nothing waits any more; {FAILED} something still waits; 2 usage; "
-    f"{PRODUCT_WRONG} the product has no backend that can be used, or files are wrong."
+    epilog=f"Exit codes: 0 no events wait; {FAILED} some events still wait; 2 wrong usage; "
+    f"{PRODUCT_WRONG} the product has no usable backend, or it or its files are wrong."
 )
 @DIRECTORY
 @click.option(
@@ -235,13 +255,14 @@ def status(directory: Path, *, as_json: bool) -> None:
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="How long to go on, also while the backend is away.",
+    help="How long to try, even if the backend is unreachable.",
 )
 @JSON
 def replay(directory: Path, deadline: float, *, as_json: bool) -> None:
-    """Send what earlier runs of the product in DIR left in its spool.
+    """Send the events that wait in the spool of the product in DIR.
 
-    The key of the backend is read from OPENLINEAGE_API_KEY: floe keeps no secrets in artifacts.
+    Earlier runs could not deliver these events. The backend's key comes from
+    OPENLINEAGE_API_KEY, because floe keeps no secrets in artifacts.
     """
     from floe_orchestrator_dagster.cli.lineage import send
 
@@ -252,32 +273,36 @@ def replay(directory: Path, deadline: float, *, as_json: bool) -> None:
 
 @main.command(
     "helm-values",
-    epilog=f"Exit codes: 0 printed, or equal to FILE; {PROBLEMS_FOUND} differs from FILE; 2 usage; "
-    f"{PRODUCT_WRONG} the product or a file is wrong.",
+    epilog=f"Exit codes: 0 printed, or equal to FILE; {DIFFERENT} different from FILE; 2 wrong "
+    f"usage; {PRODUCT_WRONG} the product or a file is wrong.",
 )
 @OPTIONAL_DIRECTORY
-@click.option("--size", type=click.Choice(SIZES), help="Workload size, else the product's.")
+@click.option("--size", type=click.Choice(SIZES), help="Workload size. Default: the product's.")
 @click.option(
     "--chart",
     type=click.Choice(CHARTS),
     default=CHARTS[0],
     show_default=True,
-    help="The chart of this project, or the official one of Dagster.",
+    help="The chart of this project, or Dagster's official one.",
 )
-@click.option("--image", metavar="IMAGE", help="Image of the product in DIR, with tag or digest.")
-@click.option("--database-host", metavar="HOST", help="PostgreSQL outside the chart.")
 @click.option(
-    "--database-secret", metavar="NAME", help="Secret with its password (postgresql-password)."
+    "--image", metavar="IMAGE", help="Image of the product in DIR, with a tag or a digest."
+)
+@click.option("--database-host", metavar="HOST", help="Host of a PostgreSQL outside the chart.")
+@click.option(
+    "--database-secret",
+    metavar="NAME",
+    help="Secret with the password of that PostgreSQL, under the key postgresql-password.",
 )
 @click.option("--output", metavar="FILE", type=FILE, help="Write to FILE, whole or not at all.")
 @click.option(
-    "--diff", metavar="FILE", type=FILE, help="Show what differs from the values in FILE."
+    "--diff", metavar="FILE", type=FILE, help="Show how the values differ from those in FILE."
 )
 @JSON
 def helm_values(*, as_json: bool, **options: Any) -> None:
-    """Print Helm values for a workload size, or for the product in DIR.
+    """Print Helm values for a workload size or for a product.
 
-    With DIR, size and resources come from the plugin's config in its compiled artifacts.
+    With DIR, size and resources come from the plugin's config in the compiled artifacts.
     """
     from floe_orchestrator_dagster.cli.helm import ValuesOptions, write_values
 
@@ -289,7 +314,8 @@ def helm_values(*, as_json: bool, **options: Any) -> None:
 
 @main.command(
     "build-context",
-    epilog=f"Exit codes: 0 written; 2 usage; {PRODUCT_WRONG} the product or its files are wrong.",
+    epilog=f"Exit codes: 0 written; 2 wrong usage; {PRODUCT_WRONG} the product or its files are "
+    "wrong.",
 )
 @DIRECTORY
 @click.option(
@@ -303,13 +329,13 @@ def helm_values(*, as_json: bool, **options: Any) -> None:
     "--wheels",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Install from these wheels alone, without an index.",
+    help="Install only from the wheels in this directory, without a package index.",
 )
 @JSON
 def build_context(directory: Path, output: Path, wheels: Path | None, *, as_json: bool) -> None:
-    """Write what an image of the product in DIR is built from, and nothing else.
+    """Write the files that an image of the product in DIR needs.
 
-    The same product gives the same bytes.
+    Other files of the directory are left out. The same product gives the same bytes.
     """
     from floe_orchestrator_dagster.cli.context import write_context
 
@@ -317,20 +343,26 @@ def build_context(directory: Path, output: Path, wheels: Path | None, *, as_json
         write_context(directory, output, wheels, as_json=as_json)
 
 
-@main.command(epilog=f"Exit codes: 0 Dagster answered; {FAILED} it did not; 2 usage.")
+@main.command(
+    epilog=f"Exit codes: 0 Dagster answered; {FAILED} it did not; 2 wrong usage; {PRODUCT_WRONG} "
+    "the product or its files are wrong."
+)
 @DIRECTORY
-@click.option("--url", help="URL of the webserver, in place of the product's or DAGSTER_URL.")
+@click.option("--url", help="URL of the webserver, instead of the product's or DAGSTER_URL.")
 @JSON
 def connection(directory: Path, url: str | None, *, as_json: bool) -> None:
-    """Ask the Dagster webserver of the product in DIR how it does, within 10 seconds.
+    """Check the Dagster webserver of the product in DIR.
 
-    It is the one of --url, of the product's plugin config, of DAGSTER_URL, or localhost:3000.
-    Where DIR holds no product, the plugin's defaults are taken.
+    Prints the webserver's version, and warns of daemons and code locations in trouble. Takes at
+    most 10 seconds.
+
+    The URL is the first that is set: --url, the product's plugin config, DAGSTER_URL, or else
+    localhost:3000. If DIR has no product, the plugin's defaults apply.
     """
-    from floe_orchestrator_dagster.cli.connection import ask, show
+    from floe_orchestrator_dagster.cli.connection import query, show
 
     with reporting(as_json=as_json):
-        answer = ask(directory, url)
-        show(answer, as_json=as_json)
-    if answer.version is None:
+        state = query(directory, url)
+        show(state, as_json=as_json)
+    if state.version is None:
         sys.exit(FAILED)

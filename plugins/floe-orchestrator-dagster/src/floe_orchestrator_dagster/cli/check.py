@@ -24,10 +24,10 @@ KINDS = ("model", "seed", "snapshot")
 def validated_product(
     directory: Path, picture: Path | None, progress: Callable[[str], None]
 ) -> tuple[Product, Sequence[str]]:
-    """Return the product and the warnings of planning it; write its picture if one is asked for.
+    """Return the product and the warnings of its planning; write the plan's picture if requested.
 
     Raises:
-        FloeDagsterError: whatever would stop Dagster from loading the product.
+        FloeDagsterError: Dagster could not load the product.
     """
     from dagster import DagsterError, Definitions
 
@@ -39,19 +39,19 @@ def validated_product(
     with collected_warnings() as warnings:
         product = open_product(directory, progress=progress)
         if picture is not None:
-            # A product whose schedule is wrong can be looked at all the same.
+            # Before validation, so that a product with a wrong schedule has a picture too.
             write_atomically(picture, draw(product.plan))
         try:
             Definitions.validate_loadable(build_definitions(product))
         except DagsterError as error:
             raise ProductError(
-                f"Cannot load product '{product.plan.name}' in Dagster, which says: {error}"
+                f"Cannot load product '{product.plan.name}' in Dagster: {error}"
             ) from error
     return product, warnings
 
 
 def show(product: Product, warnings: Sequence[str], screen: Screen, *, as_json: bool) -> None:
-    """Print what was planned."""
+    """Print the plan of a product, or respond with it as JSON."""
     plan = product.plan
     runs = waves(plan, [*plan.assets], [*plan.checks])
     if as_json:
@@ -60,7 +60,7 @@ def show(product: Product, warnings: Sequence[str], screen: Screen, *, as_json: 
     out = screen.out
     out.print(f"Data product {plan.name} {plan.version}".rstrip())
     if not plan.assets:
-        out.print("It has no models, seeds or snapshots: nothing is to be built.")
+        out.print("It has no models, seeds or snapshots, so there is nothing to build.")
     else:
         out.print(_computes_table(plan, runs))
         out.print(_runs_table(runs))

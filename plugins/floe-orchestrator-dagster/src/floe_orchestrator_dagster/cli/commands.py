@@ -1,4 +1,4 @@
-"""How a command ends: with a document where one is requested, and with an exit code."""
+"""How a command ends: with an exit code, and with a JSON document if one was requested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from floe_orchestrator_dagster.cli.exits import DBT_UNUSABLE, INTERRUPTED, PRODUCT_WRONG
-from floe_orchestrator_dagster.cli.output import asks_for_json, failure, one_document, respond
+from floe_orchestrator_dagster.cli.output import failure, one_document, requests_json, respond
 from floe_orchestrator_dagster.errors import DbtError, FloeDagsterError, PlanError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ STOPPED = "Interrupted: dbt was stopped."
 
 
 class Commands(click.Group):
-    """The commands, of which each that is asked for a document answers with one."""
+    """A group whose commands print one JSON document each when `--json` requests it."""
 
     def main(
         self,
@@ -30,10 +30,10 @@ class Commands(click.Group):
         standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's own signature
         **extra: Any,
     ) -> Any:
-        """Run one command and leave with its exit code."""
+        """Run one command and exit with its code."""
         words = [*(sys.argv[1:] if args is None else args)]
         with _terminable():
-            if not asks_for_json(words):
+            if not requests_json(words):
                 return super().main(words, prog_name, complete_var, standalone_mode, **extra)
             with one_document(ends_process=standalone_mode) as response:
                 try:
@@ -55,10 +55,10 @@ class Commands(click.Group):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Take SIGTERM, by which a container is stopped, as the interrupt that Ctrl-C is."""
+    """Treat SIGTERM, which stops a container, like Ctrl-C."""
     try:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # only the main thread may
+    except ValueError:  # only the main thread may set a handler
         yield
         return
     try:
@@ -69,7 +69,7 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def reporting(*, as_json: bool, product_wrong: int = PRODUCT_WRONG) -> Iterator[None]:
-    """Print an error of ours without a traceback, and leave with its exit code."""
+    """Print an error of this package without a traceback, and exit with its code."""
     try:
         yield
     except FloeDagsterError as error:

@@ -1,4 +1,4 @@
-"""What `floe-dagster connection` does: asks the webserver of a product, and shows the state."""
+"""`floe-dagster connection`: the state of a product's Dagster webserver."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.cli.screen import console
 from floe_orchestrator_dagster.config import PluginConfig
-from floe_orchestrator_dagster.product.artifacts import artifacts_beside, read_compiled
+from floe_orchestrator_dagster.product.artifacts import nearby_artifacts, read_compiled
 from floe_orchestrator_dagster.webserver import (
     Address,
     WebserverState,
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def ask(directory: Path, url: str | None) -> WebserverState:
-    """Ask the webserver of --url, else that of the product in `directory`, else the default.
+def query(directory: Path, url: str | None) -> WebserverState:
+    """Query the webserver at `url`, else that of the product in `directory`, else the default.
 
     Raises:
-        FloeDagsterError: there is a product, and it cannot be read.
+        FloeDagsterError: `directory` has a product that cannot be read.
     """
-    found = artifacts_beside(directory)
-    config = read_compiled(found).config if found else PluginConfig()
+    artifacts = nearby_artifacts(directory)
+    config = read_compiled(artifacts).config if artifacts else PluginConfig()
     address = Address(url, "--url") if url else webserver_address(config.url)
     return ask_webserver(address, ca_bundle=config.ca_bundle)
 
 
 def show(state: WebserverState, *, as_json: bool) -> None:
-    """Print an answer: the version on stdout, what is wrong on stderr, or all as JSON."""
+    """Print the version on stdout and problems on stderr, or respond with all of it as JSON."""
     if as_json:
         document = {
             "success": state.version is not None,
@@ -48,6 +48,6 @@ def show(state: WebserverState, *, as_json: bool) -> None:
         click.echo(f"Dagster {state.version} at {state.url}")
     errors = console(stderr=True)
     if state.problem:
-        errors.print(f"No Dagster: {state.problem}", style="red")
+        errors.print(f"Cannot connect to Dagster: {state.problem}", style="red")
     for warning in state.warnings:
         errors.print(f"warning: {warning}", style="yellow")

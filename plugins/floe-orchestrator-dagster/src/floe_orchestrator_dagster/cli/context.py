@@ -1,4 +1,4 @@
-"""`floe-dagster build-context`: writes what an image of a product is built from."""
+"""`floe-dagster build-context`: the files that a product's image is built from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_context(directory: Path, output: Path, wheels: Path | None, *, as_json
     """Write the build context of a product to a directory, or to a tar archive (`*.tar`).
 
     Raises:
-        ProductError: a file is missing, a profile holds a secret, or `output` is in use.
+        ProductError: a file is missing, a file contains a secret, or `output` is not empty.
     """
     content = image_context(directory.absolute(), wheels, Screen.opened(as_json=as_json).progress)
     archived = archive(content)
@@ -29,7 +29,10 @@ def write_context(directory: Path, output: Path, wheels: Path | None, *, as_json
         write_atomically(output, archived)
     else:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise ProductError(f"Cannot write {output}: it is there already. Name an empty one.")
+            raise ProductError(
+                f"Cannot write {output}: it already exists and is not an empty directory. Name a "
+                "new or empty directory, or a .tar file."
+            )
         for name, data in content.items():
             write_atomically(output / name, data)
     size = sum(map(len, content.values()))

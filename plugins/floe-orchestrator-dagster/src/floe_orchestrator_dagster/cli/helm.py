@@ -1,4 +1,4 @@
-"""`floe-dagster helm-values`: the values of a chart as YAML, or what differs from a file."""
+"""`floe-dagster helm-values`: the values of a chart, or how they differ from a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from floe_orchestrator_dagster.cli.exits import PROBLEMS_FOUND
+from floe_orchestrator_dagster.cli.exits import DIFFERENT
 from floe_orchestrator_dagster.cli.output import respond
 from floe_orchestrator_dagster.config import PluginConfig
 from floe_orchestrator_dagster.deploy.official import official_values
@@ -40,7 +40,7 @@ class ValuesOptions:
 
 
 def write_values(options: ValuesOptions) -> int:
-    """Print or write the values that are requested; return the exit code.
+    """Print, write or compare the requested values; return the exit code.
 
     Raises:
         FloeDagsterError: the product or a file cannot be read or written.
@@ -54,7 +54,7 @@ def write_values(options: ValuesOptions) -> int:
             respond({"equal": not lines, "diff": lines})
         else:
             click.echo(lines)
-        return PROBLEMS_FOUND if lines else 0
+        return DIFFERENT if lines else 0
     text = json.dumps(values, indent=2) + "\n" if options.as_json else _as_yaml(values)
     if options.output is not None:
         write_atomically(options.output, text)
@@ -69,9 +69,11 @@ def write_values(options: ValuesOptions) -> int:
 def _values(options: ValuesOptions) -> dict[str, Any]:
     name, config = _product(options.directory)
     if options.image is not None and name is None:
-        raise click.UsageError("--image is of a product: name its directory too.")
+        raise click.UsageError("--image needs a product: name its directory too.")
     if (options.database_host is None) != (options.database_secret is None):
-        raise click.UsageError("--database-host and --database-secret go together.")
+        raise click.UsageError(
+            "--database-host and --database-secret go together: name both or neither."
+        )
     products = []
     if options.image is not None and name is not None:
         try:
@@ -90,7 +92,7 @@ def _values(options: ValuesOptions) -> dict[str, Any]:
 
 
 def _product(directory: Path | None) -> tuple[str | None, PluginConfig]:
-    """Return a product's name and plugin config from its artifacts; no dbt is options."""
+    """Return a product's name and plugin config from its artifacts, without starting dbt."""
     if directory is None:
         return None, PluginConfig()
     from floe_orchestrator_dagster.product.artifacts import find_artifacts, read_compiled
@@ -100,12 +102,12 @@ def _product(directory: Path | None) -> tuple[str | None, PluginConfig]:
 
 
 def _as_yaml(values: Mapping[str, Any]) -> str:
-    # By way of JSON: YAML would write a mapping that occurs twice as an anchor and its alias.
+    # Through JSON: YAML would write a mapping that occurs twice as an anchor and an alias.
     return yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> str:
-    """Return a unified diff of values, blind to the order of keys and to comments."""
+    """Return a unified diff of values; it ignores the order of keys, and comments."""
     before, after = (
         yaml.safe_dump(json.loads(json.dumps(item))).splitlines(keepends=True)
         for item in (old, new)

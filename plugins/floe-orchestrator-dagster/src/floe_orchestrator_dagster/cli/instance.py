@@ -1,4 +1,4 @@
-"""The Dagster instance that a run is recorded in, with the limits of its pools."""
+"""The Dagster instance that records a run, with the limits of its pools."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def is_home_set() -> bool:
-    """Tell whether there is an instance that keeps records."""
+    """Return whether DAGSTER_HOME names an instance that keeps records."""
     return bool(os.environ.get("DAGSTER_HOME"))
 
 
 def open_instance() -> DagsterInstance:
-    """Return the instance of DAGSTER_HOME; where that is not set, one that keeps nothing.
+    """Return the instance of DAGSTER_HOME, or one in memory if that is not set.
 
     Raises:
         click.UsageError: DAGSTER_HOME cannot be used.
@@ -35,17 +35,17 @@ def open_instance() -> DagsterInstance:
 
 
 def apply_pool_limits(product: Product, instance: DagsterInstance, screen: Screen) -> None:
-    """Set the configured limits of pools, through Dagster's own command line."""
+    """Set the configured pool limits through Dagster's own command line."""
     if product.config.isolation != "compute" or instance.is_ephemeral:
         return
     for compute in product.plan.computes.values():
         if compute.pool is None or compute.pool_limit is None:
             continue
-        # dagster has no public function for it.
+        # Dagster has no public function for this.
         words = ["instance", "concurrency", "set", compute.pool, str(compute.pool_limit)]
         done = subprocess.run(  # noqa: S603  Dagster's own command
             [sys.executable, "-m", "dagster", *words], capture_output=True, text=True, check=False
         )
         if done.returncode:
             reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            screen.warn(f"pool '{compute.pool}' keeps its limit: {' '.join(reason)}")
+            screen.warn(f"cannot set the limit of pool '{compute.pool}': {' '.join(reason)}")

@@ -1,4 +1,4 @@
-"""`floe-dagster lineage`: what waits in a product's spool, and sending it."""
+"""`floe-dagster lineage`: shows and sends the events in a product's spool."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 
 
 def status(directory: Path, *, as_json: bool) -> None:
-    """Print what waits, was refused and was dropped."""
+    """Print how many events wait, were refused and were dropped."""
     compiled, spool = _opened(directory)
-    found, reason = spool_status(spool), why_off(compiled.artifacts)
+    counts, reason = spool_status(spool), why_off(compiled.artifacts)
     if as_json:
-        respond({"directory": str(spool), "enabled": not reason, **asdict(found)})
+        respond({"directory": str(spool), "enabled": not reason, **asdict(counts)})
         return
     if reason:
         click.echo(f"off       {reason}")
-    age = f", the oldest for {_span(found.oldest)}" if found.oldest is not None else ""
+    age = f", the oldest for {_span(counts.oldest)}" if counts.oldest is not None else ""
     click.echo(f"spool     {spool}")
-    click.echo(f"waiting   {found.waiting} events, {found.waiting_bytes:,} bytes{age}")
-    click.echo(f"held      {found.held} of them by processes that run now")
-    click.echo(f"refused   {found.refused} events, in dead_letters.jsonl")
-    click.echo(f"dropped   {found.dropped} events")
+    click.echo(f"waiting   {counts.waiting} events, {counts.waiting_bytes:,} bytes{age}")
+    click.echo(f"held      {counts.held} of these, by running processes")
+    click.echo(f"refused   {counts.refused} events, in dead_letters.jsonl")
+    click.echo(f"dropped   {counts.dropped} events")
 
 
 def send(directory: Path, seconds: float, *, as_json: bool) -> bool:
-    """Send what waits, and print what became of it; False if something still waits.
+    """Send waiting events and print the result; return whether none wait now.
 
     Raises:
-        LineageError: the product has no backend, or it cannot be used.
+        LineageError: the product has no usable backend.
     """
     compiled, spool = _opened(directory)
-    # floe-core's registry prints its steps on stdout, which is the document's.
+    # floe-core's registry prints its steps on stdout, where only the JSON document belongs.
     with redirect_stdout(io.StringIO()):
         destination = lineage_destination(compiled.artifacts)
     if destination is None:
@@ -63,9 +63,9 @@ def send(directory: Path, seconds: float, *, as_json: bool) -> bool:
 
 
 def _opened(directory: Path) -> tuple[CompiledProduct, Path]:
-    """Return a product as it was compiled, and the directory of its spool."""
-    found = find_product(directory)
-    compiled, project = found.compiled, found.project
+    """Return a compiled product and the directory of its spool."""
+    product = find_product(directory)
+    compiled, project = product.compiled, product.project
     if project is None:
         return compiled, spool_directory(None, compiled.name)
     layout = layout_of(read_project(project.directory, compiled.config.vars))
@@ -74,7 +74,7 @@ def _opened(directory: Path) -> tuple[CompiledProduct, Path]:
 
 def _sentence(report: DeliveryReport, seconds: float) -> str:
     if not report.made:
-        return "Nothing waits."
+        return "No events wait."
     line = f"Delivered {report.delivered} of {report.made} events, {report.refused} refused"
     if report.dropped:
         line += f", {report.dropped} dropped"

@@ -1,4 +1,4 @@
-"""Shows a run as it happens: one line a node, and on a terminal what runs and how long it takes."""
+"""Shows a run live: one line per finished node and, on a terminal, the running nodes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What became of one planned node; `status` is dbt's own word."""
+    """The result of one planned node; `status` is dbt's own word."""
 
     unique_id: str
     name: str
@@ -45,21 +45,21 @@ class NodeResult:
 
     @property
     def shown_kind(self) -> str:
-        """The kind in a reader's words; dbt calls its on-run hooks operations."""
+        """The kind to display; dbt calls its on-run hooks operations."""
         return "hook" if self.kind == "operation" else self.kind
 
 
 class View(Protocol):
-    """Follows a run."""
+    """Shows the nodes of a run while they run."""
 
     def started(self, result: NodeResult) -> None:
-        """Show that a node began."""
+        """Show that a node has started."""
 
     def finished(self, result: NodeResult) -> None:
-        """Show that a node is done."""
+        """Show that a node has finished."""
 
     def close(self) -> None:
-        """End the view; what was printed stays."""
+        """End the view; printed lines stay."""
 
 
 def time_left(done: int, total: int, seconds: float) -> float | None:
@@ -70,7 +70,7 @@ def time_left(done: int, total: int, seconds: float) -> float | None:
 
 
 def clock(seconds: float | None) -> str:
-    """Return seconds as m:ss or h:mm:ss, unknown ones as dashes."""
+    """Return seconds as m:ss or h:mm:ss, and None as dashes."""
     if seconds is None:
         return "-:--"
     minutes, rest = divmod(round(seconds), 60)
@@ -79,7 +79,7 @@ def clock(seconds: float | None) -> str:
 
 
 class Lines:
-    """Formats finished nodes: fields at least two spaces apart, the same ones in every line."""
+    """Formats finished nodes as lines: the same fields in each, at least two spaces apart."""
 
     def __init__(self, planned: Mapping[str, NodeResult]) -> None:
         self._total = len(planned)
@@ -88,8 +88,8 @@ class Lines:
         self._compute_width = max((len(result.compute) for result in planned.values()), default=0)
 
     def line(self, number: int | None, result: NodeResult) -> Text:
-        """Return the line of a node that was the `number`th to finish."""
-        # Beside what was planned dbt runs hooks and functions, which are not counted.
+        """Return the line of a node; `number` counts finished nodes, None is one not planned."""
+        # dbt also runs hooks and functions, which are not planned and not counted.
         count = "-" if number is None else f"{number}/{self._total}"
         rows = "-" if result.rows is None else f"{result.rows:,} rows"
         seconds = "-" if result.seconds is None else f"{result.seconds:.2f} s"
@@ -114,7 +114,7 @@ class PlainView:
         self._done: set[str] = set()
 
     def started(self, result: NodeResult) -> None:
-        """Print nothing: the line comes when the node is done."""
+        """Print nothing: the node gets its line when it has finished."""
 
     def finished(self, result: NodeResult) -> None:
         """Print the node's line."""
@@ -124,7 +124,7 @@ class PlainView:
         self._console.print(line, soft_wrap=True)
 
     def close(self) -> None:
-        """Leave everything as it is."""
+        """Do nothing: the lines stay."""
 
 
 class LiveView:
@@ -154,7 +154,7 @@ class LiveView:
         self._live.start()
 
     def started(self, result: NodeResult) -> None:
-        """Show the node among the running ones."""
+        """Add the node to the running ones."""
         now = self._now()
         self._first = self._first or now
         self._running[result.unique_id] = (result, now)
@@ -172,7 +172,10 @@ class LiveView:
         self._live.stop()
 
     def render(self) -> RenderableType:
-        """Return the live region. Called from rich's refresh thread, so it copies first."""
+        """Return the live region.
+
+        rich calls this from its refresh thread, so it works on copies.
+        """
         running, done = tuple(self._running.values()), dict(self._done)
         now = self._now()
         table = Table.grid(padding=(0, 2))
@@ -188,13 +191,13 @@ class LiveView:
         if more > 0:
             table.add_row(Text(f"and {more} more"))
         counts = Counter(done.values())
-        said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        statuses = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
         left = time_left(len(done), len(self._planned), now - (self._first or now))
         summary = Table.grid(padding=(0, 1))
         summary.add_row(
             ProgressBar(total=max(len(self._planned), 1), completed=len(done), width=30),
             Text(f"{len(done)}/{len(self._planned)}"),
-            Text(f"{clock(now - self._opened)} gone, {clock(left)} left"),
-            Text(said, style="dim"),
+            Text(f"{clock(now - self._opened)} elapsed, {clock(left)} left"),
+            Text(statuses, style="dim"),
         )
         return Group(table, summary) if running else summary

@@ -1,4 +1,4 @@
-"""A product that is loaded for a command: its plan, its specs, its Definitions."""
+"""A product that a command has loaded: its plan, its specs, its Definitions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedProduct:
-    """A product with what Dagster loads of it."""
+    """A product with its asset specs and Definitions."""
 
     product: Product
     specs: Specs

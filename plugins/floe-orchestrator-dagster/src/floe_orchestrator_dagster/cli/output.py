@@ -1,4 +1,4 @@
-"""With `--json`, stdout is one document: whatever else this process prints goes to stderr."""
+"""With `--json`, stdout is one document; everything else that the process prints goes to stderr."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.errors import Problem
 
 
-def asks_for_json(words: Sequence[str]) -> bool:
-    """Tell whether a command line asks for a document; one that asks for help gets the help."""
+def requests_json(words: Sequence[str]) -> bool:
+    """Return whether a command line requests a document; a request for help comes first."""
     options = {*takewhile(lambda word: word != "--", words)}
     return "--json" in options and options.isdisjoint({"-h", "--help", "--version"})
 
 
 @dataclass
 class Response:
-    """What a command responds with, kept until it is over; the last one counts."""
+    """The document of a command, kept until the command ends; the last one counts."""
 
     content: Mapping[str, Any] | None = None
 
 
 def respond(content: Mapping[str, Any]) -> None:
-    """Make this the document of the command that runs."""
-    found = click.get_current_context().find_object(Response)
-    if found is not None:
-        found.content = content
+    """Set the document of the running command."""
+    response = click.get_current_context().find_object(Response)
+    if response is not None:
+        response.content = content
     else:
-        # A program has called the command by itself, in a process that is its own.
+        # A program called the command directly, without `Commands.main`.
         click.echo(_text(content), nl=False)
 
 
 def failure(error: str, problems: Iterable[Problem] = ()) -> dict[str, Any]:
-    """Return the document of a command that could not do what it was asked."""
+    """Return the document of a command that failed."""
     return {
         "success": False,
         "error": error,
@@ -57,16 +57,16 @@ def failure(error: str, problems: Iterable[Problem] = ()) -> dict[str, Any]:
 def one_document(*, ends_process: bool) -> Iterator[Response]:
     """Print the response at the end, alone on stdout.
 
-    Libraries print where they like: by `print`, by a stream that they took when they were
-    imported, by a program that they start, at the exit of the process. All of these lead to file
-    descriptor 1, so that is what changes, and it stays changed where `ends_process`.
+    Libraries print in many ways: with `print`, to a stream that they took at import, through a
+    program that they start, or when the process exits. All of these end at file descriptor 1, so
+    this redirects the descriptor, for good if `ends_process`.
     """
-    found = Response()
+    response = Response()
     with _stdout_as_stderr(ends_process=ends_process) as write:
         try:
-            yield found
+            yield response
         finally:
-            write(_text(found.content or failure("The command ended without a result.")))
+            write(_text(response.content or failure("The command ended without a result.")))
 
 
 def _text(content: Mapping[str, Any]) -> str:
@@ -76,7 +76,7 @@ def _text(content: Mapping[str, Any]) -> str:
 @contextmanager
 def _stdout_as_stderr(*, ends_process: bool) -> Iterator[Callable[[str], object]]:
     if sys.stdout is not sys.__stdout__:
-        # Somebody's own stream, as that of a test: there is no descriptor behind it.
+        # A replaced stream, as in a test, has no descriptor.
         own = sys.stdout
         with redirect_stdout(sys.stderr):
             yield own.write

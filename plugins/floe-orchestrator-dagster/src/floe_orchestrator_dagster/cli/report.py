@@ -1,4 +1,4 @@
-"""The report of a run: kept as it happens, printed at its end."""
+"""The report of a run: collected during the run, printed at its end."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan import ProductPlan
     from floe_orchestrator_dagster.run.step import Progress
 
-# What became of a planned node that nothing was reported of.
+# The status of a planned node that dbt has reported nothing about.
 NOT_RUN = "not run"
 
 
 class RunReport:
-    """Keeps the last result of every planned node and passes each on to the view.
+    """Keeps the last result of each planned node, and passes each result to the view.
 
-    dbt runs more than Dagster plans: functions for the nodes that call them, hooks with each dbt
-    run. `others` are those that did not go well, each as often as that happened.
+    dbt runs more than Dagster plans: functions that nodes call, and hooks in each dbt run.
+    `others` are those that failed or were skipped, by unique id and dbt run.
     """
 
     def __init__(self) -> None:
@@ -46,11 +46,11 @@ class RunReport:
         self.invocations: set[str] = set()
 
     def begin(self, planned: Mapping[str, NodeResult], view: View) -> None:
-        """Expect these nodes, which are known only once the Definitions exist."""
+        """Set the planned nodes, which are known only once the Definitions exist."""
         self.planned, self.view = planned, view
 
     def __call__(self, progress: Progress) -> None:
-        """Take what dbt reports."""
+        """Handle one event of dbt."""
         planned = self.planned.get(progress.unique_id)
         if planned is None:
             if isinstance(progress, NodeFinished):
@@ -66,7 +66,7 @@ class RunReport:
     def _take_other(self, finished: NodeFinished) -> None:
         uid = finished.unique_id
         if finished.attempt > 1:
-            # Of the attempts at one dbt run only the last one counts.
+            # Only the last attempt at a dbt run counts.
             earlier = [key for key in self.others if key[0] == uid]
             for key in earlier[-1:]:
                 del self.others[key]
@@ -80,13 +80,13 @@ class RunReport:
             self.view.finished(result)
 
     def finish(self, result: NodeResult) -> None:
-        """Note and show one result."""
+        """Record and show one result."""
         self.results[result.unique_id] = result
         if self.view is not None:
             self.view.finished(result)
 
     def add_quality_checks(self, specs: Specs, result: ExecuteInProcessResult) -> None:
-        """Note floe.yaml's own checks, which run inside the dbt process and not as dbt nodes."""
+        """Record the checks of floe.yaml, which run in the dbt process but are not dbt nodes."""
         for evaluation in result.get_asset_check_evaluations():
             uid = specs.check_ids.get(evaluation.asset_check_key, "")
             if uid in specs.plan.quality_checks and uid in self.planned:
@@ -95,18 +95,18 @@ class RunReport:
                 self.finish(replace(self.planned[uid], status=status, message=message))
 
     def skip(self, reasons: Mapping[str, str]) -> None:
-        """Note nodes that dbt did not run, by unique id, each with the reason."""
+        """Record nodes that dbt did not run; `reasons` are by unique id."""
         for uid, reason in reasons.items():
             if uid not in self.planned:
                 continue
-            seen = self.results.get(uid)
-            if seen is None:
+            result = self.results.get(uid)
+            if result is None:
                 self.finish(replace(self.planned[uid], status=SKIPPED, message=reason))
-            elif seen.status == SKIPPED and not seen.message:
-                self.results[uid] = replace(seen, message=reason)
+            elif result.status == SKIPPED and not result.message:
+                self.results[uid] = replace(result, message=reason)
 
     def all(self) -> list[NodeResult]:
-        """Return a result for every planned node, and those of others that did not go well."""
+        """Return the result of each planned node, and of others that failed or were skipped."""
         planned = [self.results.get(uid, planned) for uid, planned in self.planned.items()]
         return [*planned, *self.others.values()]
 
@@ -135,9 +135,9 @@ def _result(planned: NodeResult, finished: NodeFinished) -> NodeResult:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why steps failed: what they skipped, how dbt crashed, errors that are no node's.
+    """Why steps failed: skipped nodes, crashes of dbt, and errors that belong to no node.
 
-    `skipped` are reasons by unique id.
+    `skipped` maps unique ids to reasons.
     """
 
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended, after how many seconds; `run_id` is Dagster's, if it has recorded one."""
+    """The end of a run; `run_id` is Dagster's, None if Dagster recorded no run."""
 
     success: bool
     seconds: float = 0.0
@@ -200,7 +200,7 @@ def _listed(metadata: Mapping[str, Any], key: str) -> list[str]:
 
 
 def times(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural where it is due."""
+    """Return a count with its noun, in the plural unless the count is 1."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
@@ -224,7 +224,7 @@ def _counts(report: RunReport) -> dict[str, int]:
 
 
 def show_lineage(out: Console, report: RunReport, plan: ProductPlan) -> None:
-    """Print what each built node was built from."""
+    """Print the parents of each built node."""
     for result in report.all():
         if result.kind not in ASSET_KINDS or result.status not in BUILT:
             continue
@@ -249,7 +249,7 @@ def summarize(out: Console, report: RunReport, ending: Ending) -> None:
         f"{counts['tests_failed']} failed; {ending.seconds:.1f} s in "
         f"{times(len(report.invocations), 'dbt run')}",
         style="green" if ending.success else "red",
-        # One line, for whoever reads it by program.
+        # One line, for programs that read it.
         soft_wrap=True,
     )
 

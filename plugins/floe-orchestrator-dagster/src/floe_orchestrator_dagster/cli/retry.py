@@ -1,4 +1,4 @@
-"""Re-execution from failure: which run of Dagster's is meant, and what of it is left to do."""
+"""Re-execution from failure: which Dagster run to retry, and what is left of it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RUNS_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A run to do the rest of, and by unique id what it was asked for in steps that did not end."""
+    """A run to retry, with the unique ids that it requested in steps that did not succeed."""
 
     parent: DagsterRun
     assets: Sequence[str]
@@ -53,12 +53,12 @@ class Retry:
 
     @property
     def partition(self) -> str | None:
-        """The partition that the run was of."""
+        """The partition of the run."""
         return self.parent.tags.get(PARTITION)
 
     @property
     def tags(self) -> dict[str, str]:
-        """Return the tags that make a run a re-execution from failure of this one."""
+        """The tags that make a new run a re-execution from failure of this one."""
         kept = {
             name: value
             for name, value in self.parent.tags.items()
@@ -68,17 +68,17 @@ class Retry:
         return {**kept, PARENT_TAG: self.parent.run_id, ROOT_TAG: root, RESUMED_TAG: "true"}
 
     def config_of(self, op: str) -> dict[str, Any]:
-        """Return the run config that an op had."""
+        """Return the run config of an op in this run."""
         ops = self.parent.run_config.get("ops")
         config = ops.get(op) if isinstance(ops, Mapping) else None
         return dict(config) if isinstance(config, Mapping) else {}
 
     def adopt(self, instance: DagsterInstance) -> None:
-        """Have the next run that is made on an instance be this run's child.
+        """Make the next run of an instance a child of this run.
 
-        `execute_in_process` takes no parent; what it makes the run's record with does. Dagster's
-        public way, `execute_job` with `ReexecutionOptions`, takes only a job that it can load again
-        by itself, without our report.
+        `execute_in_process` takes no parent, but the instance method that creates the run's record
+        does. Dagster's public way, `execute_job` with `ReexecutionOptions`, only takes a job that
+        Dagster itself can load again, and so without our report.
         """
         parent = self.parent
         make = partial(
@@ -94,10 +94,10 @@ class Retry:
         job: JobDefinition,
         instance: DagsterInstance,
     ) -> frozenset[str]:
-        """Return by unique id what each step of a job that is its re-execution will do.
+        """Return the unique ids that the steps of `job` will run as a re-execution of this run.
 
         Raises:
-            click.UsageError: it is nothing.
+            click.UsageError: nothing is left to run.
         """
         child = DagsterRun(
             self.parent.job_name,
@@ -110,27 +110,27 @@ class Retry:
         steps = {step.op.name: step for step in _steps(loaded.definitions)}
         for node in job.nodes:
             step = steps[node.name]
-            asked = Work(
+            requested = Work(
                 frozenset(uid for uid in self.assets if specs.keys[uid] in step.keys),
                 tuple(uid for uid in self.checks if specs.checks[uid].key in step.check_keys),
             )
             variables = self.config_of(node.name).get("variables") or {}
             earlier = earlier_attempts(instance, child)
             consumed = consumed_by_others(job, step, node.name).assets
-            # The rule is the step's own.
-            work = remainder(specs, earlier, asked, variables, consumed).work
+            # The step itself decides by the same function.
+            work = remainder(specs, earlier, requested, variables, consumed).work
             left.update(work.assets, work.checks)
         if not left:
             raise _nothing_left(self.parent)
         return frozenset(left)
 
     def describe(self, left: Collection[str]) -> str:
-        """Return what will be done, in one line."""
+        """Return one line about the run and what is left of it."""
         assets = sum(uid in left for uid in self.assets)
         part = f", partition {self.partition}" if self.partition else ""
         return (
             f"Retrying run {self.parent.run_id} of job '{self.parent.job_name}' "
-            f"({self.parent.status.value}, begun {self.began:%Y-%m-%d %H:%M:%S} UTC{part}): "
+            f"({self.parent.status.value}, started {self.began:%Y-%m-%d %H:%M:%S} UTC{part}): "
             f"{times(assets, 'asset')} of {len(self.assets)} and "
             f"{times(len(left) - assets, 'check')} of {len(self.checks)} are left."
         )
@@ -140,7 +140,7 @@ def find_retry(loaded: LoadedProduct, instance: DagsterInstance) -> Retry:
     """Return what is left of the last run of the product on an instance.
 
     Raises:
-        click.UsageError: there is no run, or none that can be done the rest of.
+        click.UsageError: there is no run, or it cannot be retried.
     """
     product, specs, definitions = loaded.product, loaded.specs, loaded.definitions
     if instance.is_ephemeral:
@@ -154,31 +154,31 @@ def find_retry(loaded: LoadedProduct, instance: DagsterInstance) -> Retry:
     by_key: dict[AssetKey | AssetCheckKey, str] = dict(specs.unique_ids.items())
     by_key |= specs.check_ids
     done = _keys_of_finished_steps(instance, parent, _steps(definitions))
-    asked = {by_key[key] for key in planned if key in by_key and key not in done}
-    if not asked:
+    requested = {by_key[key] for key in planned if key in by_key and key not in done}
+    if not requested:
         raise _nothing_left(parent)
     [record] = instance.get_run_records(RunsFilter(run_ids=[parent.run_id]))
     began = record.start_time or record.create_timestamp.timestamp()
     return Retry(
         parent,
-        assets=[uid for uid in specs.plan.assets if uid in asked],
-        checks=[uid for uid in specs.checks if uid in asked],
+        assets=[uid for uid in specs.plan.assets if uid in requested],
+        checks=[uid for uid in specs.checks if uid in requested],
         began=datetime.fromtimestamp(began, timezone.utc),
     )
 
 
 def _nothing_left(run: DagsterRun) -> click.UsageError:
     return click.UsageError(
-        f"Cannot retry run {run.run_id}: all that it was asked for is built and tested, or gone "
-        "from the product. Start from the beginning with `floe-dagster run`."
+        f"Cannot retry run {run.run_id}: everything that it requested is built and tested, or no "
+        "longer in the product. Start a new run with `floe-dagster run`."
     )
 
 
 def _steps(definitions: Definitions) -> list[AssetsDefinition]:
     return [
-        made
-        for made in definitions.assets or ()
-        if isinstance(made, AssetsDefinition) and made.is_executable
+        item
+        for item in definitions.assets or ()
+        if isinstance(item, AssetsDefinition) and item.is_executable
     ]
 
 
@@ -187,7 +187,7 @@ def _last_run(product: Product, specs: Specs, instance: DagsterInstance) -> Dags
     cursor = None
     while runs := [*instance.get_runs(limit=RUNS_AT_ONCE, cursor=cursor)]:
         for run in runs:
-            # Dagster's own job for assets that were picked by hand has no tag of ours.
+            # Dagster's own job for assets that a user picked does not have our tag.
             if run.tags.get("floe/product") == own or keys & {*(run.asset_selection or ())}:
                 return run
         cursor = runs[-1].run_id
@@ -198,21 +198,19 @@ def _last_run(product: Product, specs: Specs, instance: DagsterInstance) -> Dags
 
 
 def _require_retryable(loaded: LoadedProduct, run: DagsterRun) -> None:
-    doing = f"Cannot retry run {run.run_id} of product '{loaded.plan.name}'"
+    doing = f"Cannot retry run {run.run_id}, the last run of product '{loaded.plan.name}'"
     if run.status is DagsterRunStatus.SUCCESS:
-        raise click.UsageError(
-            f"{doing}, its last one: it succeeded. Start another with `floe-dagster run`."
-        )
+        raise click.UsageError(f"{doing}: it succeeded. Start a new run with `floe-dagster run`.")
     if run.status not in RETRYABLE:
         raise click.UsageError(
-            f"{doing}, its last one: it has not ended ({run.status.value}). Wait for it. If its "
-            "process has gone, terminate it in Dagster's UI first."
+            f"{doing}: it has not ended ({run.status.value}). Wait until it ends. If its process "
+            "no longer exists, terminate the run in Dagster's UI, then retry."
         )
     jobs = loaded.jobs
     if run.job_name not in jobs and not run.job_name.startswith("__"):
         raise click.UsageError(
-            f"{doing}: there is no job '{run.job_name}' any more. Jobs: {known(jobs)}. Start one "
-            "with `floe-dagster run`."
+            f"{doing}: its job '{run.job_name}' no longer exists. Jobs: {known(jobs)}. Start a new "
+            "run with `floe-dagster run`."
         )
 
 
@@ -225,8 +223,8 @@ def _events(
 
 
 def _planned_keys(instance: DagsterInstance, run: DagsterRun) -> set[AssetKey | AssetCheckKey]:
-    """Return what a run was asked for, as Dagster has noted at its start."""
-    found: set[AssetKey | AssetCheckKey] = set()
+    """Return the keys that a run requested, from the events that Dagster logs at its start."""
+    keys: set[AssetKey | AssetCheckKey] = set()
     for event in _events(
         instance,
         run.run_id,
@@ -234,23 +232,23 @@ def _planned_keys(instance: DagsterInstance, run: DagsterRun) -> set[AssetKey | 
         DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
     ):
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
-            found.add(event.asset_check_planned_data.asset_check_key)
+            keys.add(event.asset_check_planned_data.asset_check_key)
         elif event.asset_key is not None:
-            found.add(event.asset_key)
-    return found
+            keys.add(event.asset_key)
+    return keys
 
 
 def _keys_of_finished_steps(
     instance: DagsterInstance, run: DagsterRun, steps: Iterable[AssetsDefinition]
 ) -> set[AssetKey | AssetCheckKey]:
-    """Return what belongs to steps that ended well: Dagster does not run those again."""
+    """Return the keys of steps that succeeded, because Dagster does not run those again."""
     finished = {
         event.step_key
         for event in _events(instance, run.run_id, DagsterEventType.STEP_SUCCESS)
         if event.step_key
     }
-    found: set[AssetKey | AssetCheckKey] = set()
+    keys: set[AssetKey | AssetCheckKey] = set()
     for step in steps:
         if step.op.name in finished:
-            found.update(step.keys, step.check_keys)
-    return found
+            keys.update(step.keys, step.check_keys)
+    return keys

@@ -44,13 +44,14 @@ if TYPE_CHECKING:
 
 
 def run_product(directory: Path, options: RunOptions, processes: DbtProcesses) -> int:
-    """Materialize a product and print what happened; returns the exit code.
+    """Materialize a product, print the results and return the exit code.
 
-    `processes` may have started dbt already, for the first command of the run.
+    `processes` may already have started dbt for the first command of the run.
 
     Raises:
-        FloeDagsterError: the product is wrong, dbt cannot be started, or there is nothing to retry.
-        click.UsageError: an option does not fit the product, or others.
+        FloeDagsterError: the product is wrong, or dbt cannot start.
+        click.UsageError: an option fits neither the product nor the other options, or there is
+            nothing to retry.
     """
     if options.from_failure:
         options.refuse_for_a_retry()
@@ -83,7 +84,7 @@ def run_product(directory: Path, options: RunOptions, processes: DbtProcesses) -
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run of a loaded product, with where it is reported."""
+    """A run of a loaded product, with the screen and the report."""
 
     loaded: LoadedProduct
     options: RunOptions
@@ -91,7 +92,7 @@ class _Run:
     report: RunReport
 
     def execute(self, todo: Todo, instance: DagsterInstance) -> int:
-        """Run the job, follow it on the screen, and say what became of it."""
+        """Run the job, show its progress, print its results and return the exit code."""
         report, out, plan = self.report, self.screen.out, self.loaded.plan
         planned = _planned(plan, todo)
         runs = waves(plan, todo.assets, todo.checks)
@@ -106,9 +107,9 @@ class _Run:
         try:
             result = _execute_in_process(todo, instance)
             failure = failure_of(result)
-            # Dagster takes an interrupt during a step for the step's failure, and returns.
+            # Dagster treats an interrupt during a step as a failure of the step, and returns.
             if failure.interrupted:
-                raise KeyboardInterrupt  # noqa: TRY301  it is handled as any other one
+                raise KeyboardInterrupt  # noqa: TRY301  handled like any other interrupt
             report.add_quality_checks(self.loaded.specs, result)
             report.skip(failure.skipped)
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
@@ -137,7 +138,7 @@ class _Run:
         return code
 
     def respond(self, ending: Ending) -> None:
-        """Answer with the run as a document, if one is requested."""
+        """Respond with the run as a document, if `--json` requests one."""
         if self.options.as_json:
             respond(document(self.loaded.plan.name, self.report, ending))
 
@@ -165,7 +166,7 @@ def _planned(plan: ProductPlan, todo: Todo) -> Mapping[str, NodeResult]:
 
 def _exit_code(result: ExecuteInProcessResult, report: RunReport, failure: Failure) -> int:
     if result.success:
-        # What dbt reports decides, whatever became of it on its way through Dagster.
+        # dbt's reports decide, even if Dagster's run succeeded.
         unsettled = any(item.status == NOT_RUN for item in report.all())
         return FAILED if report.anything_failed or unsettled else 0
     if failure.kinds & {"ProductError", "PlanError", "ConfigError", "ScheduleError"}:

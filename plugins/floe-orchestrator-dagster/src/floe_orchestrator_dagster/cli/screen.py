@@ -1,4 +1,4 @@
-"""Consoles to print on, and warnings collected to be shown in their place."""
+"""The consoles of a command, and the collection of warnings to print there."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-# Files and pipes have no width; tables in them need not be folded.
+# Files and pipes have no width, so tables in them are not folded.
 UNLIMITED = 250
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console on stdout or stderr that prints text as it is, without markup."""
+    """Return a console on stdout or stderr that prints text without interpreting markup."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -28,10 +28,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def _own_copy(stream: TextIO) -> TextIO:
-    """Return a stream to the same place that Dagster cannot redirect.
+    """Return a stream to the same file that Dagster cannot redirect.
 
-    A Dagster instance captures the file descriptors 1 and 2 while a step runs, and with them
-    whatever the live view draws.
+    While a step runs, a Dagster instance captures the file descriptors 1 and 2. It would capture
+    the live view too.
     """
     if stream not in {sys.__stdout__, sys.__stderr__}:
         return stream
@@ -47,14 +47,14 @@ def _own_copy(stream: TextIO) -> TextIO:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where a command prints: its result, and what goes on beside it."""
+    """The consoles of a command: `out` for results, `errors` for progress and warnings."""
 
     out: Console
     errors: Console
 
     @classmethod
     def opened(cls, *, as_json: bool) -> Screen:
-        """Return a screen of this process; a result goes to stderr beside a JSON document."""
+        """Return a screen of this process; with a JSON document, results go to stderr."""
         return cls(console(stderr=as_json), console(stderr=True))
 
     def warn(self, *lines: str) -> None:
@@ -63,13 +63,13 @@ class Screen:
             self.errors.print(f"warning: {line}", style="yellow")
 
     def progress(self, line: str) -> None:
-        """Print a line on what goes on."""
+        """Print a line about the current step."""
         self.errors.print(line, style="dim")
 
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Collect the warnings that this package logs, without repeats."""
+    """Collect the warnings that this package logs, each once."""
     lines: dict[str, None] = {}
     result: list[str] = []
 

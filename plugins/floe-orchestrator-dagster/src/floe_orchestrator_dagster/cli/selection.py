@@ -1,4 +1,4 @@
-"""What a run selects: from dbt's or Dagster's selection syntax to nodes of the plan."""
+"""Resolves selections in dbt's or Dagster's syntax to nodes of the plan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SELECTORS = "selectors.yml"
 DAGSTER, DBT = "dagster:", "dbt:"
-# What Dagster's syntax has and dbt's has not. `tag:` and `group:` are in both, so they are dbt's.
+# Only Dagster's syntax has these. `tag:` and `group:` are in both syntaxes, so they are dbt's.
 _DAGSTER_MARKS = re.compile(
     r"""["()]|(?:^|\s)(?:and|or|not)(?:\s|$)
     |(?<![\w.])(?:key|kind|owner|code_location|table_name|column|column_tag):""",
@@ -40,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def is_dagster(selection: str) -> bool:
-    """Tell whether a selection is in Dagster's syntax; the rule is in `run --help`."""
+    """Return whether a selection is in Dagster's syntax; `run --help` states the rule."""
     if selection.startswith(DAGSTER):
         return True
     return not selection.startswith(DBT) and _DAGSTER_MARKS.search(selection) is not None
@@ -48,7 +48,7 @@ def is_dagster(selection: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a user selects by, and what dbt needs to know to understand it."""
+    """The user's selection, with the state and the variables that dbt needs to resolve it."""
 
     select: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -58,11 +58,11 @@ class Selection:
 
     @property
     def is_default(self) -> bool:
-        """Whether a user has selected nothing in particular."""
+        """Whether the user has selected nothing in particular."""
         return not self.select and not self.exclude and self.selector is None
 
     def __str__(self) -> str:
-        """Return it in words, for messages."""
+        """Return the selection as a command line has it, for messages."""
         words = [*self.select, *(f"--exclude {word}" for word in self.exclude)]
         if self.selector is not None:
             words.append(f"--selector {self.selector}")
@@ -73,36 +73,37 @@ def select_nodes(
     product: Product,
     specs: Specs,
     definitions: Definitions,
-    asked: Selection,
+    requested: Selection,
     warn: Callable[[str], None],
 ) -> tuple[list[str], list[str]]:
-    """Return the assets and the checks that are selected, by unique id, in the plan's order.
+    """Return the unique ids of the selected assets and checks, in the plan's order.
 
-    Without any selection it is everything, or what the default selector of selectors.yml says.
-    Both are empty, with a warning, where dbt selects nothing, or nothing that is built, such as an
-    exposure. A project with `warn_error` makes dbt refuse a selection of nothing.
+    Without a selection, these are the nodes of the default selector of selectors.yml, or all nodes
+    if there is none. Both lists are empty, with a warning, when dbt selects nothing, or only nodes
+    that are not built, such as an exposure. In a project with `warn_error`, dbt refuses an empty
+    selection.
 
     Raises:
-        click.BadParameter: a selection cannot be read, or one of Dagster's selects nothing.
-        click.UsageError: there is a selector beside another selection.
+        click.BadParameter: a selection cannot be read, or one in Dagster's syntax selects nothing.
+        click.UsageError: a selector is combined with another selection.
     """
-    _refuse_what_is_no_selection(asked)
-    if asked.select or asked.exclude:
-        chosen = _by_words(product, specs, definitions, asked, warn)
-    elif asked.selector is not None or has_default_selector(product):
-        chosen = _by_dbt(product, (), (), warn, asked)
+    _refuse_invalid(requested)
+    if requested.select or requested.exclude:
+        chosen = _by_words(product, specs, definitions, requested, warn)
+    elif requested.selector is not None or has_default_selector(product):
+        chosen = _by_dbt(product, (), (), warn, requested)
     else:
         return [*specs.plan.assets], [*specs.plan.checks]
     plan = specs.plan
     assets = [uid for uid in plan.assets if uid in chosen]
-    # dbt does not know quality checks: they come with the model they are on.
+    # dbt does not know quality checks, so each is selected with its model.
     checks = [
         uid
         for uid, node in plan.checks.items()
         if (node.on if node.kind == QUALITY_CHECK else uid) in chosen
     ]
     if not assets and not checks:
-        _explain_nothing(asked, chosen, warn)
+        _explain_nothing(requested, chosen, warn)
     return assets, checks
 
 
@@ -110,24 +111,24 @@ def _by_words(
     product: Product,
     specs: Specs,
     definitions: Definitions,
-    asked: Selection,
+    requested: Selection,
     warn: Callable[[str], None],
 ) -> set[str]:
-    """Return what --select and --exclude mean, of dbt's syntax and of Dagster's."""
-    select, exclude = asked.select, asked.exclude
+    """Return the nodes that --select and --exclude mean, in either syntax."""
+    select, exclude = requested.select, requested.exclude
     of_dagster = [word.removeprefix(DAGSTER) for word in select if is_dagster(word)]
     of_dbt = [word.removeprefix(DBT) for word in select if not is_dagster(word)]
     without = [word.removeprefix(DBT) for word in exclude if not is_dagster(word)]
     chosen: set[str] = set()
     if of_dbt or (without and not of_dagster):
-        named = None if without or asked.variables else _by_name(product, of_dbt)
-        chosen |= _by_dbt(product, of_dbt, without, warn, asked) if named is None else named
+        named = None if without or requested.variables else _by_name(product, of_dbt)
+        chosen |= _by_dbt(product, of_dbt, without, warn, requested) if named is None else named
     elif not select:
         chosen |= {*specs.plan.assets, *specs.plan.checks}
     for word in of_dagster:
         chosen |= _by_dagster(specs, definitions, word, "--select")
     if of_dagster and without:
-        chosen -= _by_dbt(product, without, (), warn, asked)
+        chosen -= _by_dbt(product, without, (), warn, requested)
     for word in exclude:
         if is_dagster(word):
             chosen -= _by_dagster(specs, definitions, word.removeprefix(DAGSTER), "--exclude")
@@ -135,9 +136,9 @@ def _by_words(
 
 
 def has_default_selector(product: Product) -> bool:
-    """Tell whether dbt may know a selector for commands without a selection.
+    """Return whether selectors.yml may have a default selector.
 
-    Whether it does is dbt's to say: what makes a selector the default may be a template.
+    Only dbt knows for certain, because the value of `default` may be a template.
     """
     path = (product.project_dir or Path()) / SELECTORS
     if product.project_dir is None or not path.is_file() or not path.stat().st_size:
@@ -148,65 +149,66 @@ def has_default_selector(product: Product) -> bool:
     )
 
 
-def _refuse_what_is_no_selection(asked: Selection) -> None:
-    if asked.selector is not None and (asked.select or asked.exclude):
-        raise click.UsageError("--selector stands alone: leave out --select and --exclude.")
-    given = {
-        "--select": asked.select,
-        "--exclude": asked.exclude,
-        "--selector": () if asked.selector is None else (asked.selector,),
+def _refuse_invalid(requested: Selection) -> None:
+    if requested.selector is not None and (requested.select or requested.exclude):
+        raise click.UsageError(
+            "--selector cannot be combined with --select or --exclude: leave out one or the other."
+        )
+    options = {
+        "--select": requested.select,
+        "--exclude": requested.exclude,
+        "--selector": () if requested.selector is None else (requested.selector,),
     }
-    for option, words in given.items():
+    for option, words in options.items():
         for word in words:
-            # dbt would take it for an option of its own.
+            # dbt would parse it as one of its own options.
             if not word.strip() or word.lstrip().startswith("-"):
                 raise click.BadParameter(f"{word!r} is not a selection.", param_hint=option)
 
 
 def _explain_nothing(
-    asked: Selection, chosen: Collection[str], warn: Callable[[str], None]
+    requested: Selection, chosen: Collection[str], warn: Callable[[str], None]
 ) -> None:
-    """Say why there is nothing to build, which to dbt is a warning and to Dagster an error."""
-    message = f"'{asked}' selects no model, seed, snapshot or test of this product."
+    """Explain why there is nothing to build: a warning for dbt's syntax, an error for Dagster's."""
+    message = f"'{requested}' selects no model, seed, snapshot or test of this product."
+    remedy = "`floe-dagster check --json` lists them."
     if chosen:
-        warn(f"{message} Only {known(chosen)} match, and there is nothing to build of these.")
-    elif any(is_dagster(word) for word in (*asked.select, *asked.exclude)):
-        raise click.BadParameter(
-            f"{message} `floe-dagster check` shows what there is.", param_hint="--select"
-        )
+        warn(f"{message} It selects only {known(chosen)}, and there is nothing to build for these.")
+    elif any(is_dagster(word) for word in (*requested.select, *requested.exclude)):
+        raise click.BadParameter(f"{message} {remedy}", param_hint="--select")
     else:
-        warn(f"{message} `floe-dagster check` shows what there is.")
+        warn(f"{message} {remedy}")
 
 
 def _by_name(product: Product, select: Sequence[str]) -> set[str] | None:
-    """Return nodes and their tests where each word can only mean one node; else None.
+    """Return the named nodes and their tests if each word can only mean one node; else None.
 
-    As dbt's `fqn` method with the default of indirect selection has it; dbt need not be started.
+    This is dbt's `fqn` method with the default indirect selection, without starting dbt.
     """
-    if not all(_NAME.fullmatch(word) for word in select) or _is_asked_to_select_otherwise(product):
+    if not all(_NAME.fullmatch(word) for word in select) or _sets_indirect_selection(product):
         return None
     nodes = product.plan.nodes
-    found: set[str] = set()
+    named: set[str] = set()
     for word in select:
-        # A folder or package of that name would mean all that is in it.
-        meant = [
+        # A folder or package of that name would mean everything in it.
+        matches = [
             uid
             for uid, node in nodes.items()
             if node.dbt and word in ".".join(node.dbt.fqn).split(".")
         ]
-        if len(meant) != 1 or (last := nodes[meant[0]].dbt) is None or last.fqn[-1] != word:
+        if len(matches) != 1 or (last := nodes[matches[0]].dbt) is None or last.fqn[-1] != word:
             return None
-        found.add(meant[0])
+        named.add(matches[0])
     tests = (
         uid
         for uid, node in nodes.items()
-        if node.kind in {"test", "unit_test"} and not found.isdisjoint(node.parents)
+        if node.kind in {"test", "unit_test"} and not named.isdisjoint(node.parents)
     )
-    return found.union(tests)
+    return named.union(tests)
 
 
-def _is_asked_to_select_otherwise(product: Product) -> bool:
-    """Tell whether the project or the environment says which tests come with a node."""
+def _sets_indirect_selection(product: Product) -> bool:
+    """Return whether the project or the environment sets which tests come with a node."""
     if any(name.startswith("DBT_") and "INDIRECT_SELECTION" in name for name in os.environ):
         return True
     if product.project_dir is None:
@@ -220,26 +222,27 @@ def _by_dbt(
     select: Sequence[str],
     exclude: Sequence[str],
     warn: Callable[[str], None],
-    asked: Selection | None = None,
+    requested: Selection | None = None,
 ) -> set[str]:
-    """Ask dbt which nodes a selection means; returns unique ids of every resource type.
+    """Return the nodes that dbt selects, by unique id, of every resource type.
 
-    What exists may differ by target, so each target is asked, and decides on its own nodes.
+    The project's nodes may differ by target, so dbt lists them on each target. Each target decides
+    about its own nodes.
     """
-    asked = asked or Selection(select, exclude)
+    requested = requested or Selection(select, exclude)
     flags = [
         *("--output", "json", "--output-keys", "unique_id"),
         *(["--select", *select] if select else []),
         *(["--exclude", *exclude] if exclude else []),
-        *(["--selector", asked.selector] if asked.selector is not None else []),
-        *(["--state", str(asked.state)] if asked.state is not None else []),
+        *(["--selector", requested.selector] if requested.selector is not None else []),
+        *(["--state", str(requested.state)] if requested.state is not None else []),
     ]
-    plan, found = product.plan, set[str]()
+    plan, selected = product.plan, set[str]()
     unmatched: list[set[str]] = []
-    targets = _targets_to_ask(plan)
+    targets = _targets_to_list(plan)
     for target in targets:
-        listed, lines = _listed(product, target, flags, asked)
-        found |= {
+        listed, lines = _listed(product, target, flags, requested)
+        selected |= {
             uid
             for uid in listed
             if uid not in plan.nodes
@@ -248,13 +251,13 @@ def _by_dbt(
             or (target == targets[0] and plan.target_of(uid) not in targets)
         }
         unmatched.append(lines)
-    # What matches nothing on one target may do so on another.
+    # A word that matches nothing on one target may match on another.
     for line in sorted(set.intersection(*unmatched)):
         warn(line)
-    return found
+    return selected
 
 
-def _targets_to_ask(plan: ProductPlan) -> Sequence[str]:
+def _targets_to_list(plan: ProductPlan) -> Sequence[str]:
     """Return the targets that dbt-core builds on, the default one first."""
     default = plan.computes[plan.default_compute].target
     others = {plan.target_of(uid) for uid in (*plan.assets, *plan.checks)}
@@ -263,47 +266,48 @@ def _targets_to_ask(plan: ProductPlan) -> Sequence[str]:
 
 
 def _listed(
-    product: Product, target: str, flags: Sequence[str], asked: Selection
+    product: Product, target: str, flags: Sequence[str], requested: Selection
 ) -> tuple[set[str], set[str]]:
-    """Return what `dbt ls` lists on a target, and what it says of words that match nothing."""
+    """Return what `dbt ls` lists on a target, and its messages about words without a match."""
     run_dir = product.new_run_dir(f"select-{os.getpid()}", target)
-    found: set[str] = set()
+    listed: set[str] = set()
     unmatched: set[str] = set()
-    said: list[str] = []
+    errors: list[str] = []
     try:
         command = product.command(
-            "ls", target, run_dir, flags=tuple(flags), variables=asked.variables
+            "ls", target, run_dir, flags=tuple(flags), variables=requested.variables
         )
         with run_dbt(command) as run:
             for event in run:
                 if not isinstance(event, Line):
                     continue
-                # dbt has renamed this event before, so it is known by its text.
+                # dbt has renamed this event before, so its text identifies it.
                 if event.text.startswith('{"unique_id"'):
-                    found.add(json.loads(event.text)["unique_id"])
+                    listed.add(json.loads(event.text)["unique_id"])
                 elif event.level == "error":
-                    said.append(event.text)
+                    errors.append(event.text)
                 elif event.name == "NoNodesForSelectionCriteria":
                     unmatched.add(event.text)
     finally:
         shutil.rmtree(run_dir, ignore_errors=True)
     if run.success:
-        return found, unmatched
-    if said:
-        reason = " ".join(said[0].removeprefix("Encountered an error:").split())
+        return listed, unmatched
+    if errors:
+        reason = " ".join(errors[0].removeprefix("Encountered an error:").split())
         raise click.BadParameter(
-            f"dbt cannot read '{asked}': {reason}.", param_hint="--select / --exclude / --selector"
+            f"dbt cannot read '{requested}': {reason}.",
+            param_hint="--select / --exclude / --selector",
         )
     raise DbtError(f"Cannot select nodes: {run.exception or 'dbt gave no reason'}")
 
 
 def _by_dagster(specs: Specs, definitions: Definitions, text: str, option: str) -> set[str]:
-    """Ask Dagster which assets a selection means; their checks come with them."""
+    """Return the assets that Dagster selects, with their checks."""
     from dagster import AssetsDefinition, AssetSelection, DagsterError
 
     try:
         selection = AssetSelection.from_string(text)
-        # Of the real assets: what no step builds is a source to Dagster, and left out.
+        # With the real assets: Dagster leaves out an asset that no step builds, as a source.
         known = [item for item in definitions.assets or () if isinstance(item, AssetsDefinition)]
         if specs.sources:
             known.append(AssetsDefinition(specs=specs.sources))
@@ -312,6 +316,6 @@ def _by_dagster(specs: Specs, definitions: Definitions, text: str, option: str) 
         raise click.BadParameter(
             f"Dagster cannot read '{text}': {str(error).splitlines()[0]}", param_hint=option
         ) from error
-    found = {uid for uid, key in specs.keys.items() if key in keys}
+    selected = {uid for uid, key in specs.keys.items() if key in keys}
     plan = specs.plan
-    return found | {uid for uid, check in plan.checks.items() if check.on in found}
+    return selected | {uid for uid, check in plan.checks.items() if check.on in selected}

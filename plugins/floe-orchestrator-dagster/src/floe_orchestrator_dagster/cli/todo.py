@@ -1,4 +1,4 @@
-"""What a run is to do: a job with chosen nodes alone, or the rest of an earlier run."""
+"""What a run will do: a job with the selected nodes only, or the rest of an earlier run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RunOptions:
 
     @property
     def selection(self) -> Selection:
-        """The options that say which nodes to run."""
+        """The options that select nodes."""
         return Selection(self.select, self.exclude, self.selector, self.state, self.variables)
 
     def op_config(self) -> dict[str, Any]:
@@ -59,12 +59,12 @@ class RunOptions:
         return config if self.threads is None else config | {"threads": self.threads}
 
     def refuse_for_a_retry(self) -> None:
-        """Refuse the options that say what to run: a retry takes these from the run it retries.
+        """Refuse options that say what to run, because a retry takes them from the earlier run.
 
         Raises:
-            click.UsageError: names the options that are given.
+            click.UsageError: such options are set; names each.
         """
-        given = {
+        options = {
             "--select": self.select,
             "--exclude": self.exclude,
             "--selector": self.selector is not None,
@@ -77,17 +77,17 @@ class RunOptions:
             "--job": self.job is not None,
             "--no-checks": self.no_checks,
         }
-        names = [option for option, value in given.items() if value]
+        names = [option for option, value in options.items() if value]
         if names:
             raise click.UsageError(
-                "--from-failure does what is left of the last run, as that was started: leave out "
-                f"{', '.join(names)}."
+                "--from-failure runs what is left of the last run, with the options of that run: "
+                f"leave out {', '.join(names)}."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """What a run is to do: a job, what of it will be run, and how."""
+    """What a run will do: a job, the nodes of it that will run, and how."""
 
     job: JobDefinition
     assets: Sequence[str]
@@ -98,14 +98,14 @@ class Todo:
 
 
 def first_run(loaded: LoadedProduct, options: RunOptions, screen: Screen) -> Todo | None:
-    """Return what a run does that these options describe; None where that is nothing.
+    """Return what a run with these options will do; None if that is nothing.
 
     Raises:
-        click.UsageError: an option does not fit the product, or others.
+        click.UsageError: an option fits neither the product nor the other options.
     """
     selection = options.selection
     if selection.is_default and has_default_selector(loaded.product):
-        screen.progress("dbt is asked for the default selector of selectors.yml.")
+        screen.progress("Resolving the default selector of selectors.yml with dbt ...")
     assets, checks = select_nodes(
         loaded.product, loaded.specs, loaded.definitions, selection, screen.warn
     )
@@ -126,7 +126,7 @@ def _narrowed_to(
             f"{known(loaded.jobs)}.",
             param_hint="--job",
         )
-    # To resolve a job takes a while: the whole one only where it is what will run.
+    # Resolving a job takes a while, so resolve the whole one only if all of it will run.
     if len(assets) == len(specs.assets) and len(checks) == len(specs.checks):
         job = job_named(loaded.definitions, name)
     else:
@@ -143,7 +143,7 @@ def _narrowed_to(
 
 
 def rest_of_last_run(loaded: LoadedProduct, instance: DagsterInstance, screen: Screen) -> Todo:
-    """Return what a retry does: the job of the run that it retries, as that was started.
+    """Return what a retry will do: the rest of the last run, with that run's job and config.
 
     Raises:
         click.UsageError: there is nothing to retry.
@@ -151,7 +151,7 @@ def rest_of_last_run(loaded: LoadedProduct, instance: DagsterInstance, screen: S
     retry = find_retry(loaded, instance)
     name = retry.parent.job_name
     if name not in loaded.jobs:
-        # Dagster's own job for assets that were picked by hand.
+        # Dagster's own job for assets that a user picked.
         name = dagster_name(loaded.plan.name)
     job = _narrowed(loaded, name, JobContent(retry.assets, retry.checks))
     left = retry.left(loaded, job, instance)
@@ -177,7 +177,7 @@ def _narrowed(loaded: LoadedProduct, name: str, content: JobContent) -> JobDefin
 def _of_job(
     loaded: LoadedProduct, job: JobDefinition, assets: Sequence[str], checks: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Leave out what belongs to another job: a product has one for each of its partitionings."""
+    """Leave out nodes of other jobs: a product has one job per partitioning."""
     if len(loaded.jobs) == 1:
         return [*assets], [*checks]
     plan, partitions = loaded.plan, job.partitions_def
@@ -190,16 +190,20 @@ def _check_partition(job: JobDefinition, partition: str | None) -> None:
     partitions = job.partitions_def
     if partitions is None:
         if partition is not None:
-            raise click.BadParameter("Nothing selected is partitioned.", param_hint="--partition")
+            raise click.BadParameter(
+                "The selected nodes are not partitioned: leave it out.", param_hint="--partition"
+            )
         return
     keys = partitions.get_partition_keys()
     if partition is None:
         latest = f" The latest is {keys[-1]}." if keys else ""
         raise click.UsageError(
-            f"Job '{job.name}' is partitioned: choose one with --partition KEY.{latest}"
+            f"Job '{job.name}' is partitioned: choose a partition with --partition KEY.{latest}"
         )
     if partition not in keys:
-        span = f" They go from {keys[0]} to {keys[-1]}." if keys else " There is none yet."
+        span = (
+            f" Partitions go from {keys[0]} to {keys[-1]}." if keys else " No partition exists yet."
+        )
         raise click.BadParameter(
             f"There is no partition '{partition}'.{did_you_mean(partition, keys)}{span}",
             param_hint="--partition",

@@ -1,4 +1,4 @@
-"""The variables of `--vars`, as dbt reads them."""
+"""Reads the variables of `--vars` as dbt reads them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ HINT = "--vars"
 
 
 def read_variables(text: str | None) -> dict[str, Any]:
-    """Return the mapping that YAML describes; JSON is a part of YAML.
+    """Return the mapping in a YAML text; JSON is a part of YAML.
 
-    The variables go to Dagster and to dbt as JSON, so a date becomes the text that dbt would print
+    The variables go to Dagster and dbt as JSON, so a date becomes the string that dbt would print
     for it.
 
     Raises:
@@ -35,8 +35,8 @@ def read_variables(text: str | None) -> dict[str, Any]:
         written.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise click.BadParameter(
-            f"{text!r} cannot be written as JSON ({error}). Use texts, numbers, true, false, null, "
-            "lists and mappings.",
+            f"{text!r} cannot be written as JSON ({error}). Use strings, numbers, true, false, "
+            "null, lists and mappings.",
             param_hint=HINT,
         ) from error
     variables: dict[str, Any] = json.loads(written)

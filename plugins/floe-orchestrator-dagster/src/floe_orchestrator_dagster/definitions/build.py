@@ -1,4 +1,4 @@
-"""A planned product becomes Dagster Definitions."""
+"""Builds the Dagster Definitions of a planned product."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def build_definitions(
 
     Args:
         product: the planned product.
-        schedules: more schedules than the product's own, each for a job that exists.
-        translator: a user's `DagsterDbtTranslator`, honoured for every spec.
-        host: who has the steps run in this process, and hears of them.
+        schedules: schedules in addition to the product's own, each for an existing job.
+        translator: a user's `DagsterDbtTranslator`, used for every spec.
+        host: receives the events of steps that run in this process.
 
     Raises:
-        PlanError: the partitions or schedules of the product contradict it.
+        PlanError: partitions or schedules contradict the product.
     """
     if not product.plan.assets and not product.plan.checks:
         return Definitions()
@@ -73,14 +73,14 @@ def build_definitions(
                 for job in (dagster_name(schedule.job_name),)
             ],
             sensors=product_sensors(product),
-            # One step needs no second process, and no second load of these Definitions.
+            # A single step needs no second process, which would load these Definitions again.
             executor=in_process_executor if product.config.isolation == "product" else None,
         )
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Hold off the garbage collector, and Dagster's notes on beta features that we mean to use."""
+    """Disable the garbage collector, and Dagster's warnings about beta features that we use."""
     with uncollected(), warnings.catch_warnings():
         warnings.simplefilter("ignore", category=BetaWarning)
         warnings.simplefilter("ignore", category=PreviewWarning)

@@ -1,4 +1,4 @@
-"""Jobs of a product: one for each of its partitionings, or one of chosen nodes alone."""
+"""The jobs of a product: one per partitioning, or one with only the chosen nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobContent:
-    """What a job builds and tests, by unique id, and how that is partitioned."""
+    """The unique ids that a job builds and tests, and their partitions."""
 
     assets: Sequence[str]
     checks: Sequence[str]
@@ -27,10 +27,10 @@ class JobContent:
 
 
 def job_contents(specs: Specs) -> Mapping[str, JobContent]:
-    """Return what each job of a product holds, by its name.
+    """Return the content of each job of a product, by the job's name.
 
-    A Dagster job has one partitioning, so a product with several gets a job for each besides the
-    one of everything that has none.
+    A Dagster job has one partitioning. So a product with several partitionings has one job for
+    each, and one job for all nodes that are not partitioned.
     """
     name = dagster_name(specs.plan.name)
     partitioned: dict[TimeWindowPartitionsDefinition, list[str]] = {}
@@ -41,7 +41,7 @@ def job_contents(specs: Specs) -> Mapping[str, JobContent]:
     if len(partitioned) <= 1:
         return {name: JobContent([*specs.assets], [*specs.checks], next(iter(partitioned), None))}
     rest = [uid for uid in specs.assets if specs.partitions(uid) is None]
-    # Nobody partitions sources.
+    # Sources have no partitions.
     tested = {*rest, *specs.plan.sources}
     contents = {name: JobContent(rest, specs.checks_on(tested))}
     for number, (partitions, uids) in enumerate(partitioned.items(), 1):
@@ -51,7 +51,7 @@ def job_contents(specs: Specs) -> Mapping[str, JobContent]:
 
 
 def asset_job(specs: Specs, name: str, content: JobContent) -> Any:
-    """Return the job of that name, which Dagster resolves together with the assets."""
+    """Return an unresolved job with this content; Dagster resolves it together with the assets."""
     plan = specs.plan
     return define_asset_job(
         name,
@@ -62,7 +62,7 @@ def asset_job(specs: Specs, name: str, content: JobContent) -> Any:
 
 
 def job_named(definitions: Definitions, name: str) -> JobDefinition:
-    """Return a resolved job of Definitions, by the name that this Dagster has for that."""
+    """Return a resolved job of Definitions; the method for it depends on Dagster's version."""
     resolve: Callable[[str], JobDefinition] = getattr(definitions, "resolve_job_def", None) or (
         definitions.get_job_def  # until Dagster 1.10
     )
@@ -72,10 +72,10 @@ def job_named(definitions: Definitions, name: str) -> JobDefinition:
 def narrowed_job(
     definitions: Definitions, specs: Specs, name: str, content: JobContent
 ) -> JobDefinition:
-    """Return a resolved job of that name with this content alone.
+    """Return a resolved job with this name and only this content.
 
     Raises:
-        DagsterError: one job cannot hold all of it.
+        DagsterError: one job cannot contain all of it.
     """
     job = asset_job(specs, name, content)
     return job_named(Definitions(assets=definitions.assets, jobs=[job]), name)

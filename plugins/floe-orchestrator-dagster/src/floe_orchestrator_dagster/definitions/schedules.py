@@ -1,4 +1,4 @@
-"""Schedules as Dagster runs them, each for a job that exists."""
+"""Dagster schedules, each for an existing job."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def require_jobs(schedules: Iterable[Schedule], jobs: Iterable[str]) -> None:
-    """Refuse schedules of jobs that do not exist.
+    """Check that the job of each schedule exists.
 
     Raises:
-        PlanError: lists each such schedule.
+        PlanError: a job does not exist; lists each such schedule.
     """
     names = sorted(jobs)
     unknown = [one for one in schedules if dagster_name(one.job_name) not in names]
@@ -50,9 +50,10 @@ def require_jobs(schedules: Iterable[Schedule], jobs: Iterable[str]) -> None:
 def dagster_schedule(
     schedule: Schedule, job: Any, partitions: TimeWindowPartitionsDefinition | None = None
 ) -> ScheduleDefinition:
-    """Return the Dagster schedule of a job; of a partitioned one it runs the last whole partition.
+    """Return the Dagster schedule of a job.
 
-    `job` is resolved, or one that Dagster resolves together with the schedule.
+    For a partitioned job, each tick runs the last partition that has ended. `job` is resolved, or
+    Dagster resolves it together with the schedule.
     """
     status = DefaultScheduleStatus.RUNNING if schedule.enabled else DefaultScheduleStatus.STOPPED
     common: dict[str, Any] = {
@@ -67,6 +68,8 @@ def dagster_schedule(
 
     def last_partition(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
         keys = partitions.get_partition_keys(current_time=context.scheduled_execution_time)
-        return RunRequest(partition_key=keys[-1]) if keys else SkipReason("No partition is over.")
+        if not keys:
+            return SkipReason("No partition has ended yet.")
+        return RunRequest(partition_key=keys[-1])
 
     return ScheduleDefinition(**common, execution_fn=last_partition)

@@ -1,4 +1,4 @@
-"""The Dagster sensor of a product, which delivers lineage that waits."""
+"""The Dagster sensor of a product, which delivers waiting lineage events."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
 # it decorates.
@@ -23,32 +23,32 @@ from floe_orchestrator_dagster.product.outlet import LineageOutlet
 from floe_orchestrator_dagster.product.product import Product
 
 if TYPE_CHECKING:
-    # It takes a second to import, and only the type is wanted.
+    # Only for its type, because floe-core takes a second to import.
     from floe_core.plugins.lineage import LineageBackendPlugin
 
 NAME = "lineage_drain"
 INTERVAL_SECONDS = 60
-# Well below the 60 s that Dagster gives a sensor.
+# Well below the 60 s after which Dagster stops a sensor.
 DRAIN_SECONDS = 30.0
 
 
 def product_sensors(product: Product) -> list[SensorDefinition]:
-    """Return the sensor that delivers lineage that waits, for a product that sends lineage."""
+    """Return the sensor that delivers waiting lineage; none for a product that sends none."""
     artifacts = product.compiled.artifacts
     if why_off(artifacts, product.lineage_backend):
         return []
 
-    # Looked up when it ticks: a plugin that is missing is no reason to lose the assets.
+    # The sensor looks up the backend at each tick, so a missing plugin does not cost the assets.
     transport = partial(_transport, artifacts, product.lineage_backend)
     directory = spool_directory(product.layout, product.plan.name)
     return [lineage_drain(transport, directory, f"{dagster_name(product.plan.name)}_{NAME}")]
 
 
 def plugin_sensor(outlet: LineageOutlet) -> SensorDefinition | None:
-    """Return the sensor of the product that a plugin is used for; None if it sends no lineage.
+    """Return the sensor of a plugin's product; None if the product sends no lineage.
 
     Raises:
-        LineageError: the backend is named, but not installed or not usable.
+        LineageError: the named backend is not installed or not usable.
     """
     artifacts = outlet.artifacts()
     backend = outlet.backend(artifacts)
@@ -67,16 +67,16 @@ def _transport(
 def lineage_drain(
     transport: Callable[[], Mapping[str, Any] | None], directory: Path, name: str = NAME
 ) -> SensorDefinition:
-    """Return a sensor that delivers lineage which earlier runs left in `directory`.
+    """Return a sensor that delivers the lineage that earlier runs left in `directory`.
 
-    It starts no run. `transport` is asked at each tick, so that a renewed key is seen.
+    It starts no run. It calls `transport` at each tick, so it uses a renewed key.
     """
 
     @sensor(
         name=name,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Delivers lineage events that wait since the backend was away.",
+        description="Delivers lineage events that wait because their backend was unreachable.",
     )
     def drain_sensor(_context: SensorEvaluationContext) -> SkipReason:
         return SkipReason(summary_of(drain(transport(), directory)))
@@ -85,7 +85,7 @@ def lineage_drain(
 
 
 def drain(transport: Mapping[str, Any] | None, directory: Path) -> DeliveryReport:
-    """Deliver what waits in `directory`, giving up early on a backend that is still away.
+    """Deliver the events that wait in `directory`; give up early if the backend is unreachable.
 
     Raises:
         LineageError: the transport cannot be used.
@@ -96,7 +96,7 @@ def drain(transport: Mapping[str, Any] | None, directory: Path) -> DeliveryRepor
 
 
 def summary_of(report: DeliveryReport) -> str:
-    """Return what a drain did, as one sentence or two."""
+    """Return the result of a drain as one sentence."""
     if not report.made:
         return "No lineage events wait."
     parts = [f"Delivered {report.delivered} of {report.made} lineage events"]

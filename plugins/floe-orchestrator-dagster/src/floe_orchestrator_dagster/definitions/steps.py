@@ -1,4 +1,4 @@
-"""The steps of a product: Dagster ops that run dbt, one for everything or one for each segment."""
+"""The steps of a product: Dagster ops that run dbt, one for all nodes or one per segment."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of the function that
 # it decorates, and refuses `context: "OpExecutionContext"` as a string.
@@ -31,31 +31,32 @@ from floe_orchestrator_dagster.run.step import Host, build
 
 
 class StepDefinition(AssetsDefinition):
-    """A step that Dagster need not copy, and whose keys it gathers once.
+    """A step that Dagster does not copy, and whose keys Dagster collects once.
 
-    A Dagster that asks for neither of the two members has just more to do.
+    Both only save time: a Dagster that does not use these two members works too.
     """
 
     def with_resources(self, resource_defs: Mapping[str, Any]) -> "StepDefinition":  # noqa: ARG002
-        """Return this step, which uses no resource.
+        """Return this step unchanged, because it uses no resource.
 
-        Dagster would check and copy all of it to hand it an I/O manager, which its outputs ask for
-        by name and never call. A job brings its own.
+        Dagster would check and copy the whole step to add an I/O manager, which the outputs name
+        but never call. A job has its own.
         """
         return self
 
     @cached_property
     def asset_and_check_keys(self) -> AbstractSet[AssetKey | AssetCheckKey]:
-        """All keys; Dagster asks for them once for each output, and would build the set again."""
+        """All keys, cached, because Dagster reads the whole set once per output."""
         return super().asset_and_check_keys
 
 
 @dataclass(frozen=True, slots=True)
 class StepContent:
-    """What one step builds and tests.
+    """The assets that one step builds and the checks that it runs.
 
-    `name` is that of its op, `checks` are unique ids. `compute` is the one that all of it runs on,
-    None where that may be several. `awaited` are assets of other steps that its checks need.
+    `name` is the name of its op, and `checks` are unique ids. `compute` is the one that the whole
+    step runs on, or None if there may be several. `awaited` are assets of other steps that its
+    checks need.
     """
 
     name: str
@@ -67,11 +68,11 @@ class StepContent:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Makes the steps of a product.
+    """Creates the steps of a product.
 
-    Steps wait for no source of `declared`: nothing in Dagster loads those; and for each input of a
-    step Dagster looks through all of its checks, which is half of the time that a job takes to
-    load. `host` is who has the steps run in this process, if any.
+    Steps have no inputs for the sources in `declared`. Nothing in Dagster loads these, and for each
+    input of a step, Dagster searches all its checks, which takes half of a job's load time. `host`
+    receives the events of steps that run in this process.
     """
 
     product: Product
@@ -80,24 +81,25 @@ class Steps:
     host: Host = field(default_factory=Host)
 
     def all(self) -> list[AssetsDefinition]:
-        """Return the steps of the whole product, each behind those that it waits for."""
+        """Return the steps of the whole product, each after the steps that it waits for."""
         specs = self.specs
-        made: list[AssetsDefinition] = []
+        steps: list[AssetsDefinition] = []
         for name, wave in _segments(self.product):
             if wave is None:
-                made.append(self.make(StepContent(name, specs.assets, [*specs.checks])))
+                steps.append(self.make(StepContent(name, specs.assets, [*specs.checks])))
                 continue
             nodes = {uid: specs.assets[uid] for uid in wave.nodes if uid in specs.assets}
             checks = [*wave.checks, *wave.quality_checks]
-            awaited = _awaited(specs, checks, made)
-            made.append(self.make(StepContent(name, nodes, checks, wave.compute, awaited)))
-        return made
+            awaited = _awaited(specs, checks, steps)
+            steps.append(self.make(StepContent(name, nodes, checks, wave.compute, awaited)))
+        return steps
 
     def make(self, content: StepContent) -> AssetsDefinition:
-        """Return one step, as `@multi_asset` makes it, but for what it waits for.
+        """Return one step, as `@multi_asset` would, except for its inputs.
 
-        Made from the op, for `@multi_asset` checks the type of each output once more and copies
-        the metadata of each asset to it: a third of its time, where there are thousands.
+        It starts from the op, because `@multi_asset` checks the type of each output again and
+        copies each asset's metadata to it. With thousands of assets, that takes a third of its
+        time.
         """
         asset_specs = [*content.assets.values()]
         ports = Ports()
@@ -110,12 +112,12 @@ class Steps:
         inputs = self._inputs(
             [
                 *_read_from_outside(asset_specs),
-                # Sources have tests, too; whatever else a test of this step is on is built before.
+                # Sources have tests too. All other tested assets are in this step or in `awaited`.
                 *(key for key in tested if key not in self.specs.unique_ids),
                 *content.awaited,
             ]
         )
-        # Bound here, so that a run does not hold on to the content.
+        # Bound here, so that a run does not keep the content in memory.
         product, specs, host = self.product, self.specs, self.host
 
         @op(
@@ -126,8 +128,7 @@ class Steps:
             tags={"floe/product": product.plan.name, **_compute_tags(content.compute)},
         )
         def step(context: OpExecutionContext, config: DbtRunConfig) -> Iterator[Any]:
-            # Asked for by its name, Dagster refuses the context of assets to a step of checks
-            # alone.
+            # Created here, because Dagster does not pass this context to a step with only checks.
             assets = AssetExecutionContext(context)
             yield from build(assets, product, specs, config, host)
 
@@ -137,14 +138,14 @@ class Steps:
             keys_by_input_name=inputs,
             keys_by_output_name=outputs,
             specs=asset_specs,
-            # dbt tests sources too, which are no outputs of this step.
+            # dbt also tests sources, which are not outputs of this step.
             check_specs_by_output_name=check_specs,
             can_subset=True,
             backfill_policy=BackfillPolicy.single_run() if partitioned else None,
         )
 
     def _inputs(self, read: Iterable[AssetKey]) -> dict[str, AssetKey]:
-        """Return the inputs of a step that reads these assets, by the names of its ports."""
+        """Return the inputs of a step that reads these assets, by port name."""
         ports = Ports()
         return {
             ports.name("__".join(key.path)): key
@@ -154,7 +155,7 @@ class Steps:
 
 
 def _segments(product: Product) -> list[tuple[str, Wave | None]]:
-    """Return the steps of a product by op name: one of everything, or one a wave."""
+    """Return the op name of each step of a product, with its wave; None for a step of all nodes."""
     name = f"{dagster_name(product.plan.name)}_dbt"
     if product.config.isolation == "product":
         return [(name, None)]
@@ -167,7 +168,7 @@ def _segments(product: Product) -> list[tuple[str, Wave | None]]:
 def _awaited(
     specs: Specs, checks: Iterable[str], earlier: Sequence[AssetsDefinition]
 ) -> Sequence[AssetKey]:
-    """Return the assets of earlier steps that must be there before checks run."""
+    """Return the assets of earlier steps that must exist before the checks run."""
     if not earlier:
         return ()
     built = {key for step in earlier for key in step.keys}
@@ -177,13 +178,13 @@ def _awaited(
         reads = {specs.keys[read] for read in (node.on, *specs.plan.folded_parents[uid])}
         awaited |= dict.fromkeys(sorted(reads & built))
         if not node.parents:
-            # It reads nobody knows what, so it waits for everything.
+            # It may read any relation, so it waits for all earlier steps.
             awaited |= {min(step.keys): None for step in earlier if step.keys}
     return [*awaited]
 
 
 def _read_from_outside(asset_specs: Sequence[AssetSpec]) -> Iterator[AssetKey]:
-    """Yield the keys that a step's assets read: what others build, and own earlier partitions."""
+    """Yield the keys that a step's assets read: of other steps, and of own earlier partitions."""
     own = {spec.key for spec in asset_specs}
     for spec in asset_specs:
         for dep in spec.deps:
@@ -192,7 +193,7 @@ def _read_from_outside(asset_specs: Sequence[AssetSpec]) -> Iterator[AssetKey]:
 
 
 def _compute_tags(compute: Compute | None) -> dict[str, Any]:
-    """Return the tags of a step that runs on one compute: its name, and what its pod is given."""
+    """Return the tags of a step on one compute: the compute's name and the pod's resources."""
     if compute is None:
         return {}
     tags: dict[str, Any] = {"floe/compute": compute.name}

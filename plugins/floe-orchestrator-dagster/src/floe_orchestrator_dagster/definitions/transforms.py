@@ -1,4 +1,4 @@
-"""Assets of transforms alone: one step for each, without jobs, sources or a whole product."""
+"""Assets from a list of transforms: one step per transform, without jobs or sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dagster import AssetsDefinition, AssetSpec
 
-    # It takes a second to import, and only the type is wanted.
+    # Only for its type, because floe-core takes a second to import.
     from floe_core.plugins.orchestrator import TransformConfig
 
     from floe_orchestrator_dagster.config import PluginConfig
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def build_transform_assets(
     transforms: Sequence[TransformConfig], project_dir: Path | None, config: PluginConfig
 ) -> list[AssetsDefinition]:
-    """Return one asset per transform, in their order; see the plugin's method of that name."""
+    """Return one asset per transform, in order; see `create_assets_from_transforms`."""
     default = next((item.compute for item in transforms if item.compute), None)
     compiled = CompiledProduct(
         name="transforms",
@@ -48,7 +48,7 @@ def build_transform_assets(
     if project_dir is not None:
         product = load_project(compiled, project_dir.resolve())
     else:
-        # What is no transform here is somebody else's asset, not an error.
+        # A parent that is not one of these transforms is another asset of the user's.
         product = product_of_transforms(_without_foreign_parents(compiled))
     with loading():
         return _assets(product, transforms)
@@ -57,7 +57,7 @@ def build_transform_assets(
 def _assets(product: Product, transforms: Sequence[TransformConfig]) -> list[AssetsDefinition]:
     specs = Specs(product.plan, project_dir=product.project_dir)
     by_name = _by_name(product)
-    # Sources are the caller's to define: each step waits for whoever does.
+    # The caller defines the sources as assets, so each step waits for them.
     steps = Steps(product, specs)
     ports = Ports()
     assets = []
@@ -72,7 +72,7 @@ def _assets(product: Product, transforms: Sequence[TransformConfig]) -> list[Ass
 
 
 def _described(spec: AssetSpec, item: TransformConfig, by_name: Mapping[str, str]) -> AssetSpec:
-    """Return a spec with what the transform says itself, as there is no dbt project to say it."""
+    """Return a spec with the metadata of its transform, which a dbt project would provide."""
     metadata = {
         "floe/path": item.path,
         "floe/schema": item.schema_name,
@@ -86,7 +86,7 @@ def _described(spec: AssetSpec, item: TransformConfig, by_name: Mapping[str, str
 
 
 def _by_name(product: Product) -> Mapping[str, str]:
-    """Return the assets by their names in dbt; the project's own come before a package's."""
+    """Return unique ids by the names of assets in dbt; the project's own override a package's."""
     plan = product.plan
     own = {
         uid: node.dbt is None or node.dbt.package_name == plan.project_name

@@ -1,4 +1,4 @@
-"""Reads the compiled artifacts of a product: finds the file, decodes it, checks it."""
+"""Reads the compiled artifacts of a product."""
 
 from __future__ import annotations
 
@@ -30,81 +30,93 @@ MAX_ARTIFACTS_BYTES = 256 * 2**20
 
 
 def find_artifacts(directory: Path) -> Path:
-    """Return the compiled artifacts in `directory`, its `target` folder, or a parent of it."""
+    """Return the path of the artifacts in `directory`, its `target` folder, or a folder above it.
+
+    Raises:
+        ProductError: none of these folders has the file.
+    """
     directory = directory.absolute()
-    found = artifacts_beside(directory)
-    if found is not None:
-        return found
+    path = nearby_artifacts(directory)
+    if path is not None:
+        return path
     raise ProductError(
         f"Cannot find {ARTIFACTS} in {directory}, its target folder or its parents. "
-        f"Make it with `{COMPILE}`."
+        f"Create it with `{COMPILE}`."
     )
 
 
-def artifacts_beside(directory: Path) -> Path | None:
-    """Return what `find_artifacts` finds, or None."""
+def nearby_artifacts(directory: Path) -> Path | None:
+    """Return the path of the artifacts as `find_artifacts` does; None if there are none."""
     folders = artifacts_places(directory.absolute())
     return next((f / ARTIFACTS for f in folders if (f / ARTIFACTS).is_file()), None)
 
 
 def read_compiled(path: Path, product_name: str | None = None) -> CompiledProduct:
-    """Return what the artifacts at `path` say, which must be of that product."""
+    """Return the product in the artifacts at `path`, checked by floe-core's own schema.
+
+    Raises:
+        ProductError: the file cannot be read, or belongs to a product other than `product_name`.
+        PlanError: the artifacts violate the schema; lists every violation.
+        ConfigError: the plugin's configuration in them is not valid.
+    """
     text = read_text(path, MAX_ARTIFACTS_BYTES, f"Compile again with `{COMPILE}`.")
 
     artifacts = _parsed(path, text)
-    found = artifacts["metadata"]["product_name"]
-    if product_name is not None and found != product_name:
+    name = artifacts["metadata"]["product_name"]
+    if product_name is not None and name != product_name:
         raise ProductError(
-            f"Cannot load product '{product_name}': {path} is of product '{found}'. "
+            f"Cannot load product '{product_name}': {path} belongs to product '{name}'. "
             f"Compile again with `{COMPILE}`."
         )
-    # floe-core takes a second to import; who has its answer already does not need it. What may
-    # hold a secret is not remembered.
+    # The cache saves the import of floe-core, which takes a second. It does not keep settings,
+    # which may contain secrets.
     key = digest_of([text, version("floe-core")])
     checked = remembered(artifacts_cache(path), CompiledProduct, key, lambda: _checked(artifacts))
     return _with_settings(checked, artifacts)
 
 
 def read_artifacts(path: Path) -> dict[str, Any]:
-    """Return the compiled artifacts at `path` as they are."""
+    """Return the content of the artifacts at `path`, without checking it against the schema."""
     return _parsed(path, read_text(path, MAX_ARTIFACTS_BYTES, f"Compile again with `{COMPILE}`."))
 
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
-    """Return the compiled artifacts as a dictionary that has been checked to be JSON."""
+    """Return the JSON in `text` as a dictionary with `metadata.product_name`."""
     remedy = f"Compile again with `{COMPILE}`."
     try:
         artifacts = json.loads(text)
     except json.JSONDecodeError as error:
         raise ProductError(
-            f"Cannot read {path}: not JSON (line {error.lineno}, column {error.colno}: "
-            f"{error.msg}); perhaps truncated. {remedy}"
+            f"Cannot read {path}: it is not JSON (line {error.lineno}, column {error.colno}: "
+            f"{error.msg}); it may be truncated. {remedy}"
         ) from error
     except RecursionError as error:
-        raise ProductError(f"Cannot read {path}: nested too deeply. {remedy}") from error
+        raise ProductError(f"Cannot read {path}: it is nested too deeply. {remedy}") from error
     if not isinstance(artifacts, dict) or not isinstance(artifacts.get("metadata"), dict):
-        raise ProductError(f"Cannot read {path}: no compiled artifacts of floe. {remedy}")
+        raise ProductError(
+            f"Cannot read {path}: it does not contain floe's compiled artifacts. {remedy}"
+        )
     artifacts["metadata"].setdefault("product_name", None)
     return artifacts
 
 
 def compiled_product(artifacts: Mapping[str, Any]) -> CompiledProduct:
-    """Return what the artifacts say, checked by floe-core's own schema.
+    """Return the product in artifacts, checked by floe-core's own schema.
 
     Raises:
-        PlanError: with every violation of the schema and its path.
-        ConfigError: with everything wrong in the plugin's own configuration.
+        PlanError: the artifacts violate the schema; lists every violation with its path.
+        ConfigError: the plugin's own configuration is not valid; lists every problem.
     """
     return _with_settings(_checked(artifacts), artifacts)
 
 
 def _with_settings(compiled: CompiledProduct, artifacts: Mapping[str, Any]) -> CompiledProduct:
-    """Add what checked artifacts say of everything but the transforms."""
+    """Add everything except the transforms from checked artifacts."""
     return replace(
         compiled,
         profiles=artifacts.get("dbt_profiles") or {},
         config=plugin_config(artifacts),
-        # Everything but what is above already, and long.
+        # Without the long parts, which are in the other fields.
         artifacts={
             key: value
             for key, value in artifacts.items()
@@ -117,15 +129,15 @@ def plugin_config(artifacts: Mapping[str, Any]) -> PluginConfig:
     """Return the plugin's own configuration in checked artifacts.
 
     Raises:
-        ConfigError: with everything that is wrong in it.
+        ConfigError: it is not valid; lists every problem.
     """
     orchestrator = (artifacts.get("plugins") or {}).get("orchestrator") or {}
     return parse_config(orchestrator.get("config"))
 
 
 def _checked(artifacts: Mapping[str, Any]) -> CompiledProduct:
-    """Return the transforms, checked by floe-core's own schema, and nothing that may be secret."""
-    # floe-core takes a second to import; only who reads artifacts pays for it.
+    """Return the transforms, checked by floe-core's own schema, without anything secret."""
+    # floe-core takes a second to import, so this is not at the top.
     from floe_core.schemas.compiled_artifacts import CompiledArtifacts
     from pydantic import ValidationError
 
@@ -168,15 +180,15 @@ def _checked(artifacts: Mapping[str, Any]) -> CompiledProduct:
     )
 
 
-def _too_new(found: str) -> Iterator[str]:
-    """Yield a warning for artifacts of a newer version than floe-core here knows."""
+def _too_new(compiled: str) -> Iterator[str]:
+    """Yield a warning if the version of the artifacts is newer than this floe-core knows."""
     from floe_core.schemas.versions import COMPILED_ARTIFACTS_VERSION as KNOWN
 
-    if [*map(int, found.split(".")[:2])] > [*map(int, KNOWN.split(".")[:2])]:
+    if [*map(int, compiled.split(".")[:2])] > [*map(int, KNOWN.split(".")[:2])]:
         yield (
-            f"The compiled artifacts are of version {found}; floe-core {version('floe-core')} "
-            f"knows them up to {KNOWN}. What is newer in them is not used: upgrade floe-core here, "
-            "or compile with this one."
+            f"The compiled artifacts have version {compiled}; floe-core {version('floe-core')} "
+            f"knows versions up to {KNOWN} and ignores newer fields. Upgrade floe-core here, or "
+            f"compile with floe-core {version('floe-core')}."
         )
 
 

@@ -1,8 +1,8 @@
-"""Remembers what was computed from files, by their content, so that other processes need not.
+"""Remembers values that were computed from files, by the files' content.
 
-A remembered value is only ever a shortcut: what is missing, damaged, of another version or made
-from other content is computed again. Values are data (msgpack into typed structures), so that a
-file of somebody else's can put in wrong values at worst, and no code.
+A remembered value is only a shortcut. If it is missing, damaged, of another version or from other
+content, it is computed again. Values are data (msgpack, decoded into typed structures), so a
+forged file can at worst contain wrong values, but no code.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# One for each state of a product that is worth going back to, such as two branches of a project.
+# Several, because users switch between states of a product, such as two branches of a project.
 KEPT = 4
 _DIGEST_BYTES = 32
-# What the bytes mean depends on the code that wrote them.
+# The meaning of the bytes depends on the code that wrote them.
 _VERSIONS = f"{version('floe-orchestrator-dagster')} {version('msgspec')} {sys.version_info[:2]}"
 
 
 def digest_of(parts: Iterable[bytes | str]) -> str:
-    """Return a digest of contents, each told apart from the next."""
+    """Return a digest of contents; it depends on where each ends."""
     digest = hashlib.blake2b(_VERSIONS.encode(), digest_size=_DIGEST_BYTES)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -46,14 +46,14 @@ def digest_of(parts: Iterable[bytes | str]) -> str:
 
 
 def content_of(value: Any) -> bytes:
-    """Return a value of the plan as bytes, for a digest."""
+    """Return a plan's value as bytes, for a digest."""
     return _encoder.encode(value)
 
 
 def remembered(folder: Path, kind: type[T], key: str, make: Callable[[], T]) -> T:
-    """Return the value remembered in `folder` under `key`, else what `make` returns.
+    """Return the value remembered in `folder` under `key`, else the result of `make`.
 
-    `key` is a digest of everything the value depends on; see `digest_of`.
+    `key` is a digest of everything that the value depends on; see `digest_of`.
     """
     path = folder / f"{kind.__name__}-{key}.msgpack"
     with suppress(OSError, ValueError, TypeError, msgspec.MsgspecError):
@@ -67,7 +67,7 @@ def remembered(folder: Path, kind: type[T], key: str, make: Callable[[], T]) -> 
 
 
 def _read(path: Path, kind: type[T]) -> T:
-    # Views: a plan of 10,000 models is 19 MB, not to be copied.
+    # Views, because a plan of 10,000 models has 19 MB.
     content = memoryview(path.read_bytes())
     data = content[_DIGEST_BYTES:]
     if _digest(data) != content[:_DIGEST_BYTES]:
@@ -80,7 +80,7 @@ def _write(path: Path, value: Any) -> None:
     _encoder.encode_into(value, content, _DIGEST_BYTES)
     content[:_DIGEST_BYTES] = _digest(memoryview(content)[_DIGEST_BYTES:])
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # What a crash leaves of it is known by its digest: no reason to wait for the disk.
+    # Not durable, because the digest detects a file that a crash left half-written.
     write_atomically(path, content, mode=0o600, durable=False)
     older = path.parent.glob(f"{path.name.partition('-')[0]}-*.msgpack")
     for old in sorted(older, key=mtime, reverse=True)[KEPT:]:

@@ -26,21 +26,21 @@ defs = load_product_definitions("{name}", Path(__file__).parent)
 
 
 def entry_point_code(product_name: str) -> str:
-    """Return its content for a product."""
+    """Return the content of `definitions.py` for a product."""
     return _ENTRY_POINT.format(name=product_name)
 
 
 def write_entry_point(product_name: str, directory: Path) -> Path:
-    """Write it into `directory`, whole or not at all; return the path of the file.
+    """Write `definitions.py` into `directory`, whole or not at all; return its path.
 
     Raises:
-        ValueError: the name is not one that floe allows: it becomes code.
+        ValueError: floe does not allow the name, and it would become part of code.
         ProductError: the file cannot be written.
     """
     if not _PRODUCT_NAME.fullmatch(product_name):
         raise ValueError(
-            f"Cannot generate definitions.py: '{product_name}' is not the name of a product. Use "
-            "lower-case letters, digits and hyphens, starting with a letter, 63 at most."
+            f"Cannot generate definitions.py: '{product_name}' is not a valid product name. Use at "
+            "most 63 lower-case letters, digits and hyphens, starting with a letter."
         )
     path = directory / "definitions.py"
     write_atomically(path, entry_point_code(product_name))

@@ -1,4 +1,4 @@
-"""Finds a product's files: its artifacts, and its dbt project by one order of precedence."""
+"""Finds the artifacts and the dbt project of a product, in one order of precedence."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ PROJECT_ENV = "FLOE_PROJECT_DIR"
 
 @dataclass(frozen=True, slots=True)
 class Clues:
-    """What says where a dbt project is; the first one that is set decides, in this order.
+    """Where the dbt project of a product may be; the first of these that is set decides.
 
     Attributes:
-        given: named by the code that made the plugin.
+        constructor: `project_dir` of the plugin's constructor.
         configured: `project_dir` in plugins.orchestrator.config.
         environment: the value of `PROJECT_ENV`.
-        start: where the artifacts are, or the working directory for artifacts without a file. It
-            is searched, with the folders above it. Relative names start here, too.
-        product: whose project it is, for errors.
+        start: the folder of the artifacts, or the working directory for artifacts without a file.
+            Without any of the above, the project is in this folder or above it. Relative paths
+            start here too.
+        product: the name of the product, for errors.
     """
 
     start: Path
-    given: str | Path | None = None
+    constructor: str | Path | None = None
     configured: str | None = None
     environment: str | None = None
     product: str = ""
@@ -40,20 +41,20 @@ class Clues:
 
 @dataclass(frozen=True, slots=True)
 class FoundProject:
-    """The directory of a dbt project; it is `named` unless it was searched for."""
+    """The directory of a dbt project; `named` is False if only a search led to it."""
 
     directory: Path
     named: bool
 
 
 def find_project(clues: Clues) -> FoundProject | None:
-    """Return the dbt project that the clues lead to; None where a search finds none.
+    """Return the dbt project that the clues lead to; None if a search finds none.
 
     Raises:
-        ProductError: a place that somebody has named holds no dbt project.
+        ProductError: a named directory has no dbt project.
     """
     for source, named in (
-        ("project_dir of the plugin's constructor", clues.given),
+        ("project_dir of the plugin's constructor", clues.constructor),
         ("project_dir in plugins.orchestrator.config", clues.configured),
         (PROJECT_ENV, clues.environment),
     ):
@@ -63,7 +64,7 @@ def find_project(clues: Clues) -> FoundProject | None:
         if not (path / DBT_PROJECT).is_file():
             whose = f" of product '{clues.product}'" if clues.product else ""
             raise ProductError(
-                f"Cannot find the dbt project{whose}: {source} is {path}, where there is no "
+                f"Cannot find the dbt project{whose}: {source} is {path}, which has no "
                 f"{DBT_PROJECT}. Correct it, or remove it to search {clues.start} and above."
             )
         return FoundProject(path.resolve(), named=True)
@@ -75,20 +76,20 @@ def find_project(clues: Clues) -> FoundProject | None:
 
 @dataclass(frozen=True, slots=True)
 class PluginSettings:
-    """What a plugin was made and configured with, for artifacts that come without a file."""
+    """The settings of a plugin, for artifacts without a file."""
 
     project_dir: Path | None
     config: PluginConfig
 
     def find_project(self, config: PluginConfig, product: str = "") -> FoundProject | None:
-        """Return the dbt project of artifacts with this config, which goes before the plugin's own.
+        """Return the dbt project of artifacts with this config; it overrides the plugin's own.
 
         Raises:
-            ProductError: a place that somebody has named holds no dbt project.
+            ProductError: a named directory has no dbt project.
         """
         clues = Clues(
             start=Path.cwd(),
-            given=self.project_dir,
+            constructor=self.project_dir,
             configured=config.project_dir or self.config.project_dir,
             environment=os.environ.get(PROJECT_ENV),
             product=product,
@@ -98,21 +99,21 @@ class PluginSettings:
 
 @dataclass(frozen=True, slots=True)
 class FoundProduct:
-    """A compiled product, the file that it was read from, and its dbt project if there is one."""
+    """A compiled product, the path of its artifacts, and its dbt project if there is one."""
 
     artifacts: Path
     compiled: CompiledProduct
     project: FoundProject | None
 
     def required_project(self, doing: str) -> FoundProject:
-        """Return the dbt project of a product that cannot do without.
+        """Return the dbt project; `doing` is the verb that needs it, such as "load".
 
         Raises:
-            ProductError: there is none; `doing` is the verb of what cannot be done.
+            ProductError: there is no project.
         """
         if self.project is None:
             raise ProductError(
-                f"Cannot {doing} product '{self.compiled.name}': no {DBT_PROJECT} in "
+                f"Cannot {doing} product '{self.compiled.name}': there is no {DBT_PROJECT} in "
                 f"{self.artifacts.parent} or above it. Compile into the dbt project "
                 f"(`{COMPILE}`), or set {PROJECT_ENV}."
             )
@@ -123,7 +124,7 @@ def find_product(directory: Path, product_name: str | None = None) -> FoundProdu
     """Return the product whose artifacts are in `directory`, its `target` folder or above it.
 
     Raises:
-        ProductError: a file is missing, cannot be read, or is not of `product_name`.
+        ProductError: a file is missing, cannot be read, or belongs to another product.
         PlanError: the artifacts are not valid; lists every violation.
     """
     artifacts = find_artifacts(directory)

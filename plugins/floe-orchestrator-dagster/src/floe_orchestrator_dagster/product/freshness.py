@@ -1,8 +1,8 @@
-"""Whether what dbt parsed is still what it would parse: a stamp beside each manifest.
+"""Decides whether a manifest is fresh, from a stamp next to it.
 
-dbt parses again when its own version, a variable, the profile, a file, or an environment variable
-that it has read has changed. The stamp holds all of that as digests, and the names of the
-environment variables, so that it is asked again without starting dbt.
+dbt parses again after a change of its own version, a variable, the profile, a file, or an
+environment variable that it has read. The stamp contains all of these as digests, and the names of
+the environment variables, so that the check needs no dbt.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.product.profiles import Profile
 
 STAMP = "parsed.json"
-# dbt's own memory of a project, for parsing only what has changed.
+# dbt's own cache of a project, for parsing only the changes.
 PARTIAL_PARSE = "partial_parse.msgpack"
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """What a manifest was parsed from.
+    """Digests of the inputs that a manifest was parsed from.
 
-    `environment` maps each variable that dbt read to a digest of its value, or to None where it
-    was not set. `unwatched` are those that dbt would not notice a change of.
+    `environment` maps each environment variable that dbt read to a digest of its value, or to None
+    if it was not set. dbt itself does not notice changes of those in `unwatched`.
     """
 
     inputs: str
@@ -51,7 +51,7 @@ class Stamp(msgspec.Struct, frozen=True):
     unwatched: frozenset[str] = frozenset()
 
     def changed(self, environment: Mapping[str, str]) -> set[str]:
-        """Return the variables that have another value now."""
+        """Return the variables whose values differ in this environment."""
         return {
             name
             for name, digest in self.environment.items()
@@ -65,7 +65,7 @@ class _PartialParse(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What dbt parses a manifest from; `executable` names a dbt that is not dbt-core."""
+    """The inputs that dbt parses a manifest from; `executable` is a dbt other than dbt-core."""
 
     project: DbtProject
     profile: Profile
@@ -73,9 +73,9 @@ class Parsed:
 
 
 def fingerprint(parsed: Parsed) -> str:
-    """Return a digest of all that dbt parses from, but for what it reads of the environment.
+    """Return a digest of all that dbt parses from, without the environment variables.
 
-    Only names, sizes and times of files are looked at.
+    For files, it contains their names, sizes and times.
     """
     project, profile = parsed.project, parsed.profile
     digest = hashlib.sha256(str(project.root).encode())
@@ -89,13 +89,13 @@ def fingerprint(parsed: Parsed) -> str:
         digest.update(f"{part}\0".encode())
     for path in project.files():
         try:
-            found = os.stat(path)  # noqa: PTH116  a Path for each of 10,000 files takes longer
+            stat = os.stat(path)  # noqa: PTH116  a Path for each of 10,000 files takes longer
         except FileNotFoundError:
-            # What is no longer there, or never was behind its link, dbt will speak of.
+            # dbt itself reports a file that is gone, or a link that leads nowhere.
             continue
-        # An archive gives all files one time: when a file was changed tells of it all the same.
-        times = f"{found.st_mtime_ns}\0{found.st_ctime_ns}"
-        digest.update(os.fsencode(f"{path}\0{found.st_size}\0{times}\n"))
+        # With the ctime, because an archive gives all files the same mtime.
+        times = f"{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+        digest.update(os.fsencode(f"{path}\0{stat.st_size}\0{times}\n"))
     return digest.hexdigest()
 
 
@@ -109,12 +109,12 @@ def _versions(profile: Profile) -> Iterator[str]:
 def _program(executable: str | None) -> Iterator[str]:
     path = shutil.which(executable) if executable else None
     if path is not None:
-        found = Path(path).stat()
-        yield f"{path} {found.st_size} {found.st_mtime_ns}"
+        stat = Path(path).stat()
+        yield f"{path} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def read_stamp(folder: Path) -> Stamp | None:
-    """Return the stamp of the manifest in a folder; None if there is none that can be read."""
+    """Return the stamp of the manifest in a folder; None if it is missing or unreadable."""
     try:
         return msgspec.json.decode((folder / STAMP).read_bytes(), type=Stamp)
     except (OSError, msgspec.DecodeError):
@@ -122,16 +122,16 @@ def read_stamp(folder: Path) -> Stamp | None:
 
 
 def write_stamp(folder: Path, parsed: Parsed, inputs: str, environment: Mapping[str, str]) -> None:
-    """Write the stamp of a manifest that was just parsed into a folder.
+    """Write the stamp of the manifest that dbt has just written to a folder.
 
-    `inputs` is the fingerprint and `environment` the environment from before: what changes while
-    dbt parses is to be parsed again.
+    `inputs` is the fingerprint and `environment` the environment from before the parse, so that a
+    change during the parse causes another parse.
     """
     project = parsed.project
     settings = set(_names_in_settings(project, parsed.profile))
     watched = None if parsed.executable else _names_that_dbt_keeps(folder / PARTIAL_PARSE)
     if watched is None:
-        # It does not say what it has read: whatever is named may have been.
+        # dbt does not report which variables it read, so take every name in the files.
         names = settings | _names_in_files(project.files())
         unwatched = frozenset(names)
     else:
@@ -155,7 +155,7 @@ def _digest(value: str | None, salt: str) -> str | None:
 
 
 def _names_that_dbt_keeps(path: Path) -> set[str] | None:
-    """Return the variables that dbt read for nodes, as it remembers them; None if it does not."""
+    """Return the variables that dbt read for nodes, from its partial parse; None without one."""
     try:
         return {*msgspec.msgpack.decode(path.read_bytes(), type=_PartialParse).env_vars}
     except (OSError, msgspec.DecodeError):
@@ -163,9 +163,9 @@ def _names_that_dbt_keeps(path: Path) -> set[str] | None:
 
 
 def _names_in_settings(project: DbtProject, profile: Profile) -> Iterator[str]:
-    """Yield the variables named in the files that are not parsed for nodes, and in the profile.
+    """Yield the variables named in settings files and in the profile, except in its secrets.
 
-    But for a profile's secrets: dbt shows them to no template, and they may change by the hour.
+    No template of dbt can use a profile's secrets, and they may change every hour.
     """
     for item in (project, *project.packages):
         yield from _names_in_files(str(item.root / name) for name in PROJECT_FILES)
@@ -180,7 +180,7 @@ def _names_in_files(paths: Iterable[str]) -> set[str]:
 
 def _names_in_file(path: Path) -> frozenset[str]:
     if path.suffix in {".yml", ".yaml"}:
-        # Quoted in YAML, a template's own quotes may be written otherwise.
+        # YAML may escape the quotes of a template, so read the texts of the document.
         with suppress(ProductError):
             content = read_yaml(path, "")
             return frozenset().union(*(environment_names(text) for _, text in texts(content)))

@@ -1,4 +1,4 @@
-"""The build context of a product's image: every file by its name, the same bytes each time."""
+"""The build context of a product's image: files by name, with the same bytes each time."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan import CompiledProduct
     from floe_orchestrator_dagster.product.profiles import Profile
 
-# Files of a product besides those of dbt; what a local .env holds stays at home.
+# Files of a product that dbt does not read. A local .env may contain secrets.
 EXTRA_FILES = ("floe*.yaml", "floe*.yml", "requirements.txt")
 LEFT_OUT = {".env"}
 SKIPPED_FOLDERS = {"__pycache__", ".git"}
-# Where packages are named, maybe by an address that holds a password.
+# Files that name packages, perhaps by an address with a password.
 PACKAGE_FILES = ("packages.yml", "dependencies.yml", "package-lock.yml")
-# Names at the top of a context that are its own.
+# Names at the top of a context that no file of a product may take.
 OWN_NAMES = frozenset({"Dockerfile", "requirements.txt", "app", "wheels"})
 MAX_FILE_BYTES = 256 * 2**20
-# What the chart's processes need besides the plugin; each is released with one of the plugin's.
+# Packages that only the chart's processes need, each with the package that shares its version.
 COMPANIONS = {
     "dagster-webserver": "dagster",
     "dagster-postgres": "dagster-dbt",
@@ -50,28 +50,28 @@ DIRECT = ("floe-orchestrator-dagster", "floe-core", "dagster", "dagster-dbt", "d
 def image_context(
     directory: Path, wheels: Path | None, progress: Callable[[str], None]
 ) -> dict[str, bytes]:
-    """Return every file that the image of the product in `directory` is built from, in order.
+    """Return the files that the image of the product in `directory` is built from, by name.
 
-    `wheels` is a folder of wheels to install instead of asking an index.
+    `wheels` is a folder of wheels to install from instead of a package index.
 
     Raises:
-        ProductError: a file is missing, or would carry a secret into the image.
+        ProductError: a file is missing, or would bring a secret into the image.
     """
-    found = find_product(directory)
-    artifacts, compiled = found.artifacts, found.compiled
-    project = found.required_project("package").directory
+    product = find_product(directory)
+    artifacts, compiled = product.artifacts, product.compiled
+    project = product.required_project("package").directory
     outline = outline_product(compiled, project)
     if any("local" in package for package in _packages(project)):
-        # A package beside the project is not beside the image's.
+        # The image does not contain a package from outside the project, so install it first.
         install_packages(outline, progress)
     _refuse_addresses(project)
-    product = {_place(path, project): _read(path) for path in _product_files(outline)}
+    files = {_place(path, project): _read(path) for path in _product_files(outline)}
     content = {
-        "Dockerfile": _dockerfile(product),
+        "Dockerfile": _dockerfile(files),
         "requirements.txt": _requirements(project, outline.profile).encode(),
         f"app/target/{ARTIFACTS}": _read(artifacts),
         "app/target/definitions.py": _definitions(artifacts.parent, compiled),
-        **product,
+        **files,
         **_profiles(outline),
         **({f"wheels/{path.name}": _read(path) for path in wheels.glob("*.whl")} if wheels else {}),
     }
@@ -83,44 +83,44 @@ def _read(path: Path) -> bytes:
 
 
 def _product_files(outline: Outline) -> Iterator[Path]:
-    """Yield what dbt reads on any of the product's targets, and what is read beside it."""
+    """Yield the files that dbt reads on any of the product's targets, and `EXTRA_FILES`."""
     project = outline.project
-    found = [path for name in EXTRA_FILES for path in sorted(project.root.glob(name))]
+    paths = [path for name in EXTRA_FILES for path in sorted(project.root.glob(name))]
     for target in sorted(outline.targets):
-        found += map(Path, project.on(outline.profile.target(target)).files())
-    for path in dict.fromkeys(found):
+        paths += map(Path, project.on(outline.profile.target(target)).files())
+    for path in dict.fromkeys(paths):
         if path.name not in LEFT_OUT and not SKIPPED_FOLDERS & {*path.parent.parts}:
             yield path
 
 
 def _place(path: Path, project: Path) -> str:
-    """Return the name in the context of a file that dbt reads, whose content may be a link's.
+    """Return the name of a product's file in the context.
 
-    The project becomes `app`, so that what is named beside it is beside `app`.
+    The project becomes `app`, so a file in a folder next to the project is in one next to `app`.
     """
     name = PurePosixPath(os.path.relpath(path, project))
     place = PurePosixPath(os.path.normpath("app" / name))
     if ".." in place.parts or (place.parts[0] in OWN_NAMES and place.parts[0] != "app"):
         raise ProductError(
-            f"Cannot package {path}: in an image nothing is there from {project}. Name it by a "
-            f"path inside the project, or directly beside it, in {DBT_PROJECT}."
+            f"Cannot package {path}: the image cannot keep its place relative to {project}. In "
+            f"{DBT_PROJECT}, name a path inside the project or in a folder next to it."
         )
     return place.as_posix()
 
 
-def _dockerfile(product: Iterable[str]) -> bytes:
-    """Return the Dockerfile, which also copies what lies beside the project."""
+def _dockerfile(names: Iterable[str]) -> bytes:
+    """Return the Dockerfile; it also copies the folders of these files next to `app`."""
     text = (
         package_files("floe_orchestrator_dagster.deploy").joinpath("Dockerfile").read_text("utf-8")
     )
-    for name in sorted({name.partition("/")[0] for name in product} - {"app"}):
+    for name in sorted({name.partition("/")[0] for name in names} - {"app"}):
         for line in ("COPY app /app\n", "COPY --from=build /app /app\n"):
             text = text.replace(line, line + line.replace("app", name))
     return text.encode()
 
 
 def _profiles(outline: Outline) -> dict[str, bytes]:
-    """Return profiles.yml as a file of the image: the project's own, or the one profile it uses."""
+    """Return the image's profiles.yml: the project's own, or else only the profile it uses."""
     path = profiles_file(outline.project)
     if path is None:
         return {}
@@ -136,52 +136,52 @@ def _profiles(outline: Outline) -> dict[str, bytes]:
 def _packages(project: Path) -> Iterator[Mapping[str, Any]]:
     for name in PACKAGE_FILES[:2]:
         path = project / name
-        found = read_yaml(path, "Correct it.") if path.is_file() and path.stat().st_size else {}
-        yield from (item for item in found.get("packages") or () if isinstance(item, dict))
+        content = read_yaml(path, "Correct it.") if path.is_file() and path.stat().st_size else {}
+        yield from (item for item in content.get("packages") or () if isinstance(item, dict))
 
 
 def _definitions(folder: Path, compiled: CompiledProduct) -> bytes:
-    """Return definitions.py: the one beside the artifacts, which may be the user's own."""
+    """Return the definitions.py next to the artifacts, which users may edit, or a new one."""
     path = folder / "definitions.py"
     return _read(path) if path.is_file() else entry_point_code(compiled.name).encode()
 
 
 def _refuse_secrets(path: Path, profiles: Mapping[str, Any]) -> None:
-    """Refuse a secret that an image would show to whoever can pull it.
+    """Refuse secrets in profiles, because anyone who can pull the image could read them.
 
-    In the compiled artifacts floe-core has refused them already.
+    floe-core has already refused secrets in the compiled artifacts.
     """
-    found = [
+    secrets = [
         ".".join(keys)
         for keys, value in texts(dict(profiles))
         if keys[-1].lower().endswith(SECRETS) and value and "env_var(" not in value
     ]
-    if found:
+    if secrets:
         raise ProductError(
-            f"Cannot package {path}: it holds secrets, at {', '.join(found)}. Write "
-            "\"{{ env_var('NAME') }}\" there, and give the variable from a Secret (envSecrets)."
+            f"Cannot package {path}: it contains secrets, at {', '.join(secrets)}. Write "
+            "\"{{ env_var('NAME') }}\" there, and set the variable from a Secret (envSecrets)."
         )
 
 
 def _refuse_addresses(project: Path) -> None:
-    """Refuse a package's address that holds a password or a token."""
+    """Refuse package addresses with a password or a token."""
     for path in (project / name for name in PACKAGE_FILES):
         if not path.is_file() or not path.stat().st_size:
             continue
-        found = [
+        addresses = [
             ".".join(keys)
             for keys, value in texts(read_yaml(path, "Correct it."))
             if "://" in value and "env_var(" not in value and holds_secret(value)
         ]
-        if found:
+        if addresses:
             raise ProductError(
-                f"Cannot package {path}: an address holds a secret, at {', '.join(found)}. Write "
+                f"Cannot package {path}: it contains secrets, at {', '.join(addresses)}. Write "
                 "\"{{ env_var('DBT_ENV_SECRET_NAME') }}\" there instead."
             )
 
 
 def _requirements(project: Path, profile: Profile) -> str:
-    """Return what the image installs, in the versions of this environment where it has them."""
+    """Return the image's requirements, pinned to the versions that this environment has."""
     adapters = sorted({f"dbt-{adapter}" for adapter in profile.adapters.values() if adapter})
     names = {name: name for name in (*DIRECT, *adapters)} | COMPANIONS
     lines = [_pinned(name, like) for name, like in sorted(names.items())]
@@ -199,7 +199,7 @@ def _pinned(name: str, like: str) -> str:
 
 
 def archive(content: Mapping[str, bytes]) -> bytes:
-    """Return a tar archive without anything that differs between two runs."""
+    """Return a tar archive that has the same bytes for the same content."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, data in content.items():

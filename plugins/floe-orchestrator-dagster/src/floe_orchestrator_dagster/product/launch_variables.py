@@ -1,4 +1,4 @@
-"""The dbt vars of a launch: whether the graph that Dagster has is the one that they make."""
+"""Checks whether a launch's dbt vars would change the graph that Dagster has loaded."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 _VAR = re.compile(r"\bvar\b")
 _CALL = re.compile(r"\bvar\s*\(")
-# YAML may double the quotes of what it quotes itself.
+# A YAML file may double the quotes inside a quoted text.
 _CALL_BY_NAME = re.compile(r"""\bvar\s*\(\s*(['"]{1,2})[^'"]+\1\s*[,)]""")
-# Of a seed nothing is rendered, of a documentation file nothing but descriptions.
+# dbt does not render seeds, and renders only descriptions of documentation files.
 _WITHOUT_GRAPH = (".csv", ".md")
 
 
@@ -39,11 +39,11 @@ def with_launch_variables(
 ) -> Product:
     """Return the product to run with a launch's vars; it has the same graph as `product`.
 
-    Vars that do no more than appear in the SQL of models cannot change a graph. With any others
-    the project is parsed, once for each set of vars, which dbt would do in the run anyway.
+    Vars that only appear in the SQL of models cannot change the graph. For other vars, dbt parses
+    the project once per set of vars. It would do that in the run anyway.
 
     Raises:
-        ProductError: with these vars the project has another graph; says how to get that one.
+        ProductError: with these vars, the project has a different graph.
     """
     merged = {**product.variables, **variables}
     names = {
@@ -70,23 +70,26 @@ def with_launch_variables(
     return replace(parsed, lineage_backend=product.lineage_backend)
 
 
-def _other_graph(product: Product, variables: Mapping[str, Any], found: str) -> ProductError:
+def _other_graph(product: Product, variables: Mapping[str, Any], reason: str) -> ProductError:
     return ProductError(
-        f"Cannot run '{product.plan.name}' with these vars "
-        f"({known(variables)}): they make another graph than the one that was loaded. {found} "
-        "To get that graph, set these `vars` in plugins.orchestrator.config of manifest.yaml, "
-        "compile and reload the code location; or run it without a server: "
-        "`floe-dagster run --vars`, which parses with them."
+        f"Cannot run product '{product.plan.name}' with these vars "
+        f"({known(variables)}): they change the graph that Dagster has loaded. {reason} "
+        "To use these vars, set `vars` in plugins.orchestrator.config of manifest.yaml, compile "
+        "again and reload the code location. Or run the product without a server, with "
+        "`floe-dagster run --vars`."
     )
 
 
 def graph_changes(plan: ProductPlan, other: ProductPlan) -> Iterator[str]:
-    """Yield a sentence for each way in which the graph of `other` is not that of `plan`."""
-    for said, one, two in (("Only with them", other, plan), ("Only without them", plan, other)):
+    """Yield a sentence for each kind of difference between the graphs of `plan` and `other`."""
+    for title, one, two in (
+        ("Only with these vars", other, plan),
+        ("Only without these vars", plan, other),
+    ):
         names = {one.nodes[uid].name or uid for uid in one.nodes.keys() - two.nodes.keys()}
         if names:
-            yield f"{said}: {known(names)}."
-    moved = {
+            yield f"{title}: {known(names)}."
+    changed = {
         node.name or uid
         for uid, node in plan.nodes.items()
         if uid in other.nodes
@@ -95,15 +98,15 @@ def graph_changes(plan: ProductPlan, other: ProductPlan) -> Iterator[str]:
             for field in ("kind", "compute", "parents", "after", "key", "on")
         )
     }
-    if moved:
-        yield f"Otherwise placed or fed: {known(moved)}."
+    if changed:
+        yield f"With another kind, key, compute or input: {known(changed)}."
 
 
 def decide_graph(project: DbtProject, names: Iterable[str]) -> bool:
-    """Tell whether any of these vars may decide more than the text of a model's SQL.
+    """Return whether any of these vars may decide more than the text of a model's SQL.
 
-    They do not where each use of them is printed by the body of a `.sql` file: what is printed,
-    dbt only compiles. Everywhere else, and where a name is computed, they may.
+    They do not if the body of a `.sql` file prints each use of them, because dbt then only
+    compiles them. In all other places, and if a name is computed, they may.
     """
     mentioned = re.compile("|".join(re.escape(name) for name in sorted(names)))
     macros = _macro_folders(project)
@@ -116,7 +119,7 @@ def decide_graph(project: DbtProject, names: Iterable[str]) -> bool:
         if not _VAR.search(text):
             continue
         if len(_CALL.findall(text)) != len(_CALL_BY_NAME.findall(text)):
-            # A name that is put together while parsing may be any.
+            # A computed name may be any of them.
             return True
         if mentioned.search(text):
             body = path.endswith(".sql") and not path.startswith(macros)
@@ -126,7 +129,7 @@ def decide_graph(project: DbtProject, names: Iterable[str]) -> bool:
 
 
 def _macro_folders(project: DbtProject) -> tuple[str, ...]:
-    """Return where macros are, generic tests included: what they print may be taken up."""
+    """Return the folders of macros and generic tests: their callers may use what they print."""
     return tuple(
         f"{item.root}{os.sep}{folder}{os.sep}"
         for item in (project, *project.packages)
@@ -138,13 +141,13 @@ def _macro_folders(project: DbtProject) -> tuple[str, ...]:
 
 
 def _only_printed(text: str, names: set[str]) -> bool:
-    """Tell whether a template uses these vars in no other way than printing them."""
+    """Return whether a template only prints these vars."""
     from jinja2 import Environment, TemplateSyntaxError, nodes
 
     try:
         tree = Environment().parse(text)  # noqa: S701  never shown in a browser
     except TemplateSyntaxError:
-        # A tag of dbt's own, such as a snapshot's.
+        # It contains one of dbt's own tags, such as a snapshot's.
         return False
     captured = (nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.AssignBlock)
     if any(True for kind in captured for _ in tree.find_all(kind)):
@@ -157,7 +160,7 @@ def _only_printed(text: str, names: set[str]) -> bool:
 
 
 def _named(call: Any) -> Any:
-    """Return the name that a call of `var` asks for; None if it is computed."""
+    """Return the name in a call of `var`; None if it is computed."""
     return getattr(call.args[0], "value", None) if call.args else None
 
 

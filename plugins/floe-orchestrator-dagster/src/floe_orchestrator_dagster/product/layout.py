@@ -1,4 +1,4 @@
-"""Where the files of a product are, by name: no other room puts such a path together."""
+"""The paths of a product's files, by name; no other room composes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from floe_orchestrator_dagster.dbt.project import DbtProject
 
-# Where spools are to be kept, for instance on a volume that outlives a pod.
+# The directory for spools, for instance on a volume that outlives a pod.
 SPOOL_ENV = "FLOE_LINEAGE_SPOOL"
 _OURS = "floe"
 _CACHE = "cache"
@@ -23,13 +23,13 @@ _TARGET = "target"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The places of one product's files.
+    """The paths of one product's files.
 
     Attributes:
         project_dir: the dbt project.
-        target_path: where dbt writes for this project; read-only in some images.
-        own: our folder below `target_path`, or below a private directory of this user where
-            `target_path` cannot be written to.
+        target_path: the directory that dbt writes to; it is read-only in some images.
+        own: our folder below `target_path`, or below a private directory of this user if
+            `target_path` is not writable.
     """
 
     project_dir: Path
@@ -38,17 +38,17 @@ class Layout:
 
     @property
     def prepared(self) -> Layout:
-        """The layout of what was built with the image, which need not be writable."""
+        """The layout of the files that the image contains, which may be read-only."""
         return replace(self, own=self.target_path / _OURS)
 
     @property
     def manifests(self) -> Path:
-        """The folder in which each dbt target has a folder of its name, with its manifest."""
+        """The folder that contains one folder per dbt target, with its manifest."""
         return self.own
 
     @property
     def variants(self) -> Path:
-        """The folder of manifests that launches with vars of their own were parsed for."""
+        """The folder of manifests for launches with their own vars."""
         return self.own / "vars"
 
     @property
@@ -58,46 +58,46 @@ class Layout:
 
     @property
     def runs(self) -> Path:
-        """The folder in which each dbt run has a folder."""
+        """The folder that contains one folder per dbt run."""
         return self.own / "runs"
 
     @property
     def spool(self) -> Path:
-        """The folder of lineage events that wait; see `spool_directory`."""
+        """The folder of waiting lineage events; see `spool_directory`."""
         return self.own / "lineage"
 
     @property
     def packages_lock(self) -> Path:
-        """The lock of whoever installs the project's packages."""
+        """The lock for installing the project's packages."""
         return self.own / "deps.lock"
 
     def database(self, product: str) -> Path:
-        """Return the DuckDB file of a product whose output names none."""
+        """Return the path of the DuckDB file of a product whose output names no file."""
         return self.own.parent / f"{product}.duckdb"
 
     def profiles(self, content: str) -> Path:
         """Create and return the private directory of a profiles.yml with this content.
 
-        A worker that holds an older profile keeps it through a new compile.
+        After a new compile, a running worker still finds its older profile.
         """
         return private_dir("profiles", f"{self.project_dir}\n{content}")
 
 
 def layout_of(project: DbtProject) -> Layout:
-    """Return the layout of a dbt project; its target path is created."""
+    """Return the layout of a dbt project; create its target path."""
     target_path = project.target_path
     return Layout(project.root, target_path, writable_dir(target_path) / _OURS)
 
 
 def artifacts_places(directory: Path) -> Sequence[Path]:
-    """Return where a product's artifacts may be, best first: here, in its target, above it."""
+    """Return the folders that may contain a product's artifacts, best first."""
     return (directory, directory / _TARGET, *directory.parents[:2])
 
 
 def artifacts_cache(artifacts: Path) -> Path:
-    """Return where the checked content of an artifacts file is remembered.
+    """Return the folder that remembers the checked content of an artifacts file.
 
-    It is asked before the dbt project is known, so that it goes by the file's own place.
+    It depends only on the path of the file, because the dbt project is not known yet.
     """
     folder = artifacts.parent
     target = folder if folder.name == _TARGET else folder / _TARGET
@@ -105,7 +105,7 @@ def artifacts_cache(artifacts: Path) -> Path:
 
 
 def spool_directory(layout: Layout | None, product: str) -> Path:
-    """Return where a product's lineage waits: under `SPOOL_ENV`, its layout, or the user's own."""
+    """Return the spool of a product: under `SPOOL_ENV`, in its layout, or in a private folder."""
     named = os.environ.get(SPOOL_ENV)
     if named:
         return Path(named) / product

@@ -1,4 +1,4 @@
-"""Opens a product: artifacts, project and manifests become a plan."""
+"""Opens a product: makes a plan from artifacts, dbt project and manifests."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Hold off the garbage collector while much is made that is no garbage."""
+    """Disable the garbage collector while code creates many objects that stay."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -71,22 +71,22 @@ def open_product(
     force_parse: bool = False,
     variables: Mapping[str, Any] | None = None,
 ) -> Product:
-    """Read, prepare and plan the product in `directory` (the one of definitions.py, or above).
+    """Read, prepare and plan the product in `directory`, the folder of definitions.py or above it.
 
-    Parses the dbt project once per compute when its manifest is missing or stale, unless the
-    environment says that it was prepared (``FLOE_PREPARED=1``). `variables` are dbt vars to parse
-    and run with, laid over those of the plugin's config.
+    dbt parses the project once per target if its manifest is missing or stale, unless the product
+    is already prepared (``FLOE_PREPARED=1``). `variables` are dbt vars to parse and run with; they
+    override those of the plugin's config.
 
     Raises:
-        ProductError: a file is missing or cannot be read; says which command makes it.
+        ProductError: a file is missing or cannot be read; names the command that creates it.
         PlanError: the product contradicts itself; lists every problem.
     """
-    found = find_product(directory, product_name)
-    project = found.required_project("load")
+    located = find_product(directory, product_name)
+    project = located.required_project("load")
     return load_project(
-        found.compiled,
+        located.compiled,
         project.directory,
-        spec=own_spec(found.compiled, project, found.artifacts.parent),
+        spec=own_spec(located.compiled, project, located.artifacts.parent),
         how=Preparation(progress, force_parse, variables or {}),
     )
 
@@ -122,7 +122,7 @@ def load_project(
 
 
 def _planned(outline: Outline, prepared: Prepared) -> ProductPlan:
-    """Return the plan of a prepared product, from the cache if it was made of the same content."""
+    """Return the plan of a prepared product, from the cache if the content is the same."""
     product = outline.product
     compiled, computes = product.compiled, product.plan.computes
     contents = {target: read_manifest(path) for target, path in prepared.manifests.items()}
@@ -153,8 +153,8 @@ def _other_target(target: str) -> Iterator[str]:
     if wanted and wanted != target:
         yield (
             f"DBT_TARGET is '{wanted}', but the product's default compute names output "
-            f"'{target}': that is built on. Name '{wanted}' under "
-            "plugins.orchestrator.config.computes to change it."
+            f"'{target}', and dbt builds there. To build on '{wanted}', name it under "
+            "plugins.orchestrator.config.computes."
         )
 
 
@@ -168,24 +168,24 @@ def without_types(manifest: DbtManifest, types: frozenset[str]) -> DbtManifest:
 
 
 def product_of_artifacts(compiled: CompiledProduct, project: FoundProject | None) -> Product:
-    """Plan a compiled product on the dbt project that was found for it, if any was.
+    """Plan a compiled product on its dbt project, or without one.
 
-    Without a project the plan has the right names, graph and computes, and no dbt behind it. A
-    project that nobody has named must show that it is the product's: by a floe.yaml, its own name,
-    its profile's, or models for all transforms.
+    Without a project, the plan has the right names, graph and computes, but dbt cannot build it. A
+    project that only a search led to must show that it belongs to the product: by a floe.yaml, by
+    its own name or its profile's, or by models for all transforms.
 
     Raises:
-        PlanError: with every problem found.
-        ProductError: the project is another product's.
+        PlanError: the product contradicts itself; lists every problem.
+        ProductError: the project belongs to another product.
     """
     if project is None:
         return product_of_transforms(compiled)
     spec = own_spec(compiled, project, project.directory)
-    shown = spec or compiled.transforms or project.named
-    if not (shown or bears_name(project.directory, compiled.name)):
+    belongs = spec or compiled.transforms or project.named
+    if not (belongs or bears_name(project.directory, compiled.name)):
         logger.warning(
-            "Nothing tells that the dbt project in %s is that of product '%s', which names no "
-            "model: it is left aside. Set %s to use it.",
+            "The dbt project in %s is not used: nothing shows that it belongs to product '%s', "
+            "which names no model. Set %s to use it.",
             project.directory,
             compiled.name,
             PROJECT_ENV,

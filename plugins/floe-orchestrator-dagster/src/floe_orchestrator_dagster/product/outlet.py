@@ -1,4 +1,4 @@
-"""The outlet of a plugin's own lineage events: its product's backend, and the spool before that."""
+"""The outlet of a plugin's own lineage events: a backend, with a spool in front of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from floe_orchestrator_dagster.lineage.backend import (
     why_off,
 )
 from floe_orchestrator_dagster.product.artifacts import (
-    artifacts_beside,
+    nearby_artifacts,
     plugin_config,
     read_artifacts,
 )
@@ -31,42 +31,43 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The spool of events that belong to no run of a product.
+# The spool of events that do not belong to a run of a product.
 EVENTS = "events"
 
 
 class LineageOutlet:
-    """Finds the backend and the spool of a plugin, which may have loaded no product.
+    """Finds the backend and the spool of a plugin, even if it has not loaded a product.
 
-    `given` is the plugin's own backend, if any; `settings` returns what it was set up with.
+    `backend` is the one of the plugin's constructor, if any. `settings` returns the plugin's
+    current settings.
     """
 
     def __init__(
-        self, given: LineageBackendPlugin | None, settings: Callable[[], PluginSettings]
+        self, backend: LineageBackendPlugin | None, settings: Callable[[], PluginSettings]
     ) -> None:
-        self._given = given
+        self._backend = backend
         self._settings = settings
         self._loaded: Mapping[str, Any] | None = None
-        # What was read or made last, with what it was made of.
+        # The last artifacts with the state of their file, and the last backend with its artifacts.
         self._read: tuple[tuple[Path, int, int], Mapping[str, Any]] | None = None
         self._named: tuple[Mapping[str, Any], LineageBackendPlugin | None] | None = None
         self._trouble = ""
 
     def load(self, artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
-        """Take the artifacts of the plugin's product; return the backend that they do not name."""
+        """Keep the artifacts of the plugin's product; return the backend that they do not name."""
         self._loaded = artifacts
         return self._unnamed(artifacts)
 
     def destination(self) -> tuple[Destination | None, Path | None]:
-        """Return where single events go, and the spool in which they wait for that.
+        """Return the destination of single events, and the spool in which they wait for it.
 
-        Never raises: nobody's job fails for lineage.
+        Never raises: lineage does not make a job fail.
         """
         try:
             artifacts = self.artifacts()
             destination = lineage_destination(artifacts, self.backend(artifacts))
             spool = self.spool(artifacts) if destination else None
-        except Exception as error:  # noqa: BLE001  a file of the product, a plugin of others
+        except Exception as error:  # noqa: BLE001  bad files of a product, bugs of other plugins
             ours = isinstance(error, FloeDagsterError)
             reason = str(error) if ours else f"{type(error).__name__} from the lineage backend"
             # Once: a job may send thousands.
@@ -75,16 +76,16 @@ class LineageOutlet:
             self._trouble = reason
             return None, None
         if destination is None:
-            logger.debug("No lineage backend is configured: lineage events go nowhere.")
+            logger.debug("No lineage backend is configured: lineage events are dropped.")
         return destination, spool
 
     def artifacts(self) -> Mapping[str, Any]:
-        """Return the artifacts that are loaded, else those beside the dbt project, else {}."""
+        """Return the loaded artifacts, else those of the dbt project, else {}."""
         if self._loaded is not None:
             return self._loaded
         settings = self._settings()
         project = settings.find_project(settings.config)
-        path = artifacts_beside(project.directory) if project else None
+        path = nearby_artifacts(project.directory) if project else None
         if path is None:
             return {}
         stat = path.stat()
@@ -94,10 +95,10 @@ class LineageOutlet:
         return self._read[1]
 
     def backend(self, artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
-        """Return the plugin's backend, that of the artifacts, or that of floe's registry.
+        """Return the backend of the plugin, else that of the artifacts or of floe's registry.
 
         Raises:
-            LineageError: the artifacts name one that is not installed or not usable.
+            LineageError: the artifacts name a backend that is not installed or not usable.
         """
         backend = self._unnamed(artifacts)
         if backend is not None:
@@ -107,13 +108,13 @@ class LineageOutlet:
         return self._named[1]
 
     def _unnamed(self, artifacts: Mapping[str, Any]) -> LineageBackendPlugin | None:
-        """Return the plugin's backend; that of floe's registry where artifacts name none."""
-        if self._given is not None or not why_off(artifacts):
-            return self._given
+        """Return the plugin's backend; that of floe's registry if the artifacts name none."""
+        if self._backend is not None or not why_off(artifacts):
+            return self._backend
         return registered_backend()
 
     def spool(self, artifacts: Mapping[str, Any]) -> Path:
-        """Return the spool of the product, which its runs deliver too; else the user's own."""
+        """Return the spool that the product's runs deliver too, else a private one."""
         settings, config = self._settings(), plugin_config(artifacts)
         name = artifacts["metadata"]["product_name"] if artifacts else EVENTS
         project = settings.find_project(config, name)

@@ -53,22 +53,22 @@ logger = logging.getLogger(__name__)
 
 PREPARE = "floe-dagster prepare"
 MAX_MANIFEST_BYTES = 4 * 2**30
-# Set where the manifests were built with the image and must not be built again.
+# Set if the image contains the manifests, so that they must not be built again.
 PREPARED_ENV = "FLOE_PREPARED"
 _TARGET_NAME = re.compile(r"\w[\w.-]{0,99}")
-# Manifests of launches with vars of their own, kept beside those of the product.
+# Sets of manifests for launches with their own vars, in addition to those of the product.
 VARIANTS_KEPT = 4
-_MANIFEST_REMEDY = f"Make it again with `{PREPARE} --force`."
+_MANIFEST_REMEDY = f"Rebuild it with `{PREPARE} --force`."
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How a product is prepared.
+    """How to prepare a product.
 
     Attributes:
-        progress: takes a sentence before each step that takes long.
-        force_parse: parse also where the manifests are fresh, or come with the image.
-        variables: dbt vars to parse and run with, laid over those of the plugin's config.
+        progress: is called with one line before each long step.
+        force_parse: parse even if the manifests are fresh, or the image contains them.
+        variables: dbt vars to parse and run with; they override those of the plugin's config.
     """
 
     progress: Callable[[str], None] = logger.info
@@ -78,7 +78,7 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A product whose project is yet to be parsed: its plan has computes and no nodes."""
+    """A product before dbt has parsed its project: the plan has computes but no nodes."""
 
     product: Product
     layout: Layout
@@ -100,7 +100,7 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What planning reads: the manifest of each target, and the cache of plans made of them."""
+    """The inputs of planning: the manifest of each target, and the cache of plans."""
 
     manifests: Mapping[str, Path]
     cache: Path
@@ -112,7 +112,7 @@ def outline_product(
     spec: Mapping[str, Any] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> Outline:
-    """Return what is known of a product before its project is parsed; see `open_product`."""
+    """Return the outline of a product, without parsing its project; see `open_product`."""
     variables = {**compiled.config.vars, **(variables or {})}
     project = read_project(project_dir, variables)
     profile = merged_profile(compiled, project)
@@ -123,7 +123,7 @@ def outline_product(
     compiled = replace(compiled, owner=_owner(spec))
     computes, problems = resolve_computes(compiled, profile.adapters, profile.preferred)
     if problems:
-        # Without every target there is no manifest to compare with, but the rest can be checked.
+        # Raises, with all other problems that planning finds without a manifest.
         plan_product(compiled, computes, problems=problems)
     for compute in computes.values():
         _require_file_name(compute.target)
@@ -144,29 +144,29 @@ def outline_product(
 
 
 def prepare(outline: Outline, how: Preparation) -> Prepared:
-    """Make the manifest of each target, where it is missing or stale, and what dbt needs for that.
+    """Install dbt packages and build the manifest of each target, if missing or stale.
 
     Raises:
-        ProductError: dbt cannot parse the project, or the image lacks what it should bring.
+        ProductError: dbt cannot parse the project, or the image lacks a manifest.
     """
     product, layout = outline.product, outline.layout
     in_image = _is_prepared()
     if not in_image:
         install_packages(outline, how.progress)
-    made = in_image and not how.force_parse
-    # An image's own files are read-only where it runs: what was prepared is in it all the same.
-    layout = layout.prepared if made else layout
+    prepared = in_image and not how.force_parse
+    # Read prepared files from the image, even if it is read-only where it runs.
+    layout = layout.prepared if prepared else layout
     folder = layout.manifests
     if product.variables != product.config.vars:
-        # Nobody has prepared these.
-        made, folder = False, _variant(outline.layout, product.variables)
-    parsing = _Parsing(outline, how, made=made)
+        # No image contains manifests for the vars of a launch.
+        prepared, folder = False, _variant(outline.layout, product.variables)
+    parsing = _Parsing(outline, how, prepared=prepared)
     manifests = {target: parsing.manifest(folder / target) for target in outline.targets}
     return Prepared(manifests, layout.cache)
 
 
 def _variant(layout: Layout, variables: Mapping[str, Any]) -> Path:
-    """Return where the manifests of these vars are; of other launches' only the newest stay."""
+    """Return the folder of the manifests for these vars; remove the oldest other folders."""
     key = digest_of([json.dumps(dict(variables), sort_keys=True, default=str)])[:16]
     folder = layout.variants / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,11 +177,11 @@ def _variant(layout: Layout, variables: Mapping[str, Any]) -> Path:
 
 
 def _require_file_name(target: str) -> None:
-    """Refuse an output whose name would lead out of the directory that keeps its manifest."""
+    """Refuse an output whose name would lead out of the folder of manifests."""
     if not _TARGET_NAME.fullmatch(target):
         raise ProductError(
-            f"Cannot use dbt output {target!r}: its manifest is kept in a directory of that name. "
-            "Use letters, digits, '-', '_' and '.', beginning with a letter or digit, 100 at most."
+            f"Cannot use dbt output {target!r}: its manifest needs a directory with that name. Use "
+            "at most 100 letters, digits, '-', '_' and '.', starting with a letter or digit."
         )
 
 
@@ -192,7 +192,7 @@ def _owner(spec: Mapping[str, Any] | None) -> str | None:
 
 
 def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:
-    """Put what names no compute on the profile's default output."""
+    """Put transforms without a compute on the profile's default output."""
     transforms = (
         item if item.compute else replace(item, compute=compute) for item in compiled.transforms
     )
@@ -200,12 +200,12 @@ def _with_default(compiled: CompiledProduct, compute: str) -> CompiledProduct:
 
 
 def read_manifest(path: Path) -> bytes:
-    """Return the content of dbt's manifest at `path`."""
+    """Return the bytes of dbt's manifest at `path`."""
     return read_bytes(path, MAX_MANIFEST_BYTES, _MANIFEST_REMEDY)
 
 
 def parse_manifest(path: Path, content: bytes) -> DbtManifest:
-    """Return the content of dbt's manifest at `path`, decoded."""
+    """Return the decoded `content` of dbt's manifest at `path`."""
     try:
         return decode_manifest(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -223,23 +223,25 @@ def _is_fresh(manifest: Path, inputs: str) -> bool:
 
 @dataclass
 class _Parsing:
-    """Parses a project, once for each of its targets, where what was parsed is missing or stale."""
+    """Parses a project once per target, if the target's manifest is missing or stale.
+
+    `prepared` is whether the image contains the manifests.
+    """
 
     outline: Outline
     how: Preparation
-    # Whether the manifests came with the image.
-    made: bool
+    prepared: bool
     _inputs: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
     def manifest(self, folder: Path) -> Path:
-        """Return the manifest in a target's `folder`."""
+        """Return the path of the manifest in a target's `folder`."""
         target, manifest = folder.name, folder / "manifest.json"
-        if self.made:
+        if self.prepared:
             if manifest.is_file():
                 return manifest
             raise ProductError(
-                f"Cannot find {manifest}: {PREPARED_ENV} is set, so it should have been built with "
-                f"the image. Run `{PREPARE}` in the product's directory at build time."
+                f"Cannot find {manifest}: {PREPARED_ENV} is set, so the image should contain it. "
+                f"Run `{PREPARE}` in the product's directory when you build the image."
             )
         inputs = self._inputs_of(target)
         if not self.how.force_parse and _is_fresh(manifest, inputs):
@@ -250,7 +252,7 @@ class _Parsing:
         return manifest
 
     def _inputs_of(self, target: str) -> str:
-        """Return the fingerprint of what a target's manifest is parsed from."""
+        """Return the fingerprint of the inputs of a target's manifest."""
         parsed = self._parsed(target)
         key = (target if parsed.project.depends_on_target else "", parsed.executable)
         if key not in self._inputs:
@@ -271,7 +273,7 @@ class _Parsing:
         environment = dict(os.environ)
         stamp = read_stamp(folder)
         if stamp is not None and stamp.unwatched & stamp.changed(environment):
-            # dbt would take what has not changed itself from its memory.
+            # dbt would not notice the change, and use its cached parse.
             (folder / PARTIAL_PARSE).unlink(missing_ok=True)
         (folder / STAMP).unlink(missing_ok=True)
         _run_quietly(self.outline.product.command("parse", target, folder))
@@ -279,7 +281,7 @@ class _Parsing:
 
 
 def install_packages(outline: Outline, progress: Callable[[str], None]) -> None:
-    """Run `dbt deps` when the project asks for packages and has none installed."""
+    """Run `dbt deps` if the project requires packages and none are installed."""
     product, project = outline.product, outline.project
     if not project.wants_packages or project.packages_path.is_dir():
         return
@@ -294,8 +296,8 @@ def _run_quietly(command: DbtCommand) -> None:
     with run_dbt(command) as run:
         errors = [event.text for event in run if isinstance(event, Line) and event.level == "error"]
     if not run.success:
-        said = run.exception or "\n".join(errors) or "no reason given"
+        reason = run.exception or "\n".join(errors) or "no reason given"
         raise ProductError(
             f"Cannot {command.verb} the dbt project {command.project_dir} for target "
-            f"'{command.target}'. dbt says: {said.strip()}"
+            f"'{command.target}'. dbt reports: {reason.strip()}"
         )

@@ -1,4 +1,4 @@
-"""A planned product as a value, and the dbt commands on its files."""
+"""A planned product as a value, with the dbt commands on its files."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ RUNS_KEPT = 20
 
 @dataclass(frozen=True)
 class Product:
-    """A planned product and where its files are.
+    """A planned product and the places of its files.
 
-    `layout` is None when a product was planned from its artifacts alone: it has the right names,
-    graph and computes, and cannot be materialized. `variables` are the dbt vars that it was parsed
-    with, `project_flags` the project's own `flags`.
+    `layout` is None for a product that was planned from its artifacts alone: it has the right
+    names, graph and computes, but cannot be materialized. `variables` are the dbt vars that it was
+    parsed with, and `project_flags` the project's own `flags`.
     """
 
     plan: ProductPlan
@@ -70,12 +70,12 @@ class Product:
         environment: Mapping[str, str] | None = None,
         **options: Any,
     ) -> DbtCommand:
-        """Return a dbt command on this product, its artifacts going to `run_dir`.
+        """Return a dbt command on this product that writes its artifacts to `run_dir`.
 
-        `variables` are laid over those that the product was parsed with.
+        `variables` override those that the product was parsed with.
 
         Raises:
-            ProductError: if there is no dbt project.
+            ProductError: there is no dbt project.
         """
         if self.layout is None or self.profiles_dir is None:
             raise self._without_project()
@@ -100,18 +100,23 @@ class Product:
         )
 
     def executable(self, target: str) -> str | None:
-        """Return the other dbt that builds a target; None for dbt-core."""
+        """Return the dbt other than dbt-core that builds a target; None for dbt-core."""
         computes = self.plan.computes.values()
         return next((c.dbt_executable for c in computes if c.target == target), None)
 
     def new_run_dir(self, name: str, target: str) -> Path:
-        """Return an empty directory for one dbt run, seeded for partial parsing; old ones go."""
+        """Return a directory for one dbt run, with a partial parse; remove old directories.
+
+        Raises:
+            ProductError: there is no dbt project, or the folder of runs is a link.
+            DbtError: the directory cannot be written.
+        """
         if self.layout is None:
             raise self._without_project()
         runs = self.layout.runs
         path = runs / name
         if runs.is_symlink():
-            # Old runs are removed: those of a link would be somebody else's directories.
+            # Old runs are removed, and a link could lead to directories that are not ours.
             raise ProductError(f"Cannot use {runs}: it is a link. Remove it.")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -119,8 +124,8 @@ class Product:
                 seed = self.manifest_paths[target].with_name(PARTIAL_PARSE)
                 if seed.is_file():
                     shutil.copyfile(seed, path / seed.name)
-            # By age alone a long run would lose its directory, and after a jump of the clock
-            # a new one would.
+            # Age alone does not decide: a long run must keep its directory, and so must a new run
+            # after the clock has jumped.
             for old in sorted(runs.iterdir(), key=mtime)[:-RUNS_KEPT]:
                 if old != path and not is_in_use(old):
                     shutil.rmtree(old, ignore_errors=True)
@@ -130,14 +135,14 @@ class Product:
 
     def _without_project(self) -> ProductError:
         return ProductError(
-            f"Cannot run dbt for product '{self.plan.name}': no dbt project is known. Set "
+            f"Cannot run dbt for product '{self.plan.name}': it has no dbt project. Set "
             f"{PROJECT_ENV} (or project_dir in plugins.orchestrator.config) to the directory "
             f"of {DBT_PROJECT}, or load the product with load_product_definitions()."
         )
 
 
 def load_all_manifests(product: Product) -> Sequence[tuple[str, dict[str, Any]]]:
-    """Return each target's raw manifest, for users' own translators."""
+    """Return the raw manifest of each target, for users' own translators."""
     return [
         (target, json.loads(path.read_bytes())) for target, path in product.manifest_paths.items()
     ]

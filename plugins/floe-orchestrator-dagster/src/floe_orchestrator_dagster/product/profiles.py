@@ -1,4 +1,4 @@
-"""The dbt profile of a product: outputs of the compiler, the project and the plugin's config."""
+"""The dbt profile of a product, merged from the compiler, the project and the plugin's config."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROFILES = "profiles.yml"
-# Names of settings that hold a secret; a setting is one if its name ends so.
+# Endings of the names of settings that contain a secret.
 SECRETS = ("password", "pass", "token", "secret", "private_key", "api_key", "access_key", "dsn")
 
 
@@ -33,8 +33,8 @@ SECRETS = ("password", "pass", "token", "secret", "private_key", "api_key", "acc
 class Profile:
     """A profile's outputs by name, unrendered.
 
-    `preferred` are the outputs that stand for the profile as a whole, best first: dbt builds on
-    the first one where nothing else is said. `flags` is what an older project has as `config`.
+    `preferred` are the profile's default outputs, best first. `flags` is the `config` section of an
+    older project.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Profile:
 
     @property
     def default(self) -> str:
-        """The output that dbt builds on where nothing else is said."""
+        """The output that dbt builds on by default."""
         return next(iter(self.preferred), next(iter(self.outputs)))
 
     def target(self, name: str) -> dict[str, Any]:
-        """Return what dbt calls `target` where it builds on that output."""
+        """Return the `target` variable of dbt when it builds on that output."""
         return {**self.outputs[name], "name": name, "target_name": name, "profile_name": self.name}
 
     @property
@@ -58,16 +58,17 @@ class Profile:
 
 
 def profiles_file(project: DbtProject) -> Path | None:
-    """Return the profiles.yml that dbt would read, in dbt's order; None if there is none.
+    """Return the path of the profiles.yml that dbt would read; None if there is none.
 
-    DBT_PROFILES_DIR, else the project's own directory, where dbt is run, else ``~/.dbt``.
+    dbt's order is DBT_PROFILES_DIR, then the working directory, which is the project's own, then
+    ``~/.dbt``.
     """
     named = value_of("DBT_PROFILES_DIR", project.environment)
     if named:
         path = project.root / Path(named).expanduser() / PROFILES
         if not path.parent.is_dir():
             raise ProductError(
-                f"Cannot read {path}: DBT_PROFILES_DIR is {named}, where there is no directory. "
+                f"Cannot read {path}: DBT_PROFILES_DIR is {named}, which is not a directory. "
                 "Correct it, or unset it."
             )
         return path if path.is_file() else None
@@ -77,13 +78,14 @@ def profiles_file(project: DbtProject) -> Path | None:
 
 
 def merged_profile(compiled: CompiledProduct, project: DbtProject) -> Profile:
-    """Return the profile that a product is built with.
+    """Return the profile that dbt builds a product with.
 
-    Compiled outputs win over those of profiles.yml; the plugin's config adds further. A compiled
-    DuckDB in memory gives way to a database of that name in profiles.yml: nobody chose it.
+    Compiled outputs override those of profiles.yml, and the plugin's config adds more. But a
+    compiled DuckDB in memory, which is only floe's default, does not override a DuckDB of that
+    name in profiles.yml.
 
     Raises:
-        ProductError: there is no output, or DBT_TARGET names none.
+        ProductError: the profile has no outputs, or none with the name in DBT_TARGET.
     """
     name = project.profile or compiled.name
     path = profiles_file(project)
@@ -102,14 +104,14 @@ def merged_profile(compiled: CompiledProduct, project: DbtProject) -> Profile:
             outputs[key] = output
     if not outputs:
         raise ProductError(
-            f"Cannot load product '{compiled.name}': no dbt output is known. Configure a compute "
+            f"Cannot load product '{compiled.name}': it has no dbt output. Configure a compute "
             f"plugin in manifest.yaml and compile again, or add profile '{name}' to "
             f"{project.root / PROFILES}."
         )
     wanted = value_of("DBT_TARGET", project.environment)
     if wanted and wanted not in outputs:
         raise ProductError(
-            f"Cannot load product '{compiled.name}': DBT_TARGET is '{wanted}', and profile "
+            f"Cannot load product '{compiled.name}': DBT_TARGET is '{wanted}', but profile "
             f"'{name}' has no such output.{did_you_mean(wanted, outputs)} Outputs: "
             f"{known(outputs)}. Correct it, or unset it."
         )
@@ -128,13 +130,13 @@ def merged_profile(compiled: CompiledProduct, project: DbtProject) -> Profile:
 
 
 def on_disk(profile: Profile, database: Path) -> Profile:
-    """Return a profile whose DuckDBs in memory are kept in `database` instead."""
+    """Return a profile that uses the file `database` instead of a DuckDB in memory."""
     outputs = dict(profile.outputs)
     for key, output in outputs.items():
         if _in_memory(output):
             logger.warning(
-                "Output '%s' keeps DuckDB in memory, where every dbt run starts empty: using %s. "
-                "Set `path` in the compute's config to choose the file.",
+                "Output '%s' keeps DuckDB in memory, where every dbt run starts empty. The plugin "
+                "uses %s instead. To choose the file, set `path` in the compute's config.",
                 key,
                 database,
             )
@@ -149,7 +151,7 @@ def _in_memory(output: Mapping[str, Any]) -> bool:
 def _own_profile(
     path: Path, name: str, product: str
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the profile of a profiles.yml, and the flags that an older project has there."""
+    """Return the profile in a profiles.yml, and the flags that an older project has there."""
     profiles = read_yaml(path, "Correct it.")
     flags = profiles.get("config")
     return (
@@ -165,7 +167,7 @@ def _outputs_of(profile: Any, path: Path, name: str) -> dict[str, dict[str, Any]
     broken = [key for key, output in (outputs or {}).items() if not isinstance(output, dict)]
     if broken:
         raise ProductError(
-            f"Cannot use profile '{name}' of {path}: outputs {broken} are no mappings."
+            f"Cannot use profile '{name}' of {path}: outputs {broken} are not mappings."
         )
     return dict(outputs or {})
 

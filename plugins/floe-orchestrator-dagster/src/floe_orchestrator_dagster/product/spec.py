@@ -1,4 +1,4 @@
-"""The product's own floe.yaml, among the specs around its dbt project."""
+"""Finds the product's own floe.yaml among the specs around its dbt project."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ SPEC = "floe.yaml"
 
 
 def read_spec(path: Path) -> Mapping[str, Any]:
-    """Return what is needed of the floe.yaml at `path`.
+    """Return `schedule` and `metadata` of the floe.yaml at `path`.
 
-    floe-core drops `schedule` and `metadata.owner` at compile time, so they are read here.
+    floe-core drops `schedule` and `metadata.owner` at compile time, so the plugin reads them here.
     """
     content = read_yaml(path, "Correct it and compile again.")
     return {key: content[key] for key in ("schedule", "metadata") if key in content}
 
 
 def own_spec(compiled: CompiledProduct, project: FoundProject, *folders: Path) -> Mapping[str, Any]:
-    """Return what is needed of a product's own floe.yaml in `folders` and the project.
+    """Return the content of a product's own spec in `folders` and the project; see `read_spec`.
 
-    {} where there is none; see `read_spec`.
+    It is {} if there is no such spec.
 
-    A dbt project may have several products, each with a spec of its own (`floe*.yaml`), and the
-    spec of a product may lie elsewhere. So the product's spec is the one of its name. Where there
-    are only other products' specs, their schedule and owner are left aside; and the project is not
-    this product's, unless it is named for it, or bears its name, or has a profile of its name.
+    Several products may share a dbt project, each with its own spec (`floe*.yaml`), and the spec of
+    a product may be elsewhere. So the product's spec is the one with its name. If there are only
+    specs of other products, their schedule and owner do not apply. The project then belongs to
+    this product only if a user named it, or if the project or its profile has the product's name.
 
     Raises:
-        ProductError: the project is another product's; says whose.
+        ProductError: the project belongs to another product; names that product.
     """
     others: dict[Path, str] = {}
     for path in _specs_around((*folders, project.directory)):
@@ -51,7 +51,7 @@ def own_spec(compiled: CompiledProduct, project: FoundProject, *folders: Path) -
         except ProductError:
             if path.name == SPEC:
                 raise
-            # It need not be a spec, but for its name.
+            # Only its name resembles a spec's.
             continue
         metadata = spec.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
@@ -65,14 +65,14 @@ def own_spec(compiled: CompiledProduct, project: FoundProject, *folders: Path) -
     if not (project.named or bears_name(project.directory, compiled.name)):
         raise ProductError(
             f"Cannot load product '{compiled.name}' on the dbt project in {project.directory}: "
-            f"that is of product '{other}' ({path}). Compile '{compiled.name}' again with its own "
-            f"floe.yaml; if it shares this project, set {PROJECT_ENV} (or project_dir in "
-            "plugins.orchestrator.config) to it, or keep its spec there as floe-"
-            f"{compiled.name}.yaml."
+            f"that project belongs to product '{other}' ({path}). Compile '{compiled.name}' again "
+            f"with its own floe.yaml. If both share this project, set {PROJECT_ENV} (or "
+            "project_dir in plugins.orchestrator.config) to it, or add the spec of "
+            f"'{compiled.name}' there as floe-{compiled.name}.yaml."
         )
     logger.warning(
-        "%s is of product '%s': its schedule and owner are not used for '%s'. Keep the spec of "
-        "'%s' beside it, as floe-%s.yaml, to use its own.",
+        "%s belongs to product '%s': its schedule and owner are not used for '%s'. To set those of "
+        "'%s', add its spec in the same folder as floe-%s.yaml.",
         path,
         other,
         *[compiled.name] * 3,
@@ -81,15 +81,14 @@ def own_spec(compiled: CompiledProduct, project: FoundProject, *folders: Path) -
 
 
 def bears_name(project_dir: Path, name: str) -> bool:
-    """Tell whether a dbt project, or the profile that it names, has a product's name."""
+    """Return whether a dbt project, or the profile that it names, has a product's name."""
     project = read_project(project_dir)
-    return name.replace("-", "_") in {
-        str(found).replace("-", "_") for found in (project.name, project.settings.get("profile"))
-    }
+    names = (project.name, project.settings.get("profile"))
+    return name.replace("-", "_") in {str(each).replace("-", "_") for each in names}
 
 
 def _around(folders: Sequence[Path]) -> Iterable[Path]:
-    """Return where a spec may be: beside the artifacts, above them, beside the project."""
+    """Return the folders that may contain a spec: the first one, the one above it, the others."""
     return dict.fromkeys((folders[0], *folders[0].parents[:1], *folders[1:]))
 
 

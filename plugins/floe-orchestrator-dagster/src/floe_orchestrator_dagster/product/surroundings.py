@@ -1,4 +1,4 @@
-"""Reads what decides results and is in no manifest: vars, and seeds too large for dbt to digest."""
+"""Reads inputs of a build that no manifest contains: vars, and seeds too large for dbt to hash."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _CHUNK_BYTES = 2**20
 
 
 def surroundings_of(project: DbtProject, variables: Mapping[str, Any]) -> Surroundings:
-    """Return the surroundings of a dbt project; files are read when they are asked for.
+    """Return the surroundings of a dbt project; it reads files only on request.
 
-    `variables` are those that every dbt command gets: they go before all others.
+    `variables` are those that every dbt command gets; they override all others.
     """
 
     @cache
     def packages() -> Mapping[str, DbtProject]:
         """Return the project and its packages by name."""
-        return {found.name: found for found in reversed((project, *project.packages))}
+        return {item.name: item for item in reversed((project, *project.packages))}
 
     @cache
     def visible(package: str) -> Mapping[str, Any]:
         """Return the vars that nodes of a package see, as dbt merges them."""
         merged: dict[str, Any] = {}
-        for found in (packages().get(package, project), project):
-            values = found.settings.get("vars") or {}
+        for item in (packages().get(package, project), project):
+            values = item.settings.get("vars") or {}
             scoped = values.get(package)
             merged |= values
             merged |= scoped if isinstance(scoped, dict) else {}
@@ -55,5 +55,5 @@ def _digest_of_file(path: Path) -> str:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as error:
-        raise ProductError(f"Cannot read {path}: {error.strerror}. Put the seed back.") from error
+        raise ProductError(f"Cannot read {path}: {error.strerror}. Restore the seed.") from error
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The command line over values: words, exit codes, selection rule, lines."""
+"""The command line without real products: messages, exit codes, the rule of selections, lines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def result(name: str, status: str = "not run", kind: str = "model", **more: Any)
     return NodeResult(f"{kind}.p.{name}", name, kind, "duckdb", status, **more)
 
 
-def paper() -> Console:
+def recording_console() -> Console:
     return Console(record=True, width=200, file=StringIO(), highlight=False)
 
 
@@ -48,18 +48,18 @@ def test_every_command_has_help(command: list[str]) -> None:
     assert "Usage:" in done.output
 
 
-def test_the_help_of_run_says_every_exit_code_and_the_rule_of_selections() -> None:
-    said = cli_runner().invoke(main, ["run", "--help"]).output
+def test_the_help_of_run_lists_exit_codes_and_the_rule_of_selections() -> None:
+    help_text = cli_runner().invoke(main, ["run", "--help"]).output
     for line in (
         "0  everything was built and no test of error severity failed",
         "1  a node or a test failed, or was skipped",
-        "2  wrong usage, or a selection that cannot be used, or no run to retry",
+        "2  wrong usage, a selection that cannot be used, or no run to retry",
         "3  the product or its files are wrong",
         "4  dbt could not run at all",
         "130  interrupted; dbt was stopped",
     ):
-        assert line in said
-    assert "`dagster:`" in said
+        assert line in help_text
+    assert "`dagster:`" in help_text
 
 
 def test_help_imports_neither_dagster_nor_rich_nor_floe_core() -> None:
@@ -87,9 +87,9 @@ def test_wrong_usage_exits_with_2(words: list[str]) -> None:
     assert cli_runner().invoke(main, words).exit_code == 2
 
 
-def test_vars_that_are_no_mapping_are_named() -> None:
-    said = cli_runner().invoke(main, ["run", ".", "--vars", "[1]"]).stderr
-    assert "'[1]' is not a mapping. Write '{name: value}'." in said
+def test_vars_that_are_not_a_mapping_are_refused() -> None:
+    error = cli_runner().invoke(main, ["run", ".", "--vars", "[1]"]).stderr
+    assert "'[1]' is not a mapping. Write '{name: value}'." in error
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_vars_are_read_as_dbt_reads_them(text: str | None, variables: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "'{' is neither JSON nor YAML."),
         ("just words", "'just words' is not a mapping."),
@@ -124,8 +124,8 @@ def test_vars_are_read_as_dbt_reads_them(text: str | None, variables: dict[str, 
         ("!!python/object/apply:os.getcwd []", "is neither JSON nor YAML."),
     ],
 )
-def test_vars_that_dbt_could_not_be_given_are_refused(text: str, said: str) -> None:
-    with pytest.raises(click.BadParameter, match=re.escape(said)):
+def test_vars_that_dbt_cannot_receive_are_refused(text: str, message: str) -> None:
+    with pytest.raises(click.BadParameter, match=re.escape(message)):
         read_variables(text)
 
 
@@ -164,7 +164,7 @@ def test_each_error_has_its_exit_code_and_no_traceback(
     assert done.stdout == ""
 
 
-def test_json_carries_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_contains_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, PROBLEM)
     done = cli_runner().invoke(main, ["check", ".", "--json"])
     assert json.loads(done.stdout) == {
@@ -179,10 +179,10 @@ def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     assert isinstance(cli_runner().invoke(main, ["check", "."]).exception, ZeroDivisionError)
 
 
-def test_a_directory_without_artifacts_says_how_to_make_them(tmp_path: Path) -> None:
+def test_without_artifacts_the_error_names_the_command_that_creates_them(tmp_path: Path) -> None:
     done = cli_runner().invoke(main, ["check", str(tmp_path)])
     assert done.exit_code == 1
-    assert "Make it with `floe platform compile" in done.stderr
+    assert "Create it with `floe platform compile" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_directory_without_artifacts_says_how_to_make_them(tmp_path: Path) -> 
         ("sinks(*)", True),
     ],
 )
-def test_a_selection_is_taken_for_dagsters_by_what_only_dagster_writes(
+def test_a_selection_with_syntax_that_only_dagster_has_is_dagsters(
     selection: str, *, dagster: bool
 ) -> None:
     assert is_dagster(selection) is dagster
@@ -223,13 +223,13 @@ def test_a_selection_is_taken_for_dagsters_by_what_only_dagster_writes(
     ("done", "total", "seconds", "left"),
     [(0, 10, 5.0, None), (5, 10, 5.0, 5.0), (10, 10, 5.0, 0.0), (1, 4, 2.0, 6.0)],
 )
-def test_the_time_left_is_that_of_the_nodes_done(
+def test_the_time_left_is_estimated_from_finished_nodes(
     done: int, total: int, seconds: float, left: float | None
 ) -> None:
     assert time_left(done, total, seconds) == left
 
 
-def test_clocks_are_read_as_clocks() -> None:
+def test_durations_look_like_a_clock() -> None:
     assert [clock(value) for value in (None, 0, 59.6, 61, 3661)] == [
         "-:--",
         "0:00",
@@ -255,7 +255,7 @@ def test_a_finished_node_is_one_line_of_fields_two_spaces_apart() -> None:
 
 
 def test_a_plain_view_counts_a_retried_node_once() -> None:
-    out = paper()
+    out = recording_console()
     view = PlainView(out, {"model.p.a": result("a"), "model.p.b": result("b")})
     view.started(result("a"))
     for status in ("error", "success"):
@@ -265,7 +265,7 @@ def test_a_plain_view_counts_a_retried_node_once() -> None:
     assert [line.split()[0] for line in lines] == ["1/2", "1/2", "2/2"]
 
 
-def test_a_live_view_shows_what_runs_and_how_far_it_is() -> None:
+def test_a_live_view_shows_running_nodes_and_progress() -> None:
     times = iter(range(100))
     out = Console(record=True, width=120, file=StringIO(), force_terminal=True)
     planned = {"model.p.a": result("a"), "model.p.b": result("b")}
@@ -273,17 +273,17 @@ def test_a_live_view_shows_what_runs_and_how_far_it_is() -> None:
     view.started(result("a"))
     view.started(result("b"))
     view.finished(result("a", "success", rows=3))
-    drawn = paper()
+    drawn = recording_console()
     drawn.print(view.render())
     view.close()
-    said = drawn.export_text()
-    assert "running  model  duckdb  b" in said
-    assert "1/2" in said
-    assert "left" in said
-    assert "1 success" in said
+    output = drawn.export_text()
+    assert "running  model  duckdb  b" in output
+    assert "1/2" in output
+    assert "left" in output
+    assert "1 success" in output
 
 
-def test_markup_in_names_and_messages_is_printed_as_it_is(
+def test_markup_in_names_and_messages_is_printed_literally(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from floe_orchestrator_dagster.cli.screen import console
@@ -295,12 +295,12 @@ def test_markup_in_names_and_messages_is_printed_as_it_is(
     report(NodeFinished(odd.unique_id, "duckdb", "error", message="[/nope] :smile:"))
     report(NodeFinished("function.p.f", "duckdb", "success"))
     summarize(console(), report, Ending(success=False, seconds=1.0))
-    said = capsys.readouterr().out
-    assert "error: model [bold]x[/bold]: [/nope] :smile:" in said
-    assert "0 built, 1 failed, 0 skipped" in said
+    output = capsys.readouterr().out
+    assert "error: model [bold]x[/bold]: [/nope] :smile:" in output
+    assert "0 built, 1 failed, 0 skipped" in output
 
 
-def test_what_dbt_runs_beside_the_plan_counts_where_it_fails(
+def test_hooks_and_functions_count_when_they_fail(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from floe_orchestrator_dagster.cli.screen import console
@@ -314,18 +314,18 @@ def test_what_dbt_runs_beside_the_plan_counts_where_it_fails(
         NodeFinished(hook, "pg", "error", "p-on-run-end-0", "operation", 0.1, "no such table"),
         NodeFinished(hook, "duckdb", "success", "p-on-run-end-0", "operation", invocation_id="3"),
         NodeFinished(function, "duckdb", "error", "f", "function", message="no such type"),
-        # Of a function that is tried again, the last attempt counts.
+        # Only the last attempt at a function counts.
         NodeFinished("function.p.g", "duckdb", "error", "g", "function", invocation_id="1"),
         NodeFinished("function.p.g", "duckdb", "success", "g", "function", attempt=2),
     ):
         report(event)
     assert report.anything_failed
     summarize(console(), report, Ending(success=False, seconds=1.0))
-    said = capsys.readouterr().out
-    assert "error: hook p-on-run-end-0: no such table" in said
-    assert "error: function f: no such type" in said
-    assert "1 built, 2 failed, 0 skipped" in said
-    assert [line.split()[:3] for line in said.splitlines() if " pg " in line] == [
+    output = capsys.readouterr().out
+    assert "error: hook p-on-run-end-0: no such table" in output
+    assert "error: function f: no such type" in output
+    assert "1 built, 2 failed, 0 skipped" in output
+    assert [line.split()[:3] for line in output.splitlines() if " pg " in line] == [
         ["-", "error", "hook"]
     ]
     assert [(item.name, item.status) for item in report.all()] == [
@@ -335,10 +335,10 @@ def test_what_dbt_runs_beside_the_plan_counts_where_it_fails(
     ]
 
 
-def test_what_was_skipped_says_why() -> None:
+def test_skipped_nodes_have_a_reason() -> None:
     report = RunReport()
     planned = {name: replace(result(name), unique_id=name) for name in "abc"}
-    report.begin(planned, PlainView(paper(), planned))
+    report.begin(planned, PlainView(recording_console(), planned))
     report(NodeFinished("a", "duckdb", "skipped"))
     report(NodeFinished("b", "duckdb", "success"))
     report.skip({"a": "model x failed", "b": "not so", "c": "dbt could not start", "z": "?"})

@@ -1,4 +1,4 @@
-"""What a run is to do, as its options say it."""
+"""The options of `floe-dagster run`, and what they make a run do."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from floe_orchestrator_dagster.cli.todo import RunOptions
         ({"full_refresh": True, "job": "shop", "no_checks": True}, "--full-refresh, --job, --no-"),
     ],
 )
-def test_a_retry_takes_no_option_that_says_what_to_run(given: dict[str, Any], named: str) -> None:
+def test_a_retry_refuses_options_that_say_what_to_run(given: dict[str, Any], named: str) -> None:
     with pytest.raises(click.UsageError) as error:
         RunOptions(from_failure=True, **given).refuse_for_a_retry()
     assert f"leave out {named}" in error.value.message
 
 
-def test_a_retry_takes_the_options_that_say_how_it_is_shown() -> None:
+def test_a_retry_accepts_options_that_change_its_output() -> None:
     RunOptions(from_failure=True, verbose=True, lineage=True, as_json=True).refuse_for_a_retry()
 
 
@@ -37,7 +37,7 @@ def test_the_options_become_the_run_config_of_each_op() -> None:
     assert RunOptions(threads=3).op_config()["threads"] == 3
 
 
-def test_the_selection_is_what_says_which_nodes() -> None:
+def test_the_selection_contains_the_options_that_select_nodes() -> None:
     options = RunOptions(select=("a",), exclude=("b",), variables={"x": 1}, threads=2)
     assert str(options.selection) == "a --exclude b"
     assert not options.selection.is_default

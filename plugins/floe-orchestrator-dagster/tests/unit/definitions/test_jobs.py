@@ -1,4 +1,4 @@
-"""A product has one job for each of its partitionings; a job can be narrowed to some nodes."""
+"""A product has one job per partitioning, and a job can be narrowed to some nodes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def names_of(uids: Any) -> list[str]:
     return sorted(one.rpartition(".")[2] for one in uids)
 
 
-def test_a_product_of_one_partitioning_has_one_job_of_everything() -> None:
+def test_a_product_with_one_partitioning_has_one_job_for_all_nodes() -> None:
     specs = Specs(plan(SPLIT, tests=TESTS, change=partitioned(daily="daily")))
     contents = job_contents(specs)
     [(name, content)] = contents.items()
@@ -81,14 +81,14 @@ def keys_of(job: dg.JobDefinition) -> tuple[set[str], set[str]]:
     )
 
 
-def test_a_job_of_everything_has_the_quality_checks_too(
+def test_a_job_of_all_nodes_has_the_quality_checks_too(
     product_parts: tuple[dg.Definitions, Specs],
 ) -> None:
     definitions, _ = product_parts
     assert keys_of(job_named(definitions, "tiny")) == ({"a", "b"}, {"full"})
 
 
-def test_a_narrowed_job_has_the_chosen_nodes_alone(
+def test_a_narrowed_job_has_only_the_chosen_nodes(
     product_parts: tuple[dg.Definitions, Specs],
 ) -> None:
     definitions, specs = product_parts

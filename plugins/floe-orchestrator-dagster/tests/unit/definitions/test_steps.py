@@ -1,4 +1,4 @@
-"""A step is one of Dagster's own, that Dagster neither copies nor gathers the keys of again."""
+"""A step is an assets definition that Dagster does not copy, and whose keys it collects once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def step_of(definitions: dg.Definitions) -> dg.AssetsDefinition:
     return step
 
 
-def test_a_step_says_the_keys_that_dagster_says_and_gathers_them_once(
+def test_a_step_has_the_same_keys_as_in_dagster_and_collects_them_once(
     definitions: dg.Definitions,
 ) -> None:
     step = step_of(definitions)
@@ -58,12 +58,12 @@ def test_a_step_is_not_copied_for_resources_that_it_does_not_use(
     merged = dg.Definitions.merge(definitions, theirs)
     repository = merged.get_repository_def()
     assert repository.assets_defs_by_key[dg.AssetKey("a")] is step
-    # It is told of the I/O manager that Dagster gives to each output all the same.
+    # Dagster still lists the I/O manager that it adds to each output.
     assert step.required_resource_keys == {"io_manager"}
     job = repository.get_implicit_global_asset_job_def()
     result = job.execute_in_process(asset_selection=[dg.AssetKey("mine")])
     assert result.success
     assert (tmp_path / "mine").exists()
-    # The product's own job has that of the code location, too.
+    # The product's own job has the I/O manager of the code location too.
     own = job_named(merged, "tiny").resource_defs["io_manager"]
     assert own is repository.get_top_level_resources()["io_manager"]

@@ -1,4 +1,4 @@
-"""What is remembered is found again by its content, and never believed when anything is off."""
+"""A remembered value is reused for the same content, and never if it is damaged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def only_file(folder: Path) -> Path:
     return path
 
 
-def test_a_plan_is_made_once_and_comes_back_equal(tmp_path: Path, maker: Maker) -> None:
+def test_a_plan_is_made_once_and_read_back_equal(tmp_path: Path, maker: Maker) -> None:
     key = digest_of(["content"])
     first = remembered(tmp_path, ProductPlan, key, maker)
     again = remembered(tmp_path, ProductPlan, key, maker)
@@ -43,7 +43,7 @@ def test_a_plan_is_made_once_and_comes_back_equal(tmp_path: Path, maker: Maker) 
     assert list(again.order) == list(first.order)
 
 
-def test_other_content_is_made_anew(tmp_path: Path, maker: Maker) -> None:
+def test_other_content_is_made_again(tmp_path: Path, maker: Maker) -> None:
     contents: list[list[bytes | str]] = [["a", "b"], ["ab"], [b"ab", ""], ["", "ab"]]
     for content in contents:
         remembered(tmp_path, ProductPlan, digest_of(content), maker)
@@ -73,7 +73,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, maker: Maker, damage: obje
     assert path.read_bytes() == whole
 
 
-def test_a_value_of_another_type_is_not_taken_for_a_plan(tmp_path: Path, maker: Maker) -> None:
+def test_a_value_of_another_type_is_not_read_as_a_plan(tmp_path: Path, maker: Maker) -> None:
     key = digest_of(["content"])
     remembered(tmp_path, CompiledProduct, key, lambda: CompiledProduct("x"))
     only_file(tmp_path).rename(tmp_path / f"ProductPlan-{key}.msgpack")
@@ -81,15 +81,14 @@ def test_a_value_of_another_type_is_not_taken_for_a_plan(tmp_path: Path, maker: 
     assert maker.calls == 1
 
 
-def test_the_configuration_comes_back_too(tmp_path: Path) -> None:
+def test_the_configuration_is_read_back_too(tmp_path: Path) -> None:
     config = PluginConfig(retries=3, computes={"spark": {"pool": "p"}})  # type: ignore[dict-item]
     product = CompiledProduct("x", config=config)
     for _ in range(2):
-        found = remembered(tmp_path, CompiledProduct, "key", lambda: product)
-        assert found == product
+        assert remembered(tmp_path, CompiledProduct, "key", lambda: product) == product
 
 
-def test_only_the_newest_few_are_kept_and_nobody_else_reads_them(
+def test_only_the_newest_are_kept_and_only_the_user_can_read_them(
     tmp_path: Path, maker: Maker
 ) -> None:
     for number in range(KEPT + 3):
@@ -99,18 +98,16 @@ def test_only_the_newest_few_are_kept_and_nobody_else_reads_them(
     assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
 
 
-def test_a_folder_that_cannot_be_written_costs_the_memory_only(
-    tmp_path: Path, maker: Maker
-) -> None:
+def test_an_unwritable_folder_only_disables_remembering(tmp_path: Path, maker: Maker) -> None:
     (tmp_path / "file").write_text("")
     assert remembered(tmp_path / "file", ProductPlan, "key", maker) == maker.plan
     assert maker.calls == 1
 
 
-def test_many_at_once_get_the_same(tmp_path: Path, maker: Maker) -> None:
+def test_concurrent_calls_get_the_same_value(tmp_path: Path, maker: Maker) -> None:
     with ThreadPoolExecutor(8) as pool:
-        found = [
+        futures = [
             pool.submit(remembered, tmp_path, ProductPlan, f"key{number % 3}", maker)
             for number in range(60)
         ]
-    assert all(future.result() == maker.plan for future in found)
+    assert all(future.result() == maker.plan for future in futures)

@@ -1,4 +1,4 @@
-"""A project is parsed again for each reason that dbt would have for it, and for no other."""
+"""A project is parsed again for each reason that dbt has, and for no other."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OUTPUT = {"type": "duckdb", "path": "x.duckdb", "password": "{{ env_var('DBT_ENV
 
 @dataclass
 class Shop:
-    """A project with a linked package, and what it is parsed with."""
+    """A project with a linked package, and the inputs of its parse."""
 
     root: Path
     variables: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Shop:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
 
-    def print(self) -> str:
+    def fingerprint(self) -> str:
         project = read_project(self.root, self.variables, self.environment)
         return fingerprint(Parsed(project, self.profile, self.executable))
 
@@ -88,16 +88,16 @@ READ = [
 
 @pytest.mark.parametrize("name", READ)
 def test_a_file_that_dbt_reads_was_edited(shop: Shop, name: str) -> None:
-    before = shop.print()
+    before = shop.fingerprint()
     shop.write(name, FILES[name] + "\n# edited\n")
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in READ])
 def test_a_file_that_dbt_does_not_read_was_edited(shop: Shop, name: str) -> None:
-    before = shop.print()
+    before = shop.fingerprint()
     shop.write(name, FILES[name] + "edited")
-    assert shop.print() == before
+    assert shop.fingerprint() == before
 
 
 @pytest.mark.parametrize(
@@ -114,52 +114,52 @@ def test_a_file_that_dbt_does_not_read_was_edited(shop: Shop, name: str) -> None
     ],
 )
 def test_a_file_was_added(shop: Shop, name: str) -> None:
-    before = shop.print()
+    before = shop.fingerprint()
     shop.write(name, "# new\n")
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 @pytest.mark.parametrize("name", ["models/a.sql", "vendor/common/models/b.sql", "packages.yml"])
 def test_a_file_was_removed(shop: Shop, name: str) -> None:
-    before = shop.print()
+    before = shop.fingerprint()
     (shop.root / name).unlink()
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 def test_a_file_was_edited_and_got_its_old_time_and_size(shop: Shop) -> None:
     path = shop.root / "models/a.sql"
     os.utime(path, ns=(0, 0))
-    before = shop.print()
+    before = shop.fingerprint()
     path.write_text("select 2 as id")
     os.utime(path, ns=(0, 0))
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 @pytest.mark.parametrize("name", ["models/.a.sql.swp", "models/#a.sql#", "models/~a.sql"])
-def test_what_editors_leave_is_passed_over_as_dbt_does(shop: Shop, name: str) -> None:
-    before = shop.print()
+def test_temporary_files_of_editors_are_ignored_as_by_dbt(shop: Shop, name: str) -> None:
+    before = shop.fingerprint()
     shop.write(name, "half of it")
-    assert shop.print() == before
+    assert shop.fingerprint() == before
 
 
-def test_what_dbtignore_names_is_passed_over(shop: Shop) -> None:
+def test_files_in_dbtignore_are_ignored(shop: Shop) -> None:
     shop.write(".dbtignore", "a.*\ndeep/\n")
-    before = shop.print()
+    before = shop.fingerprint()
     shop.write("models/a.sql", "select 2 as id")
     shop.write("models/deep/q.py", "")
-    assert shop.print() == before
+    assert shop.fingerprint() == before
     shop.write("models/b.sql", "select 2 as id")
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 def test_a_package_was_added_or_removed(shop: Shop) -> None:
-    before = shop.print()
+    before = shop.fingerprint()
     shop.write("vendor/more/dbt_project.yml", "name: more\n")
     (shop.root / "dbt_packages" / "more").symlink_to(shop.root / "vendor" / "more")
-    added = shop.print()
+    added = shop.fingerprint()
     assert added != before
     (shop.root / "dbt_packages" / "more").unlink()
-    assert shop.print() == before
+    assert shop.fingerprint() == before
 
 
 def test_a_package_may_hold_the_project_that_uses_it(shop: Shop) -> None:
@@ -168,20 +168,20 @@ def test_a_package_may_hold_the_project_that_uses_it(shop: Shop) -> None:
     inner = replace(shop, root=outer / "integration_tests")
     (inner.root / "dbt_packages").mkdir()
     (inner.root / "dbt_packages" / "common").symlink_to(outer)
-    before = inner.print()
+    before = inner.fingerprint()
     inner.write("target/run_results.json", "{}")
-    assert inner.print() == before
+    assert inner.fingerprint() == before
     (outer / "models/b.sql").write_text("select 2 as id")
-    assert inner.print() != before
+    assert inner.fingerprint() != before
 
 
 def test_folders_follow_the_settings(shop: Shop) -> None:
     shop.write("dbt_project.yml", "name: shop\nmodel-paths: [\"{{ env_var('M', 'models') }}\"]\n")
-    before = shop.print()
+    before = shop.fingerprint()
     shop.write("other/c.sql", "select 1 as id")
-    assert shop.print() == before
+    assert shop.fingerprint() == before
     shop.environment["M"] = "other"
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 def _vars(shop: Shop) -> None:
@@ -205,28 +205,28 @@ def _warn_error(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("change", [_vars, _output, _profile, _full_refresh, _warn_error])
-def test_what_it_is_parsed_with_was_changed(shop: Shop, change: Callable[[Shop], None]) -> None:
-    before = shop.print()
+def test_another_input_of_the_parse_was_changed(shop: Shop, change: Callable[[Shop], None]) -> None:
+    before = shop.fingerprint()
     change(shop)
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 def test_nothing_was_changed(shop: Shop) -> None:
-    before = shop.print()
+    before = shop.fingerprint()
     shop.environment["DBT_LOG_FORMAT"] = "json"
     shop.environment["UNUSED"] = "1"
     shop.variables = {}
-    assert shop.print() == before
+    assert shop.fingerprint() == before
 
 
 @pytest.mark.parametrize("name", ["dbt-core", "dbt-adapters", "dbt-duckdb"])
 def test_a_version_was_changed(shop: Shop, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = shop.print()
+    before = shop.fingerprint()
     real = importlib.metadata.version
     monkeypatch.setattr(
-        freshness, "version", lambda asked: "99.0" if asked == name else real(asked)
+        freshness, "version", lambda package: "99.0" if package == name else real(package)
     )
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 def test_another_dbt_was_replaced(shop: Shop, tmp_path: Path) -> None:
@@ -234,21 +234,21 @@ def test_another_dbt_was_replaced(shop: Shop, tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     shop.executable = str(program)
-    before = shop.print()
+    before = shop.fingerprint()
     program.write_text("#!/bin/sh\nexit 0\n")
-    assert shop.print() != before
+    assert shop.fingerprint() != before
 
 
 def stamped(shop: Shop, folder: Path, *, other_dbt: bool = False) -> freshness.Stamp:
     project = read_project(shop.root, shop.variables, shop.environment)
     parsed = Parsed(project, shop.profile, "dbt2" if other_dbt else None)
     write_stamp(folder, parsed, "x", shop.environment)
-    found = read_stamp(folder)
-    assert found is not None
-    return found
+    stamp = read_stamp(folder)
+    assert stamp is not None
+    return stamp
 
 
-def test_variables_that_dbt_read_for_nodes_are_asked_again(shop: Shop, tmp_path: Path) -> None:
+def test_variables_that_dbt_read_for_nodes_are_checked_again(shop: Shop, tmp_path: Path) -> None:
     kept = {"env_vars": {"AREA": "north", "UNSET": "DBT_DEFAULT_PLACEHOLDER"}, "nodes": {"a": [1]}}
     (tmp_path / freshness.PARTIAL_PARSE).write_bytes(msgspec.msgpack.encode(kept))
     shop.environment = {"AREA": "north"}
@@ -273,7 +273,7 @@ def test_variables_that_dbt_read_for_nodes_are_asked_again(shop: Shop, tmp_path:
         "more: >\n  {{ env_var(\n  'AREA'\n  ) }}\n",
     ],
 )
-def test_variables_of_settings_are_asked_again(
+def test_variables_of_settings_are_checked_again(
     shop: Shop, tmp_path: Path, name: str, template: str
 ) -> None:
     shop.write(name, FILES[name] + template)
@@ -283,7 +283,7 @@ def test_variables_of_settings_are_asked_again(
     assert stamp.changed({"AREA": "south"}) == {"AREA"}
 
 
-def test_variables_of_a_profile_are_asked_again_but_not_its_secrets(
+def test_variables_of_a_profile_are_checked_again_but_not_its_secrets(
     shop: Shop, tmp_path: Path
 ) -> None:
     output = {**OUTPUT, "schema": "{{ env_var('AREA') }}"}
@@ -291,22 +291,20 @@ def test_variables_of_a_profile_are_asked_again_but_not_its_secrets(
     assert set(stamped(shop, tmp_path).environment) == {"AREA"}
 
 
-def test_of_another_dbt_every_variable_that_is_named_is_asked_again(
-    shop: Shop, tmp_path: Path
-) -> None:
+def test_every_named_variable_is_checked_again_for_another_dbt(shop: Shop, tmp_path: Path) -> None:
     shop.write("models/a.sql", "select '{{ env_var('AREA') }}' as area")
     shop.write("vendor/common/models/b.sql", "select '{{ env_var('ZONE') }}' as zone")
     assert set(stamped(shop, tmp_path, other_dbt=True).environment) == {"AREA", "ZONE"}
 
 
-def test_a_stamp_holds_no_value(shop: Shop, tmp_path: Path) -> None:
+def test_a_stamp_contains_no_value(shop: Shop, tmp_path: Path) -> None:
     shop.write("dbt_project.yml", FILES["dbt_project.yml"] + "more: \"{{ env_var('AREA') }}\"\n")
     shop.environment = {"AREA": "canary-north"}
     first = stamped(shop, tmp_path)
     path = tmp_path / freshness.STAMP
     assert "canary" not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
-    # By its digest a value could be looked up in a table, were it not salted.
+    # Without a salt, a table of digests could reveal the value.
     assert stamped(shop, tmp_path).environment["AREA"] != first.environment["AREA"]
 
 

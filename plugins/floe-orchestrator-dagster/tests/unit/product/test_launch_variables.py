@@ -1,4 +1,4 @@
-"""A var decides no graph where it is only printed; everywhere else it may."""
+"""A var that is only printed decides no graph; any other use may decide it."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def plan(*nodes: Node) -> ProductPlan:
     return ProductPlan("shop", {node.unique_id: node for node in nodes}, {}, "")
 
 
-def test_changes_of_a_graph_are_told() -> None:
+def test_changes_of_a_graph_are_listed() -> None:
     a, b, c = (Node(name, name=name) for name in "abc")
     fed = Node("b", name="b", parents=("a",))
     renamed = Node("a", name="a", relation="other")
     assert [*graph_changes(plan(a, b), plan(a, b))] == []
     assert [*graph_changes(plan(a), plan(renamed))] == []
     assert [*graph_changes(plan(a, b), plan(a, fed, c))] == [
-        "Only with them: c.",
-        "Otherwise placed or fed: b.",
+        "Only with these vars: c.",
+        "With another kind, key, compute or input: b.",
     ]
-    assert [*graph_changes(plan(a, b), plan(a))] == ["Only without them: b."]
+    assert [*graph_changes(plan(a, b), plan(a))] == ["Only without these vars: b."]

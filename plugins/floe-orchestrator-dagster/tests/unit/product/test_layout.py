@@ -1,4 +1,4 @@
-"""Every place of a product's files, by its name."""
+"""The paths of a product's files."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_everything_of_a_product_is_below_dbts_target_path(tmp_path: Path, layou
     assert len({*places}) == len(places)
 
 
-def test_naming_a_place_does_not_make_it(tmp_path: Path, layout: Layout) -> None:
+def test_reading_a_path_creates_nothing(tmp_path: Path, layout: Layout) -> None:
     assert not layout.own.exists()
     assert [*tmp_path.iterdir()] == [layout.target_path]
 
 
-def test_a_target_path_that_cannot_be_made_has_a_private_substitute(
+def test_a_target_path_that_cannot_be_created_has_a_private_substitute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -53,11 +53,11 @@ def test_a_target_path_that_cannot_be_made_has_a_private_substitute(
     layout = layout_of(DbtProject(tmp_path, {"target-path": "built"}))
     assert layout.own.is_relative_to(tmp_path / "temporary")
     assert stat.S_IMODE(layout.own.parent.stat().st_mode) == 0o700
-    # What an image brings is where dbt would have written it all the same.
+    # Files of an image are still where dbt would have written them.
     assert layout.prepared == replace(layout, own=tmp_path / "built" / "floe")
 
 
-def test_profiles_of_another_content_have_another_place(
+def test_each_content_of_profiles_has_its_own_folder(
     tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -67,7 +67,7 @@ def test_profiles_of_another_content_have_another_place(
     assert stat.S_IMODE(layout.profiles("a").stat().st_mode) == 0o700
 
 
-def test_artifacts_are_looked_for_here_in_the_target_folder_and_two_above() -> None:
+def test_artifacts_may_be_here_in_the_target_folder_or_in_two_folders_above() -> None:
     assert [str(path) for path in artifacts_places(Path("/a/b/c"))] == [
         "/a/b/c",
         "/a/b/c/target",
@@ -82,7 +82,7 @@ def test_checked_artifacts_are_remembered_in_the_target_folder(tmp_path: Path) -
     assert artifacts_cache(tmp_path / "compiled_artifacts.json") == kept
 
 
-def test_the_place_of_the_spool(
+def test_the_path_of_the_spool(
     tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FLOE_LINEAGE_SPOOL", raising=False)
