@@ -92,8 +92,8 @@ def start(artifacts: Mapping[str, Any]) -> None:
 
 
 def _is_disabled() -> bool:
-    # The compiler enables telemetry even where manifest.yaml does not; this is OpenTelemetry's
-    # own switch.
+    # The compiler enables telemetry even if manifest.yaml disables it, so OpenTelemetry's own
+    # variable is the switch.
     return os.environ.get(DISABLED_ENV, "").strip().lower() == "true"
 
 

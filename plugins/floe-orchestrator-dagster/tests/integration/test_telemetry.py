@@ -1,4 +1,4 @@
-"""Spans and metrics as a real OTLP receiver sees them, over gRPC and over HTTP."""
+"""A real OTLP receiver gets spans and metrics, over gRPC and over HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODEL = "select '{{ env_var('TRACEPARENT', 'none') }}' as parent"
 
 @dataclass
 class Received:
-    """What a collector was sent."""
+    """The spans, resources and metrics that a collector receives."""
 
     port: int = 0
     spans: list[Any] = field(default_factory=list)
@@ -138,7 +138,7 @@ COLLECTORS = {"grpc": grpc_collector, "http": http_collector}
 
 
 @pytest.mark.parametrize("protocol", ["grpc", pytest.param("http", marks=pytest.mark.heavy)])
-def test_a_run_is_one_trace_down_to_dbts_nodes(tiny: TinyProject, protocol: str) -> None:
+def test_a_run_is_one_trace_down_to_the_nodes_of_dbt(tiny: TinyProject, protocol: str) -> None:
     with COLLECTORS[protocol]() as received:
         done = build(product(tiny, received.port, protocol))
     assert done.returncode == 1, done.stderr
@@ -156,7 +156,7 @@ def test_a_run_is_one_trace_down_to_dbts_nodes(tiny: TinyProject, protocol: str)
         assert received.named(name), name
     assert {"floe.dbt.nodes", "floe.dbt.node.duration"} <= received.metrics
     assert received.resources[0]["floe.product.name"] == "tiny"
-    # The model wrote what dbt found in its environment.
+    # The model writes the variable TRACEPARENT of dbt's process into its table.
     with duckdb.connect(str(tiny.database), read_only=True) as database:
         [[parent]] = database.execute("select parent from a").fetchall()
     assert parent.startswith(f"00-{wave.trace_id.hex()}-{wave.span_id.hex()}-")
@@ -165,15 +165,15 @@ def test_a_run_is_one_trace_down_to_dbts_nodes(tiny: TinyProject, protocol: str)
 def test_without_a_collector_there_is_one_warning_and_no_noise(tiny: TinyProject) -> None:
     port = free_port()
     done = build(product(tiny, port))
-    said = done.stdout + done.stderr
-    assert said.count(f"no collector listens at http://127.0.0.1:{port}") == 1
-    assert "Traceback" not in said
-    assert "opentelemetry" not in said.lower()
-    assert "or set OTEL_SDK_DISABLED=true" in " ".join(said.split())
+    output = done.stdout + done.stderr
+    assert output.count(f"no collector listens at http://127.0.0.1:{port}") == 1
+    assert "Traceback" not in output
+    assert "opentelemetry" not in output.lower()
+    assert "or set OTEL_SDK_DISABLED=true" in " ".join(output.split())
     assert "collector" not in build(tiny.directory, OTEL_SDK_DISABLED="true").stderr
 
 
-def test_the_environment_of_the_process_stays_as_it_is(tiny: TinyProject) -> None:
+def test_the_environment_of_the_process_does_not_change(tiny: TinyProject) -> None:
     with grpc_collector() as received:
         directory = product(tiny, received.port)
         code = (

@@ -1,4 +1,4 @@
-"""Lineage backends that are unwell in every way, over real HTTP."""
+"""Lineage backends that can fail in many ways, over real HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from floe_orchestrator_dagster.testing import RecordingBackend
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server does with a request; `status` 0 closes the connection instead."""
+    """How a server answers a request; with `status` 0 it closes the connection."""
 
     status: int = 201
     headers: dict[str, str] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Reply:
 
     @property
     def accepted(self) -> bool:
-        """Whether the event counts as taken by the backend."""
+        """Whether the backend records the event."""
         return self.status in range(200, 300) if self.takes is None else self.takes
 
 
@@ -40,10 +40,10 @@ def healthy(_number: int, _event: dict[str, Any]) -> Reply:
 
 
 class Backend(RecordingBackend):
-    """A recording backend that may be unwell, as `script` says."""
+    """A recording backend whose answers `script` decides."""
 
     def __init__(self, script: Script = healthy, port: int = 0) -> None:
-        """Let `script` decide on each request, by its number from 0 and its event."""
+        """Answer each request by `script`, which gets the number from 0 and the event."""
         super().__init__(port)
         self.script = script
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -52,30 +52,30 @@ class Backend(RecordingBackend):
 
     @property
     def transport(self) -> dict[str, Any]:
-        """A floe transport config of this server."""
+        """The floe transport config of this server."""
         return {"type": "http", "url": self.url, "timeout": 2.0}
 
     @property
     def connections(self) -> int:
-        """How many connections were made."""
+        """The number of connections."""
         return len(self.clients)
 
     @property
     def names(self) -> list[str]:
-        """Job names of the taken events, in order."""
+        """The job names of the recorded events, in order."""
         with self.lock:
             return [event["job"]["name"] for event in self.events]
 
     @property
     def duplicates(self) -> int:
-        """How many events were taken again."""
+        """The number of events that arrived again."""
         return sum(count - 1 for count in Counter(self.names).values())
 
     def wait_for(self, count: int, seconds: float = 20.0) -> None:
-        """Wait until so many events were taken."""
+        """Wait until `count` events are recorded."""
         until = time.monotonic() + seconds
         while len(self.events) < count:
-            assert time.monotonic() < until, f"{len(self.events)} of {count} events came"
+            assert time.monotonic() < until, f"{len(self.events)} of {count} events arrived"
             time.sleep(0.01)
 
     def answer(self, request: BaseHTTPRequestHandler, event: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class Backend(RecordingBackend):
             request.end_headers()
             request.wfile.write(reply.body)
             return
-        # One byte at a time, for ever as far as any patience goes.
+        # One byte at a time, for longer than any timeout.
         for _ in range(600):
             request.wfile.write(b"X")
             request.wfile.flush()

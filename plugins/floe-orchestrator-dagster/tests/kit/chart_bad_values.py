@@ -1,4 +1,4 @@
-"""Values that the chart refuses, and the key that the refusal must name."""
+"""Values that the chart rejects, each with the key that the message must name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "the official chart's key": ({"dagsterWebserver": {"replicaCount": 2}}, "dagsterWebserver"),
     "misspelt replicas": (web(replicas=2), "replicas"),
     "a daemon has no replicas": ({"dagster-daemon": {"replicaCount": 2}}, "replicaCount"),
-    "two servers a product": ({"dagster-user-code": {"replicaCount": 2}}, "replicaCount"),
+    "two servers per product": ({"dagster-user-code": {"replicaCount": 2}}, "replicaCount"),
     "negative replicas": (web(replicaCount=-1), "replicaCount"),
     "replicas in words": (web(replicaCount="two"), "replicaCount"),
     "enabled in words": (web(enabled="yes"), "enabled"),
@@ -32,7 +32,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "unit GB": (web(**memory("1GB")), "memory"),
     "memory without a unit": (web(**memory("512")), "memory"),
     "memory as a number": (web(**memory(512)), "memory"),
-    "memory of nothing": (web(**memory("0Mi")), "memory"),
+    "no memory": (web(**memory("0Mi")), "memory"),
     "cpu with a comma": (web(resources={"limits": {"cpu": "0,5"}}), "cpu"),
     "cpu in words": (web(resources={"limits": {"cpu": "half"}}), "cpu"),
     "limit for limits": (web(resources={"limit": {"cpu": "1"}}), "limit"),
@@ -61,7 +61,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown path type": (web(ingress={"pathType": "prefix"}), "pathType"),
     "path prefix without a slash": (web(pathPrefix="dagster"), "pathPrefix"),
-    "fewest over most webservers": (
+    "minimum of webservers over the maximum": (
         web(autoscaling={"enabled": True, "minReplicas": 9}),
         "minReplicas is more than maxReplicas",
     ),
@@ -101,7 +101,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "an empty tag": (code(image={"repository": "shop", "tag": ""}), "tag"),
     "a short digest": (code(image={"repository": "shop", "digest": "sha256:abc"}), "digest"),
     "a product's name in capitals": (code(name="Shop"), "name"),
-    "two products of one name": (
+    "two products with one name": (
         {"dagster-user-code": {"deployments": [SHOP, SHOP]}},
         'two products are named "shop"',
     ),
@@ -130,13 +130,13 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
         "key",
     ),
     "unknown granularity": ({"concurrency": {"poolGranularity": "step"}}, "poolGranularity"),
-    "fewer than no runs": ({"concurrency": {"maxConcurrentRuns": -2}}, "maxConcurrentRuns"),
-    "retention of no days": ({"retention": {"scheduleDays": 0}}, "scheduleDays"),
+    "a negative number of runs": ({"concurrency": {"maxConcurrentRuns": -2}}, "maxConcurrentRuns"),
+    "retention of zero days": ({"retention": {"scheduleDays": 0}}, "scheduleDays"),
     "an address without a mask": (
         {"networkPolicy": {"kubernetesApiCidrs": ["10.0.0.1"]}},
         "kubernetesApiCidrs",
     ),
-    "a peer of nothing": ({"networkPolicy": {"webserverFrom": [{}]}}, "webserverFrom"),
+    "an empty peer": ({"networkPolicy": {"webserverFrom": [{}]}}, "webserverFrom"),
     "unknown peer": (
         {"networkPolicy": {"webserverFrom": [{"pods": {"app": "x"}}]}},
         "pods",

@@ -1,4 +1,4 @@
-"""What manifests must keep that a schema of Kubernetes cannot say: each rule lists its breaches."""
+"""Rules for manifests that a Kubernetes schema cannot express; each rule yields its breaches."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def containers(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Tell whether a label selector takes these labels."""
+    """Return whether a label selector matches the labels."""
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
         return False
     for rule in selector.get("matchExpressions") or ():
-        held = labels.get(rule["key"])
+        value = labels.get(rule["key"])
         good = {
-            "In": held in rule.get("values", ()),
-            "NotIn": held not in rule.get("values", ()),
-            "Exists": held is not None,
-            "DoesNotExist": held is None,
+            "In": value in rule.get("values", ()),
+            "NotIn": value not in rule.get("values", ()),
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
         }[rule["operator"]]
         if not good:
             return False
@@ -95,7 +95,7 @@ def ingresses_lead_to_services(docs: Docs) -> Iterator[str]:
             target = services.get(service["name"])
             ports = target["spec"]["ports"] if target else ()
             if service["port"]["name"] not in [port["name"] for port in ports]:
-                yield f"Ingress/{name}: leads to no Service"
+                yield f"Ingress/{name}: its Service does not exist"
 
 
 def scalers_have_a_target(docs: Docs) -> Iterator[str]:
@@ -103,9 +103,9 @@ def scalers_have_a_target(docs: Docs) -> Iterator[str]:
     for name, scaler in named(docs, "HorizontalPodAutoscaler").items():
         target = deployments.get(scaler["spec"]["scaleTargetRef"]["name"])
         if target is None:
-            yield f"HorizontalPodAutoscaler/{name}: scales nothing"
+            yield f"HorizontalPodAutoscaler/{name}: its target does not exist"
         elif "replicas" in target["spec"]:
-            yield f"HorizontalPodAutoscaler/{name}: fights with a fixed number of replicas"
+            yield f"HorizontalPodAutoscaler/{name}: its target has a fixed number of replicas"
 
 
 def accounts_exist(docs: Docs) -> Iterator[str]:
@@ -131,7 +131,7 @@ def mounts_have_volumes(docs: Docs) -> Iterator[str]:
     for name, pod in pod_specs(docs):
         listed = [volume["name"] for volume in pod["spec"].get("volumes") or ()]
         if len(listed) != len(set(listed)):
-            yield f"{name}: two volumes of one name"
+            yield f"{name}: two volumes with one name"
         volumes = set(listed) | (claims if name.startswith("StatefulSet/") else set())
         used: set[str] = set()
         for container in containers(pod["spec"]):
@@ -153,8 +153,8 @@ def config_maps_exist(docs: Docs) -> Iterator[str]:
         }
         mounts = [mount for c in containers(pod["spec"]) for mount in c.get("volumeMounts") or ()]
         for mount in (mount for mount in mounts if mount["name"] in sources):
-            found = ours.get(sources[mount["name"]])
-            if found is None or mount.get("subPath", "") not in {"", *found["data"]}:
+            config_map = ours.get(sources[mount["name"]])
+            if config_map is None or mount.get("subPath", "") not in {"", *config_map["data"]}:
                 yield f"{name}: no {mount.get('subPath')} in ConfigMap {sources[mount['name']]}"
 
 
@@ -209,9 +209,9 @@ def ports_are_legal(docs: Docs) -> Iterator[str]:
             opened = {value for port in ports for value in (port["name"], port["containerPort"])}
             for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
                 probe = container.get(kind) or {}
-                asked = (probe.get("httpGet") or probe.get("grpc") or {}).get("port")
-                if asked and asked not in opened:
-                    yield f"{where}: {kind} asks port {asked}"
+                target = (probe.get("httpGet") or probe.get("grpc") or {}).get("port")
+                if target and target not in opened:
+                    yield f"{where}: {kind} uses the closed port {target}"
 
 
 def pods_are_restricted(docs: Docs) -> Iterator[str]:
@@ -240,7 +240,7 @@ def pods_are_restricted(docs: Docs) -> Iterator[str]:
                 <= {"NET_BIND_SERVICE"},
                 "procMount": own.get("procMount", "Default") == "Default",
                 "hostPort": not any(p.get("hostPort") for p in container.get("ports") or ()),
-                # Beyond the standard: nothing is written but to volumes.
+                # In addition to the standard: containers write only to volumes.
                 "readOnlyRootFilesystem": own.get("readOnlyRootFilesystem") is True,
             }
             yield from (f"{where}: {key}" for key, good in expected.items() if not good)
@@ -252,7 +252,7 @@ def tokens_are_given_to_few(docs: Docs) -> Iterator[str]:
         token = pod["spec"].get("automountServiceAccountToken")
         account = pod["spec"].get("serviceAccountName", "")
         if token is not False and not rules.get(account):
-            yield f"{name}: has an API token and nothing to ask"
+            yield f"{name}: has an API token without any permission"
         role = pod["metadata"]["labels"].get("floe-dagster/role")
         if token is not False and role not in {"webserver", "daemon", "run"}:
             yield f"{name}: has an API token"
@@ -297,7 +297,7 @@ def policies_select_pods(docs: Docs) -> Iterator[str]:
                     and "namespaceSelector" not in peer
                     and not any(matches(selector, labels) for labels in pods)
                 ):
-                    yield f"NetworkPolicy/{name}: a peer is no pod"
+                    yield f"NetworkPolicy/{name}: a peer selects no pod"
     for pod_name, pod in pod_specs(docs):
         labels = pod["metadata"].get("labels") or {}
         if policies and not any(matches(doc["spec"]["podSelector"], labels) for doc in policies):
@@ -324,11 +324,11 @@ RULES: Sequence[Callable[[Docs], Iterator[str]]] = (
 
 def breaches(docs: Docs) -> list[str]:
     """Return every breach of every rule."""
-    return [f"{rule.__name__}: {found}" for rule in RULES for found in rule(docs)]
+    return [f"{rule.__name__}: {breach}" for rule in RULES for breach in rule(docs)]
 
 
 def allowed(docs: Docs, source: Mapping[str, str], target: Mapping[str, str], port: int) -> bool:
-    """Tell whether the network policies let a pod with labels `source` reach one of `target`."""
+    """Return whether the network policies allow traffic from labels `source` to `target`."""
 
     def passes(labels: Mapping[str, str], peer: Mapping[str, str], direction: str) -> bool:
         kind, side = ("Ingress", "from") if direction == "ingress" else ("Egress", "to")

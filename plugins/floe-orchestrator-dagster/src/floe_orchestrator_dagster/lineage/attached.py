@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def duckdb(table: Table) -> DatasetName:
-    """Name a table by the file, or the foreign database, that it is really in."""
+    """Name a table by the file, or the database of another kind, that holds it."""
     main = table.get("path") or ":memory:"
     for entry in _attached(table.output):
         path = first_text(entry.get("path"))

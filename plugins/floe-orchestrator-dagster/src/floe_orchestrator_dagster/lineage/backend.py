@@ -205,7 +205,7 @@ def transport_of(backend: LineageBackendPlugin | None) -> dict[str, Any] | None:
         return None
     try:
         return _with_key(dict(backend.get_transport_config()))
-    except Exception as error:  # noqa: BLE001  foreign code, whose message may quote a key
+    except Exception as error:  # noqa: BLE001  code of a plugin, whose message may quote a key
         raise LineageError(
             f"Cannot send lineage: lineage backend '{backend.name}' fails to return its transport "
             f"config ({type(error).__name__}). Correct plugins.lineage_backend in manifest.yaml "
@@ -262,7 +262,7 @@ def namespace_of(backend: LineageBackendPlugin) -> str:
     try:
         strategy = NamespaceResolver(**backend.get_namespace_strategy())
         return strategy.resolve_job_namespace()
-    except Exception as error:  # noqa: BLE001  foreign code
+    except Exception as error:  # noqa: BLE001  code of a plugin
         logger.warning(
             "The namespace strategy of lineage backend '%s' is not used: floe-core cannot apply "
             "it (%s).",

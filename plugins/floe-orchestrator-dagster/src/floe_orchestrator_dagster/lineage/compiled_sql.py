@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def compiled_sql(run_dir: Path, node: Node | None) -> str | None:
-    """Return the SQL that dbt has compiled for a model; for microbatch, of the last batch.
+    """Return the SQL that dbt has compiled for a model, or for its last microbatch.
 
     Return None if the node is not an SQL model, or if dbt wrote no file for it.
     """

@@ -166,7 +166,7 @@ class SpooledDelivery(Delivery):
         self._directory = directory
         self._required = required
         self._drain_seconds = timing.drain_seconds
-        # Guards what follows.
+        # Guards the attributes below.
         self._lock = threading.Lock()
         self._made = self._lost = 0
         self._is_started = False

@@ -92,7 +92,7 @@ def run_id_of(*parts: object) -> str:
 
 
 class StepLineage:
-    """The runs of one step: each method takes one happening and yields its events.
+    """The runs of one step: each method handles one occurrence and yields its events.
 
     `without_columns` has the reason for each model without column lineage, by unique id.
     """

@@ -54,6 +54,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def quoted(text: str) -> str:
-    """Return a foreign text in quotes, on one line, cut after `MAX_QUOTED` characters."""
+    """Return a text of the server in quotes, on one line, cut after `MAX_QUOTED` characters."""
     line = " ".join(printable(text).split()).rstrip(".")
     return f"'{line}'" if len(line) <= MAX_QUOTED else f"'{line[:MAX_QUOTED]} ...'"

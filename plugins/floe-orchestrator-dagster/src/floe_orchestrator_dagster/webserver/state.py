@@ -1,4 +1,4 @@
-"""Checks within one deadline whether a webserver answers, and in which state it is."""
+"""Checks within one deadline whether a webserver answers and what state it is in."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_an_abort_ends_all_open_runs() -> None:
         *lineage.start(),
         *lineage.invocation_started(INVOCATION, AT.format(1), WaveRun(compute, 1, 1, 1)),
         *lineage.node_started(uid("a"), AT.format(2), 1),
-        *lineage.abort(AT.format(3), "Cancelled"),
+        *lineage.abort(AT.format(3), "Canceled"),
     ]
     assert problems(events) == []
     assert [event["eventType"] for event in events][-3:] == ["ABORT"] * 3
@@ -452,7 +452,7 @@ def _orphan(events: list[Event]) -> None:
 
 
 def _unknown_field(events: list[Event]) -> None:
-    events[0]["job"]["facets"]["jobType"]["colour"] = "red"
+    events[0]["job"]["facets"]["jobType"]["color"] = "red"
 
 
 def _backwards(events: list[Event]) -> None:
@@ -469,7 +469,7 @@ def _null(events: list[Event]) -> None:
         (_drop_end, "ends with"),
         (_misplace, "does not belong on a run"),
         (_orphan, "never started"),
-        (_unknown_field, "unknown fields ['colour']"),
+        (_unknown_field, "unknown fields ['color']"),
         (_backwards, "times run backwards"),
         (_null, "has a null"),
     ],

@@ -1,4 +1,4 @@
-"""A dataset is named as OpenLineage's Naming page says, the same from every compute."""
+"""A dataset is named by the rules of OpenLineage's Naming page, the same from every compute."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def on(adapter: str, **output: Any) -> tuple[str, str]:
     return name(adapter, output, "db", "sch", "tab")
 
 
-# What the page says of each store, in the page's order; then the stores it does not have.
+# The rows of the page in its order, then the stores that are not on the page.
 ROWS = [
     (
         on("athena", region_name="eu-west-1", s3_staging_dir="s3://x/"),
@@ -141,9 +141,9 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("found", "wanted"), ROWS)
-def test_each_store_has_its_row(found: tuple[str, str], wanted: tuple[str, str]) -> None:
-    assert found == wanted
+@pytest.mark.parametrize(("actual", "expected"), ROWS)
+def test_each_store_follows_its_row(actual: tuple[str, str], expected: tuple[str, str]) -> None:
+    assert actual == expected
 
 
 # --- the same table, the same name ---------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_postgres_on_a_socket_is_named_the_same_through_duckdb() -> None:
         )
 
 
-def test_the_only_unnamed_secret_of_a_kind_is_the_one_used() -> None:
+def test_an_attachment_without_a_secret_uses_the_unnamed_one_of_its_type() -> None:
     output = {
         "attach": [{"path": "", "type": "postgres", "alias": "pg"}],
         "secrets": [{"type": "s3"}, {"type": "postgres", "host": "h", "database": "d"}],
@@ -206,7 +206,7 @@ def test_a_duckdb_file_is_named_the_same_opened_or_attached() -> None:
     assert dataset_name("duckdb", reader, "shop", "main", "items", root="/srv") != named
 
 
-def test_a_file_attached_without_an_alias_is_found_by_its_name() -> None:
+def test_a_file_attached_without_an_alias_has_its_own_name() -> None:
     output = {"path": "shop.duckdb", "attach": ["data/stock.duckdb"]}
     assert name("duckdb", output, "stock", "main", "t") == (
         "duckdb://data/stock.duckdb",
@@ -214,16 +214,16 @@ def test_a_file_attached_without_an_alias_is_found_by_its_name() -> None:
     )
 
 
-def test_motherduck_is_one_place_for_all_its_databases() -> None:
+def test_motherduck_is_one_namespace_for_all_its_databases() -> None:
     whole, one = {"path": "md:"}, {"path": "motherduck:shop?motherduck_token=t0ken"}
     attached = {"path": "x.duckdb", "attach": [{"path": "md:shop", "alias": "cloud"}]}
-    wanted = ("duckdb://md:", "shop.main.t")
-    assert name("duckdb", whole, "shop", "main", "t") == wanted
-    assert name("duckdb", one, "shop", "main", "t") == wanted
-    assert name("duckdb", attached, "cloud", "main", "t") == wanted
+    expected = ("duckdb://md:", "shop.main.t")
+    assert name("duckdb", whole, "shop", "main", "t") == expected
+    assert name("duckdb", one, "shop", "main", "t") == expected
+    assert name("duckdb", attached, "cloud", "main", "t") == expected
 
 
-def test_databases_in_memory_are_told_apart_by_their_scope() -> None:
+def test_databases_in_memory_differ_by_their_scope() -> None:
     assert name("duckdb", {}, "memory", "main", "t", scope="shop") == (
         "inmemory://",
         "shop.memory.main.t",
@@ -256,17 +256,17 @@ def test_snowflake_keeps_names_in_upper_case() -> None:
     "account",
     ["myorg-acct", "MYORG-ACCT", "https://myorg-acct.snowflakecomputing.com", " myorg-acct "],
 )
-def test_a_snowflake_account_is_one_however_it_is_written(account: str) -> None:
+def test_all_spellings_of_a_snowflake_account_give_one_name(account: str) -> None:
     assert on("snowflake", account=account)[0] == "snowflake://myorg-acct"
 
 
-def test_a_region_beside_the_account_counts() -> None:
-    wanted = "snowflake://xy12345.eu-central-1.aws"
-    assert on("snowflake", account="xy12345", region="eu-central-1")[0] == wanted
-    assert on("snowflake", account="xy12345.eu-central-1.privatelink")[0] == wanted
+def test_a_separate_region_is_part_of_the_account() -> None:
+    expected = "snowflake://xy12345.eu-central-1.aws"
+    assert on("snowflake", account="xy12345", region="eu-central-1")[0] == expected
+    assert on("snowflake", account="xy12345.eu-central-1.privatelink")[0] == expected
 
 
-def test_spark_with_a_metastore_is_named_by_it_whatever_the_way_in() -> None:
+def test_spark_with_a_metastore_is_named_by_it_for_every_method() -> None:
     conf = {"spark.hadoop.hive.metastore.uris": "thrift://meta:9083,thrift://meta2:9083"}
     thrift = {"method": "thrift", "host": "a", "server_side_parameters": conf}
     session = {"method": "session", "server_side_parameters": conf}
@@ -294,7 +294,7 @@ def test_databricks_has_the_name_of_other_producers_as_a_symlink() -> None:
 
 
 def spark_catalog(kind: str, **settings: str) -> dict[str, Any]:
-    """Return an output of Spark with an Iceberg catalog named `lake`."""
+    """Return a Spark output with an Iceberg catalog named `lake`."""
     prefix = "spark.sql.catalog.lake"
     conf = {prefix: "org.apache.iceberg.spark.SparkCatalog", f"{prefix}.type": kind}
     conf |= {f"{prefix}.{key}": value for key, value in settings.items()}
@@ -313,12 +313,12 @@ def test_iceberg_catalogs_of_spark_and_duckdb_are_read_from_their_profiles() -> 
             }
         ]
     }
-    wanted = ("http://cat:8181", "sch.tab")
-    assert name("spark", spark, None, "lake.sch", "tab") == wanted
-    assert name("duckdb", duckdb, "ice", "sch", "tab") == wanted
+    expected = ("http://cat:8181", "sch.tab")
+    assert name("spark", spark, None, "lake.sch", "tab") == expected
+    assert name("duckdb", duckdb, "ice", "sch", "tab") == expected
 
 
-def test_a_dataset_knows_its_catalog() -> None:
+def test_a_dataset_has_its_catalog() -> None:
     rest = spark_catalog(
         "rest",
         uri="https://id:secret@cat:8181/api/",
@@ -338,11 +338,11 @@ def test_a_dataset_knows_its_catalog() -> None:
         ("duckdb", {"path": "x.duckdb"}, "x", None),
         ("glue", {"region": "eu-west-1"}, None, Catalog("iceberg", "glue", "glue")),
     ]
-    for adapter, output, database, wanted in cases:
-        assert dataset_name(adapter, output, database, "s", "t").catalog == wanted
+    for adapter, output, database, expected in cases:
+        assert dataset_name(adapter, output, database, "s", "t").catalog == expected
 
 
-def test_glue_is_known_by_the_class_of_the_catalog_and_by_duckdbs_endpoint_type() -> None:
+def test_glue_is_recognized_by_the_catalog_class_and_by_duckdbs_endpoint_type() -> None:
     spark = {
         "method": "session",
         "server_side_parameters": {
@@ -358,13 +358,13 @@ def test_glue_is_known_by_the_class_of_the_catalog_and_by_duckdbs_endpoint_type(
         "attach": [{**entry, "options": {"ENDPOINT_TYPE": "glue"}}],
         "secrets": [{"type": "s3", "name": "aws", "region": "eu-west-1", "secret": "hush"}],
     }
-    wanted = ("arn:aws:glue:eu-west-1:123456789012", "table/sch/tab")
-    assert name("spark", spark, None, "sch", "tab") == wanted
-    assert name("duckdb", duckdb, "g", "sch", "tab") == wanted
+    expected = ("arn:aws:glue:eu-west-1:123456789012", "table/sch/tab")
+    assert name("spark", spark, None, "sch", "tab") == expected
+    assert name("duckdb", duckdb, "g", "sch", "tab") == expected
 
 
 @pytest.mark.parametrize(
-    ("location", "wanted"),
+    ("location", "expected"),
     [
         ("s3://b/k/t", ("s3://b", "k/t")),
         ("gs://b/k", ("gs://b", "k")),
@@ -381,17 +381,17 @@ def test_glue_is_known_by_the_class_of_the_catalog_and_by_duckdbs_endpoint_type(
     ],
 )
 def test_files_are_named_by_bucket_and_key_or_by_path(
-    location: str, wanted: tuple[str, str]
+    location: str, expected: tuple[str, str]
 ) -> None:
     warehouse, _, identifier = location.rpartition("/")
     output = spark_catalog("hadoop", warehouse=warehouse)
-    assert place_of_files(location) == wanted
-    assert name("spark", output, "lake", None, identifier) == wanted
+    assert place_of_files(location) == expected
+    assert name("spark", output, "lake", None, identifier) == expected
 
 
 # --- properties ----------------------------------------------------------------------------------
 
-# The machine's load decides nothing: no deadline, and slow drawing is no failure.
+# A loaded machine must not fail the tests: no deadline, and slow generation is allowed.
 many = settings(
     max_examples=200,
     derandomize=True,
@@ -418,7 +418,7 @@ ADAPTERS = [
     "synapse",
     "trino",
 ]
-# Letters that no fixed part of a name has, so that finding one means finding the password.
+# Letters that no fixed part of a name contains, so that each of them reveals the password.
 PASSWORDS = st.text("ÀÈÌ@:/?#&=%+.,;!$*()[]{}<>|^~0123456789", min_size=8).map(
     lambda text: f"ÒÙ{text}ÙÒ"
 )
@@ -438,7 +438,7 @@ def leaks(named: DatasetName, password: str) -> bool:
 
 @many
 @given(adapter=st.sampled_from(ADAPTERS), password=PASSWORDS)
-def test_no_name_holds_a_password(adapter: str, password: str) -> None:
+def test_no_name_contains_a_password(adapter: str, password: str) -> None:
     secret = dict.fromkeys(
         ("password", "pass", "token", "private_key", "motherduck_token"), password
     )
@@ -514,7 +514,7 @@ KEYS = st.sampled_from(
     schema=st.none() | st.text(max_size=8),
     settings_=st.dictionaries(st.sampled_from(["type", "uri", "warehouse"]), VALUES),
 )
-def test_no_profile_makes_it_raise(
+def test_every_profile_gives_a_name(
     adapter: str,
     output: dict[str, Any],
     database: str | None,
@@ -551,8 +551,8 @@ def test_equivalent_profiles_give_equal_names(host: str, port: int, adapter: str
 
 @many
 @given(adapter=st.sampled_from(ADAPTERS))
-def test_a_profile_that_says_nothing_still_names(adapter: str) -> None:
-    namespace, found = name(adapter, {}, "db", "sch", "tab")
-    assert found.lower().endswith(("sch.tab", "sch/tab"))
+def test_an_empty_profile_gives_a_name(adapter: str) -> None:
+    namespace, table = name(adapter, {}, "db", "sch", "tab")
+    assert table.lower().endswith(("sch.tab", "sch/tab"))
     assert "None" not in namespace
     assert "://:" not in namespace
