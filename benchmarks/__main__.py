@@ -31,7 +31,7 @@ FAMILIES = (
     *("discovery", "load", "events", "run", "lineage"),
     *("disk", "postgres", "big", "two", "one"),
 )
-# Fewer models where dbt itself takes minutes.
+# Fewer models, because dbt itself takes minutes.
 QUICK_MODELS = 100
 QUICK = ("discovery", "load", "events", "run", "one")
 HEAD = ("work", "against", "figure", "ours", "theirs", "ratio", "spread", "target", "", "load")
@@ -40,7 +40,7 @@ HEAD = ("work", "against", "figure", "ours", "theirs", "ratio", "spread", "targe
 def measurements(
     families: Sequence[str], rounds: int, *, quick: bool
 ) -> list[tuple[str, Callable[[], list[Row]]]]:
-    """Return what is to be measured: a title and what does it, in order."""
+    """Return the measurements in order, each with its title."""
     sizes = (500,) if quick else (500, 2000, 10_000)
     small = QUICK_MODELS if quick else 500
     few = 1 if quick else max(1, rounds // 2)
@@ -53,7 +53,7 @@ def measurements(
         runs.warm(made)
         return runs.whole(made, count)
 
-    def told() -> list[Row]:
+    def with_lineage() -> list[Row]:
         made = project(WORK, small)
         runs.warm(made)
         return lineage.lineage(made, rounds)
@@ -84,7 +84,7 @@ def measurements(
         "events": [("event handling", lambda: handling.handle(WORK, few, quick=quick))],
         "run": [(f"whole run {small}", lambda: run(small, few))],
         "one": [(f"one model of {small}", one)],
-        "lineage": [(f"lineage of {small}", told)],
+        "lineage": [(f"lineage of {small}", with_lineage)],
         "two": [("two computes", two)],
         "disk": [("SQLite on disk", disk)],
         "postgres": [("PostgreSQL", postgres)],
@@ -126,7 +126,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 def merged(file: Path, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of an earlier results file with these in the place of the same ones."""
+    """Return the rows of an earlier results file, with these rows in place of older ones."""
     kept: dict[tuple[str, ...], Row] = {}
     if file.is_file():
         for item in json.loads(file.read_text())["rows"]:
@@ -140,12 +140,12 @@ def merged(file: Path, rows: Sequence[Row]) -> list[Row]:
 def write(file: Path, rows: Sequence[Row]) -> None:
     """Write the results file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    told = [asdict(row) | {"verdict": row.verdict} for row in rows]
-    file.write_text(json.dumps(about() | {"rows": told}, indent=2))
+    entries = [asdict(row) | {"verdict": row.verdict} for row in rows]
+    file.write_text(json.dumps(about() | {"rows": entries}, indent=2))
 
 
 def about() -> dict[str, object]:
-    """Return what the figures depend on."""
+    """Return the versions and the machine that the figures depend on."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -183,36 +183,40 @@ def markdown(rows: Sequence[Row]) -> str:
 def main() -> int:
     """Measure, print, write; exit 1 if something could not be measured."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the rows that take minutes")
-    parser.add_argument("--only", nargs="+", choices=FAMILIES, help="these families of rows")
-    parser.add_argument("--rounds", type=int, default=0, help="pairs a row (3; quick: 2)")
-    parser.add_argument("--show", action="store_true", help="measure nothing: show the results")
+    parser.add_argument("--quick", action="store_true", help="only the rows that take minutes")
+    parser.add_argument("--only", nargs="+", choices=FAMILIES, help="only these families of rows")
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="pairs per row (default: 3; quick: 2)"
+    )
+    parser.add_argument("--show", action="store_true", help="show the results and measure nothing")
     parser.add_argument("--json", type=Path, default=WORK / "results.json", metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
-    asked = parser.parse_args()
-    rounds = asked.rounds or (2 if asked.quick else 3)
-    families = asked.only or (QUICK if asked.quick else FAMILIES)
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write the table to FILE"
+    )
+    options = parser.parse_args()
+    rounds = options.rounds or (2 if options.quick else 3)
+    families = options.only or (QUICK if options.quick else FAMILIES)
     console = Console(width=max(Console().width, 150))
     rows: list[Row] = []
     failed = False
-    todo = [] if asked.show else measurements(families, rounds, quick=asked.quick)
+    todo = [] if options.show else measurements(families, rounds, quick=options.quick)
     for title, measure in todo:
         began = time.monotonic()
         try:
-            found = measure()
+            measured = measure()
         except MeasureError as error:
             failed = True
-            found = [Row(work=title, anchor="", unit="", problem=str(error).splitlines()[0])]
+            measured = [Row(work=title, anchor="", unit="", problem=str(error).splitlines()[0])]
             console.print(str(error), style="red", markup=False)
-        rows += found
+        rows += measured
         console.print(f"{title}: measured in {time.monotonic() - began:.0f} s", style="dim")
-        # At once: a run takes hours, and what is measured is not to be lost.
-        write(asked.json, merged(asked.json, rows))
-    every = merged(asked.json, rows)
-    show(every if asked.show else rows, console)
-    console.print(f"All samples, of earlier runs too: {asked.json}", style="dim")
-    if asked.markdown is not None:
-        asked.markdown.write_text(markdown(every))
+        # Write after each measurement: a run takes hours, and no result must be lost.
+        write(options.json, merged(options.json, rows))
+    every = merged(options.json, rows)
+    show(every if options.show else rows, console)
+    console.print(f"All samples, including those of earlier runs: {options.json}", style="dim")
+    if options.markdown is not None:
+        options.markdown.write_text(markdown(every))
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""Prints how long the connection check takes against each hostile server, and what it says.
+"""Prints the time and the message of the connection check against each hostile server.
 
 Run from the root: ``.venv/bin/python benchmarks/connection.py``. Every case must end within 10 s.
 """
@@ -20,14 +20,14 @@ LIMIT_SECONDS = 10.0
 
 
 def timed(url: str) -> tuple[float, WebserverState]:
-    """Return the seconds that a check takes, and its answer."""
+    """Return the seconds that a check takes, and its result."""
     started = time.monotonic()
     answer = ask_webserver(Address(url, "--url"))
     return time.monotonic() - started, answer
 
 
 def main() -> int:
-    """Print the table; return 1 if a case took too long or told a secret."""
+    """Print the table; return 1 if a case took too long or revealed a secret."""
     rows: list[tuple[str, float, WebserverState]] = []
     for case in CASES:
         with serving(case.act) as port:
@@ -42,15 +42,15 @@ def main() -> int:
         ("packets dropped", *timed("http://192.0.2.1:3000")),
         ("no URL", *timed(f"user:{SECRET}@host")),
     ]
-    say = sys.stdout.write
-    say("| case | seconds | message |\n|---|---|---|\n")
+    write = sys.stdout.write
+    write("| case | seconds | message |\n|---|---|---|\n")
     for name, seconds, answer in rows:
-        say(f"| {name} | {seconds:.2f} | {answer.problem} |\n")
+        write(f"| {name} | {seconds:.2f} | {answer.problem} |\n")
     worst = max(seconds for _, seconds, _ in rows)
-    told = [name for name, _, answer in rows if SECRET in repr(answer)]
+    leaks = [name for name, _, answer in rows if SECRET in repr(answer)]
     missed = [name for name, _, answer in rows if not answer.problem]
-    say(f"\n{len(rows)} cases, worst {worst:.2f} s, secrets told: {told or 'none'}\n")
-    return 1 if worst > LIMIT_SECONDS or told or missed else 0
+    write(f"\n{len(rows)} cases, worst {worst:.2f} s, secrets revealed: {leaks or 'none'}\n")
+    return 1 if worst > LIMIT_SECONDS or leaks or missed else 0
 
 
 if __name__ == "__main__":

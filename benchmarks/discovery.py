@@ -1,4 +1,4 @@
-"""Finding and making the plugin, against the released one and floe-core's own interface."""
+"""Measures discovery and creation of the plugin against the release and floe-core's interface."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.measure import ROOT, Row, Sample, busy, in_pairs, measured, row
 if TYPE_CHECKING:
     from pathlib import Path
 
-# With dbt, which it imports and which everybody has who runs it; the versions are ours.
+# The release imports dbt, so install it too, in our versions.
 RELEASED = ("floe-orchestrator-dagster==0.1.0a1", "dbt-core", "dbt-duckdb")
 HOME = ROOT / ".venvs" / "released"
 PINS = ("-c", str(ROOT / "constraints.txt"))
@@ -53,7 +53,7 @@ def _subject(python: str | Path, name: str) -> Sample:
 
 
 def _released(work: Path) -> Path:
-    """Return the interpreter of an environment of its own for the released plugin."""
+    """Return the interpreter of a separate environment for the released plugin."""
     python = HOME / "bin" / "python"
     stamp = HOME / "installed"
     if not stamp.is_file():

@@ -1,4 +1,4 @@
-"""Writes what dbt would tell while it builds a project, so that its handling is measured alone."""
+"""Writes the events of a dbt build, so that their handling can be measured without dbt."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def _of_node(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         },
     )
     if not is_test:
-        # What our side of the dbt process adds.
+        # Our code in the dbt process adds this.
         columns = [[column["name"], column["data_type"]] for column in node["columns"].values()]
         finished["floe"] = {"columns": columns, "rows": 10}
     yield finished
 
 
-def _event(name: str, level: str, said: str, **data: Any) -> dict[str, Any]:
+def _event(name: str, level: str, message: str, **data: Any) -> dict[str, Any]:
     return {
         "data": data,
         "info": {
@@ -99,7 +99,7 @@ def _event(name: str, level: str, said: str, **data: Any) -> dict[str, Any]:
             "extra": {},
             "invocation_id": INVOCATION,
             "level": level,
-            "msg": said,
+            "msg": message,
             "name": name,
             "pid": 1,
             "thread": "Thread-1 (worker)",

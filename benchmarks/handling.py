@@ -1,4 +1,4 @@
-"""Handling dbt's events in a run, without dbt, against raw dagster-dbt on the same events."""
+"""Measures the handling of dbt's events, without dbt, against raw dagster-dbt."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ TARGETS = {500: 0.30, 1000: 0.15}
 GROWTH = 2.2
 RAW_TIMEOUT_SECONDS = 900.0
 ANCHOR = "raw dagster-dbt"
-# What Dagster alone takes for events that cost us nothing.
+# The time of Dagster alone, for events that cost us nothing.
 FLOORS = {
-    "events_same": "ours made beforehand: the floor of what they tell",
-    "events_floor": "with nothing in them: the floor",
+    "events_same": "our events, built beforehand: the floor with content",
+    "events_floor": "empty events: the floor",
 }
 
 
 def handle(work: Path, rounds: int, *, quick: bool) -> list[Row]:
-    """Measure both to 1,000 models and ours to 10,000, less what ten take; quick: only 500."""
+    """Measure both up to 1,000 models, ours up to 10,000, minus ten models; quick: only 500."""
     small = project(work, SMALL)
     fixed_ours, fixed_raw = _ours(small), _raw(small)
     rows: list[Row] = []
@@ -40,19 +40,19 @@ def handle(work: Path, rounds: int, *, quick: bool) -> list[Row]:
         made = project(work, size)
         name = f"event handling, {size:,} models + {made.tests:,} tests"
         try:
-            found = in_pairs(partial(_ours, made), partial(_raw, made), rounds)
+            measured_pairs = in_pairs(partial(_ours, made), partial(_raw, made), rounds)
         except MeasureError as error:
             rows.append(Row(name, ANCHOR, "x", TARGETS[size], problem=str(error)))
             taken[size] = _less(_ours(made), fixed_ours)
             continue
         pairs = Pairs(
-            [_less(sample, fixed_ours) for sample in found.ours],
-            [_less(sample, fixed_raw) for sample in found.anchor],
+            [_less(sample, fixed_ours) for sample in measured_pairs.ours],
+            [_less(sample, fixed_raw) for sample in measured_pairs.anchor],
         )
         taken[size] = pairs.ours[0]
         rows.append(row(pairs, name, ANCHOR, "cpu", TARGETS[size]))
         for subject, what in FLOORS.items():
-            least = [_less(_floor(subject, made), fixed_ours) for _ in found.anchor]
+            least = [_less(_floor(subject, made), fixed_ours) for _ in measured_pairs.anchor]
             rows.append(row(Pairs(least, pairs.anchor), f"{name}, {what}", ANCHOR, "cpu"))
     for size in () if quick else (2000, 10_000):
         taken[size] = _less(_ours(project(work, size)), fixed_ours)

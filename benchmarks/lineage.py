@@ -1,4 +1,4 @@
-"""What lineage costs: the same run with a backend and without."""
+"""Measures the cost of lineage: the same run with a backend and without."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGET = 1.03
 
 
 def lineage(project: Project, rounds: int) -> list[Row]:
-    """Measure a run that tells its lineage to a server of another process."""
+    """Measure a run that sends its lineage to a server in another process."""
     artifacts = project.ours / "target" / "compiled_artifacts.json"
     without = artifacts.read_text()
     with_backend = json.loads(without)
@@ -33,16 +33,16 @@ def lineage(project: Project, rounds: int) -> list[Row]:
             "config": {"url": url, "environment": "bench"},
         }
 
-        def told() -> Sample:
+        def with_lineage() -> Sample:
             artifacts.write_text(json.dumps(with_backend))
             return ours(project)
 
-        def untold() -> Sample:
+        def without_lineage() -> Sample:
             artifacts.write_text(without)
             return ours(project)
 
         try:
-            pairs = in_pairs(told, untold, rounds)
+            pairs = in_pairs(with_lineage, without_lineage, rounds)
         finally:
             artifacts.write_text(without)
     return [
@@ -53,7 +53,7 @@ def lineage(project: Project, rounds: int) -> list[Row]:
 
 @contextmanager
 def _backend() -> Iterator[str]:
-    """Run a server that takes every event."""
+    """Run a server that accepts every event."""
     server = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.lineage"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -75,7 +75,7 @@ class _Taker(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 if __name__ == "__main__":

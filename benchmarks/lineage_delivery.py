@@ -1,13 +1,13 @@
-"""Chaos for lineage: how many events survive each way a backend or a machine can fail.
+"""Chaos for lineage: counts the events that survive each failure of a backend or a machine.
 
     python benchmarks/lineage_delivery.py [--events 10000] [--case NAME ...]
 
-Each case runs a job that makes events, in a process of its own, against a real HTTP server that
-misbehaves; then the server is well and what waits is replayed. `lost` is what neither the backend
-nor the dead letters hold, of the events that the job was told were taken; `dropped` what the job
-counted as lost itself. `added` is the job's
-wall time over the seconds that it takes by itself; best effort may add a second and the drain.
-The cases of a full disk mount a small tmpfs, which only root may.
+Each case runs a job in a separate process. The job sends events to a real HTTP server that
+misbehaves. Then the server recovers, and the waiting events are replayed. `lost` counts the events
+that the job handed over and that neither the backend nor the dead letters have. `dropped` counts
+the events that the job itself reported as lost. `added` is the job's wall time minus the seconds
+that it takes without lineage; best effort may add one second and the drain. The cases of a full
+disk mount a small tmpfs, so they need root.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from kit.lineage_producer import outcome, start  # noqa: E402
 DRAIN_SECONDS = 2.0
 JOB_SECONDS = 4.0
 BOUND_SECONDS = 1.0 + DRAIN_SECONDS
-# Of what the events of a case take, so much is the room on a small disk.
+# The share of a case's events that fits on a small disk.
 DISK_SHARE = 0.25
 
-# Between the numbers of two jobs' events.
+# The distance between the event numbers of two jobs.
 FAR = 50_000
 
 Script = Callable[[int, dict[str, Any]], Reply]
@@ -49,7 +49,7 @@ Script = Callable[[int, dict[str, Any]], Reply]
 
 @dataclass(frozen=True)
 class Case:
-    """One way to fail; `jobs` processes run at once."""
+    """One kind of failure; `jobs` processes run at once."""
 
     name: str
     script: Script = healthy
@@ -61,32 +61,32 @@ class Case:
 
 
 def always(reply: Reply) -> Script:
-    """Answer everything alike."""
+    """Give every request the same answer."""
     return lambda *_: reply
 
 
 def every(nth: int, reply: Reply) -> Script:
-    """Answer each nth request with `reply`, and take the others."""
+    """Answer every nth request with `reply`, and accept the others."""
     return lambda number, _: reply if number % nth == nth - 1 else OK
 
 
 def until(requests: int, reply: Reply) -> Script:
-    """Answer the first requests with `reply`, then be well."""
+    """Answer the first requests with `reply`, then accept all others."""
     return lambda number, _: reply if number < requests else OK
 
 
 def comes_and_goes(_number: int, _event: dict[str, Any]) -> Reply:
-    """Fail in every other half second."""
+    """Fail during every second half second."""
     return OK if int(time.monotonic() * 2) % 2 else Reply(status=503)
 
 
 def poisoned(_number: int, event: dict[str, Any]) -> Reply:
-    """Fail on one event in a thousand, always."""
+    """Always fail on one event in a thousand."""
     return Reply(status=500) if int(event["job"]["name"]) % 1000 == 500 else OK  # noqa: PLR2004
 
 
 def bad(_number: int, event: dict[str, Any]) -> Reply:
-    """Refuse one event in ten."""
+    """Reject one event in ten."""
     return Reply(status=400, body=b"bad event") if int(event["job"]["name"]) % 10 == 0 else OK
 
 
@@ -95,7 +95,7 @@ CUT, TAKEN_AND_CUT = Reply(status=0, takes=False), Reply(status=0, takes=True)
 CASES = (
     Case("well"),
     Case("well, lineage required", required=True),
-    Case("nobody listens", away=True),
+    Case("no server", away=True),
     Case("hangs", always(Reply(wait=3600, takes=False))),
     Case("drips", always(Reply(drip=0.05, takes=False))),
     Case("500 always", always(Reply(status=500))),
@@ -112,10 +112,10 @@ CASES = (
     Case("cuts one in twenty, taken", every(20, TAKEN_AND_CUT)),
     Case("well every other half second", comes_and_goes),
     Case("kill -9 half way", kill=True),
-    Case("kill -9 half way, nobody listens", away=True, kill=True),
+    Case("kill -9 half way, no server", away=True, kill=True),
     Case("disk full", small_disk=True),
     Case("disk full, 500 one in fifty", every(50, Reply(status=500)), small_disk=True),
-    Case("disk full, required, nobody listens", away=True, small_disk=True, required=True),
+    Case("disk full, required, no server", away=True, small_disk=True, required=True),
     Case("two runs at once", jobs=2),
     Case("two runs at once, cuts", every(20, CUT), jobs=2),
 )
@@ -123,7 +123,7 @@ CASES = (
 
 @contextmanager
 def spool_of(case: Case, events: int) -> Iterator[Path]:
-    """Yield a spool directory, on a small disk of its own where the case asks for one."""
+    """Yield a spool directory, on a separate small disk if the case needs one."""
     with tempfile.TemporaryDirectory() as name:
         if not case.small_disk:
             yield Path(name) / "spool"
@@ -139,9 +139,9 @@ def spool_of(case: Case, events: int) -> Iterator[Path]:
 def run_case(case: Case, events: int) -> dict[str, Any]:
     """Run one case and return its row of the table."""
     each = events // case.jobs
-    # On a small disk the backend must keep up, or there is no place left for the events.
+    # On a small disk the backend must keep up, or the events do not fit.
     seconds = JOB_SECONDS * (5 if case.small_disk else 1)
-    asked: dict[str, Any] = {
+    job_options: dict[str, Any] = {
         "count": each,
         "seconds": seconds,
         "drain_seconds": DRAIN_SECONDS,
@@ -151,13 +151,13 @@ def run_case(case: Case, events: int) -> dict[str, Any]:
     with spool_of(case, events) as spool, Backend(case.script) as server:
         transport = server.transport | ({"url": "http://127.0.0.1:1/"} if case.away else {})
         firsts = [number * FAR for number in range(case.jobs)]
-        jobs = [start(spool, transport, first=first, **asked) for first in firsts]
-        found = [outcome(job, 600) for job in jobs]
+        jobs = [start(spool, transport, first=first, **job_options) for first in firsts]
+        reports = [outcome(job, 600) for job in jobs]
         by_job = len(set(server.names))
         if case.script is not bad:
             server.script = healthy
         replay(server.transport, spool, 600)
-        kept = [job.get("sent", asked["kill_at"]) for job in found]
+        kept = [job.get("sent", job_options["kill_at"]) for job in reports]
         made = {
             f"{first + n:05d}"
             for first, n_kept in zip(firsts, kept, strict=True)
@@ -170,36 +170,36 @@ def run_case(case: Case, events: int) -> dict[str, Any]:
         }
         waiting, taken = spool_status(spool).waiting, list(dict.fromkeys(server.names))
         by_run = [[name for name in taken if int(name) // FAR == job] for job in range(case.jobs)]
-        paid = [job["sending"] + job["draining"] - seconds for job in found if "sent" in job]
+        paid = [job["sending"] + job["draining"] - seconds for job in reports if "sent" in job]
         return {
             "made": len(made),
             "in the job": by_job,
             "delivered": len(made & set(taken)),
             "refused": len(refused),
             "twice": server.duplicates,
-            "dropped": sum(job["report"]["dropped"] for job in found if "sent" in job),
+            "dropped": sum(job["report"]["dropped"] for job in reports if "sent" in job),
             "lost": len(made - set(taken) - refused) + waiting,
             "in order": "yes" if all(names == sorted(names) for names in by_run) else "no",
-            "added s": f"{max(paid):.2f}" if paid and not found[0]["error"] else "-",
-            "CPU s": f"{sum(job['processor'] for job in found if 'sent' in job):.2f}",
-            "note": found[0].get("error", "killed").partition(":")[2][-60:]
+            "added s": f"{max(paid):.2f}" if paid and not reports[0]["error"] else "-",
+            "CPU s": f"{sum(job['processor'] for job in reports if 'sent' in job):.2f}",
+            "note": reports[0].get("error", "killed").partition(":")[2][-60:]
             if case.required
             else "",
         }
 
 
 def main() -> None:
-    """Run the cases that were asked for and print a table."""
+    """Run the requested cases and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument("--case", nargs="*", help="parts of names of cases; default: all")
-    asked = parser.parse_args()
+    parser.add_argument("--case", nargs="*", help="parts of case names; default: all")
+    options = parser.parse_args()
     table = Table("case")
     failed = 0
     for case in CASES:
-        if asked.case and not any(part in case.name for part in asked.case):
+        if options.case and not any(part in case.name for part in options.case):
             continue
-        row = run_case(case, asked.events)
+        row = run_case(case, options.events)
         if not table.rows:
             for head in row:
                 table.add_column(head, justify="right")
@@ -210,8 +210,9 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 170)
     console.print(table)
     console.print(
-        f"{asked.events} events a case; the job itself takes {JOB_SECONDS:g} s, the drain at most "
-        f"{DRAIN_SECONDS:g} s. Cases that lost events or added over {BOUND_SECONDS:g} s: {failed}."
+        f"{options.events} events per case; the job itself takes {JOB_SECONDS:g} s, the drain "
+        f"at most {DRAIN_SECONDS:g} s. Cases that lost events or added over {BOUND_SECONDS:g} s: "
+        f"{failed}."
     )
     sys.exit(bool(failed))
 

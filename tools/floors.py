@@ -1,4 +1,4 @@
-"""The floors of the package: which room may import from which, and what its code says of itself."""
+"""The floors of the package: which room may import from which, and how each describes itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "floe_orchestrator_dagster"
 SOURCE = ROOT / "plugins" / "floe-orchestrator-dagster" / "src" / PACKAGE
 
-# From the ground up; a room may import from floors below its own, and from its own room.
+# From the bottom up. A room may import from lower floors and from itself.
 FLOORS = (
     {"errors", "urls", "dbt_json"},
     {"telemetry", "config", "arguments"},
@@ -43,12 +43,12 @@ def modules() -> list[Path]:
 
 
 def room_of(path: Path) -> str:
-    """Return the room that a file of the source is in."""
+    """Return the room of a source file."""
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the name of each module that a file imports, wherever in it."""
+    """Yield the name of each module that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
@@ -57,18 +57,18 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def sentence_of(path: Path) -> str:
-    """Return the sentence that a file opens with, on one line."""
+    """Return the opening sentence of a file on one line."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return " ".join(docstring.split("\n\n")[0].split())
 
 
 def rooms() -> dict[str, Room]:
-    """Return every room by its name, as the code is now."""
+    """Return every room by its name."""
     files: dict[str, list[Path]] = {}
     for path in modules():
         if path.parent != SOURCE or path.stem != "__init__":
             files.setdefault(room_of(path), []).append(path)
-    found = {}
+    by_name = {}
     for name, paths in files.items():
         used = {
             module.split(".")[1]
@@ -78,10 +78,10 @@ def rooms() -> dict[str, Room]:
         }
         opening = SOURCE / name / "__init__.py"
         alone = SOURCE / f"{name}.py"
-        found[name] = Room(
+        by_name[name] = Room(
             name,
             sentence_of(alone if alone.exists() else opening),
             tuple(path.stem for path in paths if path not in {opening, alone}),
             frozenset(used - {name}),
         )
-    return found
+    return by_name

@@ -1,7 +1,7 @@
-"""Loads a dagster.yaml with whatever Dagster runs this, launches a run, prints what came of it.
+"""Loads a dagster.yaml with the installed Dagster, launches a run, and prints the result as JSON.
 
-DAGSTER_HOME names the directory of dagster.yaml; argv: code server's image, its container context.
-Only the cluster is missing: the Job that would be created is printed instead.
+DAGSTER_HOME names the directory of dagster.yaml. The arguments are the image of the code server and
+its container context. There is no cluster: the script prints the Job that Dagster would create.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ created: list[Any] = []
 
 
 class Cluster:
-    """Takes the place of the Kubernetes API."""
+    """Replaces the Kubernetes API."""
 
     def create_namespaced_job_with_retries(self, body: Any, **_: Any) -> None:
         created.append(kubernetes.client.ApiClient().sanitize_for_serialization(body))

@@ -1,4 +1,4 @@
-"""Runs the tests on every Python of this machine and on three releases of Dagster; a table tells.
+"""Runs the tests on every Python of this machine and three releases of Dagster; prints a table.
 
 make test-matrix
 make test-matrix MATRIX_PYTHONS="3.10 3.13" MATRIX_DAGSTERS="1.10.21" MATRIX_ARGS="tests/unit"
@@ -20,11 +20,11 @@ PLUGIN = ROOT / "plugins" / "floe-orchestrator-dagster"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Each dagster-dbt pins its own dagster; the newest pair is the one in constraints.txt.
 DAGSTERS = {"1.10.21": "0.26.21", "1.12.22": "0.28.22", "newest": ""}
-# What differs from one Dagster to another, in a few minutes a cell; `make test` runs the rest.
+# Tests that depend on the version of Dagster, a few minutes per cell; `make test` runs the rest.
 RUNS = (
     "a_chain_is_built_in_order_by_one_dbt_run",
     "rows_columns_versions_and_times_reach_the_materialization",
-    "a_check_points_at_the_materialization_it_looked_at",
+    "a_check_points_at_the_materialization_that_it_checked",
     "from_failure_builds_only_what_is_missing",
     "a_partition_passes_its_window_to_dbt",
     "assets_of_another_op_downstream_run_in_the_same_run",
@@ -36,38 +36,38 @@ TESTS = (
     "tests/integration/test_plugin.py::test_create_definitions_on_a_project_runs",
 )
 HOMES = ROOT / ".venvs"
-# A cell writes the whole output of its tools here.
+# Each cell writes the output of its tools here.
 LOGS = HOMES / "logs"
-# Resolves an old Dagster in seconds, where pip tries release after release for many minutes.
+# Resolves an old Dagster in seconds; pip tries one release after another for many minutes.
 RESOLVER = HOMES / "uv" / "bin" / "uv"
 
 
 def python_of(version: str) -> str | None:
-    """Return an interpreter of this minor version, from PATH or pyenv, if there is one."""
+    """Return an interpreter of this minor version from PATH or pyenv, or None."""
     candidates = [shutil.which(f"python{version}")]
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates += [str(path) for path in sorted(versions.glob(f"{version}.*/bin/python"))]
     for candidate in filter(None, candidates):
-        told = subprocess.run(
+        reported = subprocess.run(
             [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
             capture_output=True,
             text=True,
             check=False,
         )
-        if told.stdout.strip() == version:
+        if reported.stdout.strip() == version:
             return candidate
     return None
 
 
 def run(command: list[str], log: Path, cwd: Path = ROOT) -> bool:
-    """Run a command with its output at the end of `log`; tell whether it went well."""
+    """Run a command and append its output to `log`; return whether it succeeded."""
     with log.open("a") as file:
         done = subprocess.run(command, cwd=cwd, stdout=file, stderr=subprocess.STDOUT, check=False)
     return done.returncode == 0
 
 
 def resolver() -> None:
-    """Install the resolver, once."""
+    """Install the resolver once."""
     if RESOLVER.exists():
         return
     subprocess.run([sys.executable, "-m", "venv", RESOLVER.parents[1]], check=True)
@@ -75,7 +75,7 @@ def resolver() -> None:
 
 
 def install(python: str, home: Path, dagster: str, log: Path) -> bool:
-    """Bring the environment `home` to the plugin and this Dagster, of wheels only."""
+    """Install the plugin and this Dagster into the environment `home`, from wheels only."""
     libraries = DAGSTERS[dagster]
     if libraries:
         core = ("dagster", "dagster-graphql", "dagster-webserver")
@@ -83,7 +83,7 @@ def install(python: str, home: Path, dagster: str, log: Path) -> bool:
     else:
         pins = ["--constraint", str(ROOT / "constraints.txt")]
     uv = [str(RESOLVER), "--quiet", "--no-config"]
-    # halo, which dbt-metricflow needs, has no wheel; it is plain Python.
+    # dbt-metricflow needs halo, which has no wheel and is plain Python.
     wheels = ("--only-binary", ":all:", "--no-binary", "halo")
     return run([*uv, "venv", "--allow-existing", "--python", python, str(home)], log) and run(
         [*uv, "pip", "install", "--python", str(home), *wheels, "-e", f"{PLUGIN}[dev]", *pins], log
@@ -91,10 +91,10 @@ def install(python: str, home: Path, dagster: str, log: Path) -> bool:
 
 
 def cell(version: str, dagster: str, arguments: list[str]) -> tuple[bool, str]:
-    """Install one pair and run the tests: whether all passed, and in a few words what came."""
+    """Install one pair and run the tests; return whether all passed, and a short result."""
     python = python_of(version)
     if python is None:
-        return False, "no such Python here"
+        return False, "this Python is not installed"
     home = HOMES / f"{version}-{dagster}"
     log = LOGS / f"{version}-{dagster}.log"
     log.unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def cell(version: str, dagster: str, arguments: list[str]) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Fill the table cell by cell and print it; exit 1 unless every cell passed."""
+    """Fill the table cell by cell and print it; return 1 unless every cell passed."""
     pythons = os.environ.get("MATRIX_PYTHONS", " ".join(PYTHONS)).split()
     dagsters = os.environ.get("MATRIX_DAGSTERS", " ".join(DAGSTERS)).split()
     arguments = shlex.split(os.environ.get("MATRIX_ARGS", "")) or [
@@ -123,8 +123,8 @@ def main() -> int:
     for version in pythons:
         for dagster in dagsters:
             results[version, dagster] = cell(version, dagster, arguments)
-            said = results[version, dagster][1]
-            sys.stdout.write(f"Python {version}, Dagster {dagster}: {said}\n")
+            result = results[version, dagster][1]
+            sys.stdout.write(f"Python {version}, Dagster {dagster}: {result}\n")
             sys.stdout.flush()
     sys.stdout.write("\n| Python | " + " | ".join(f"Dagster {name}" for name in dagsters) + " |\n")
     sys.stdout.write("|" + "---|" * (len(dagsters) + 1) + "\n")

@@ -17,37 +17,37 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 DECISIONS = ROOT / "docs" / "decisions" / "README.md"
 PICTURE = ROOT / "docs" / "architecture.svg"
 
-# What a newcomer looks for, with the names in the code that answer; the files are looked up.
-# A name that two rooms define is given with its room.
+# What a newcomer looks for, with the names of the code that does it. The script looks up the files.
+# Prefix a name with its room where two rooms define it.
 QUESTIONS = {
-    "the dbt project and the artifacts are looked for": ("find_project", "find_product"),
-    "a product's files have their places": ("Layout",),
-    "a product is opened: read, parsed, planned": ("open_product",),
-    "dbt's manifest counts as stale": ("fingerprint",),
-    "a node gets its compute": ("Placer",),
-    "the order of dbt runs is decided": ("waves",),
-    "a product is refused before it runs": ("plan_product", "preflight"),
-    "an asset or a check gets its name in Dagster": ("asset_path", "dagster_name"),
-    "a code version is made": ("version_of",),
-    "an asset spec is made": ("Specs",),
-    "jobs, schedules and sensors are made": ("build_definitions",),
-    "a launch is read: selection, config, partitions": ("launch_of",),
-    "a partition's window reaches dbt": ("_window", "DbtCommand"),
-    "dbt is started, watched and stopped": ("run_dbt", "DbtRun"),
-    "a dbt event is read": ("EventReader",),
-    "a dbt status counts as failure": ("is_failure",),
-    "a retry is decided": ("Outcome.settle",),
-    "what a run tells Dagster is made": ("Yields",),
-    "a run is resumed from failure": ("remainder", "find_retry"),
-    "a secret is masked": ("Scrubber",),
-    "a dataset gets its name": ("dataset_name",),
-    "columns are traced through SQL": ("lineage/columns.py/column_lineage",),
-    "a lineage event waits for its backend": ("SpooledDelivery",),
-    "the plugin's configuration is checked": ("PluginConfig",),
-    "Helm values are made": ("deploy/helm_values", "official_values"),
-    "the webserver is asked for its state": ("ask_webserver",),
-    "errors have their classes": ("FloeDagsterError", "Problem"),
-    "a failure of dbt gets its advice": ("advised",),
+    "find the dbt project and the artifacts": ("find_project", "find_product"),
+    "define where a product's files are": ("Layout",),
+    "open a product: read, parse and plan it": ("open_product",),
+    "decide whether dbt's manifest is stale": ("fingerprint",),
+    "choose the compute of a node": ("Placer",),
+    "order the dbt runs": ("waves",),
+    "reject a product before it runs": ("plan_product", "preflight"),
+    "name an asset or a check in Dagster": ("asset_path", "dagster_name"),
+    "compute a code version": ("version_of",),
+    "build an asset spec": ("Specs",),
+    "build jobs, schedules and sensors": ("build_definitions",),
+    "read a launch: selection, config, partitions": ("launch_of",),
+    "pass a partition's window to dbt": ("_window", "DbtCommand"),
+    "start, watch and stop dbt": ("run_dbt", "DbtRun"),
+    "read a dbt event": ("EventReader",),
+    "decide whether a dbt status is a failure": ("is_failure",),
+    "decide whether to retry a node": ("Outcome.settle",),
+    "build the Dagster events of a run": ("Yields",),
+    "resume a run from failure": ("remainder", "find_retry"),
+    "mask a secret": ("Scrubber",),
+    "name a dataset": ("dataset_name",),
+    "trace columns through SQL": ("lineage/columns.py/column_lineage",),
+    "keep a lineage event until its backend accepts it": ("SpooledDelivery",),
+    "check the plugin's configuration": ("PluginConfig",),
+    "build Helm values": ("deploy/helm_values", "official_values"),
+    "query the webserver for its state": ("ask_webserver",),
+    "define the error classes": ("FloeDagsterError", "Problem"),
+    "add advice to a failure of dbt": ("advised",),
 }
 BOX_WIDTH, LINE, GAP, MARGIN, FLOOR_GAP, HEAD = 252, 15, 22, 28, 46, 30
 WRAP = 36
@@ -75,7 +75,7 @@ text { font-family: system-ui, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #
 
 
 def wrapped(words: tuple[str, ...]) -> list[str]:
-    """Return words in lines that fit into a box; none for "on" alone, which is the ground."""
+    """Return words in lines that fit into a box, or no lines if "on" is the only word."""
     if words == ("on",):
         return []
     lines = [""]
@@ -87,7 +87,7 @@ def wrapped(words: tuple[str, ...]) -> list[str]:
 
 
 def direct(house: Mapping[str, Room]) -> dict[str, set[str]]:
-    """Return what each room imports, without what it reaches through another anyway."""
+    """Return the imports of each room, without those that it reaches through another room."""
     reached: dict[str, set[str]] = {}
 
     def reach(name: str) -> set[str]:
@@ -102,7 +102,7 @@ def direct(house: Mapping[str, Room]) -> dict[str, set[str]]:
 
 
 def picture() -> str:
-    """Draw the rooms, floor above floor, with an arrow from each to the rooms it stands on."""
+    """Draw the rooms by floor, with an arrow from each room to the rooms that it imports."""
     house, floors = rooms(), [sorted(floor) for floor in reversed(FLOORS)]
     below = direct(house)
     width = max(len(floor) for floor in floors) * (BOX_WIDTH + GAP) + MARGIN * 2 - GAP
@@ -146,7 +146,7 @@ def picture() -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
-            "<title>The rooms of floe_orchestrator_dagster and what they import</title>",
+            "<title>The rooms of floe_orchestrator_dagster and their imports</title>",
             f"<style>\n{STYLE}\n</style>",
             HEAD_OF_ARROW,
             f'<rect class="ground" width="{width}" height="{height}"/>',
@@ -171,7 +171,7 @@ def table_of_rooms() -> str:
 
 
 def index_of_decisions() -> str:
-    """Return a line for each decision, by its number and heading."""
+    """Return one line per decision, with its number and title."""
     lines = []
     for path in sorted(DECISIONS.parent.glob("[0-9]*.md")):
         heading = path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
@@ -182,48 +182,48 @@ def index_of_decisions() -> str:
 
 def definitions() -> dict[str, list[str]]:
     """Return the files that define each class, function and method."""
-    found: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     for path in modules():
-        place = path.relative_to(SOURCE).as_posix()
+        file = path.relative_to(SOURCE).as_posix()
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                found.setdefault(node.name, []).append(place)
+                places.setdefault(node.name, []).append(file)
             if isinstance(node, ast.ClassDef):
                 for member in node.body:
                     if isinstance(member, ast.FunctionDef):
-                        found.setdefault(f"{node.name}.{member.name}", []).append(place)
-    return found
+                        places.setdefault(f"{node.name}.{member.name}", []).append(file)
+    return places
 
 
 def table_of_questions() -> str:
-    """Return the table of where things are decided, by the names that decide them."""
+    """Return the table of questions, with the name and the file of the code that answers each."""
     known = definitions()
-    lines = ["| where ... | is |", "|---|---|"]
+    lines = ["| to | see |", "|---|---|"]
     for question, names in QUESTIONS.items():
         answers = []
-        for asked in names:
-            room, _, name = asked.rpartition("/")
+        for qualified in names:
+            room, _, name = qualified.rpartition("/")
             places = [place for place in known.get(name, ()) if place.startswith(room)]
-            assert len(places) == 1, f"{asked} is defined in {places or 'no file'}"
+            assert len(places) == 1, f"{qualified} is defined in {places or 'no file'}"
             answers.append(f"`{name}` in `{places[0]}`")
         lines.append(f"| {question} | {', '.join(answers)} |")
     return "\n".join(lines)
 
 
 def replaced(path: Path, name: str, text: str) -> str:
-    """Return a document with this text between the marks of this name."""
+    """Return a document with `text` between the marks of `name`."""
     start, end = f"<!-- {name}: make docs -->\n", f"<!-- end of {name} -->\n"
-    before, found, rest = path.read_text(encoding="utf-8").partition(start)
+    before, opened, rest = path.read_text(encoding="utf-8").partition(start)
     _, closed, after = rest.partition(end)
-    assert found and closed, f"{path} has no marks of {name}"  # noqa: PT018
+    assert opened and closed, f"{path} has no marks of {name}"  # noqa: PT018
     return f"{before}{start}\n{text}\n\n{end}{after}"
 
 
 def documents() -> dict[Path, str]:
-    """Return what each generated document has to be."""
+    """Return the expected text of each generated document."""
     return {
-        # The package's page on PyPI has no repository around it, so the README links to nothing
-        # by a relative path; both are one text.
+        # PyPI shows the package's README without the repository. Both READMEs are one text, so
+        # it must not contain relative links.
         PACKAGE_README: README.read_text(encoding="utf-8"),
         DOCS: replaced(DOCS, "questions", table_of_questions()),
         CONTRIBUTING: replaced(CONTRIBUTING, "rooms", table_of_rooms()),

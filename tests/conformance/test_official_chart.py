@@ -1,8 +1,8 @@
-"""Our values for the official Dagster chart, against that chart's own data: `make conformance`.
+"""Our values for the official Dagster chart fit the chart's own data: `make conformance`.
 
-The folder CHART_DATA holds values.yaml, values.schema.json and the same two of the subchart
-user-deployments. Its schema is open in places, so a key that the chart does not know passes it and
-does nothing: here it fails.
+The directory CHART_DATA contains values.yaml and values.schema.json of the chart and of its
+subchart user-deployments. The schema accepts unknown keys in places, and the chart ignores them.
+These tests reject them.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ EXPORTS = {
     **{f"{size}, products": official_values(size, COMPUTES, products=PRODUCTS) for size in SIZES},
     "database": official_values("small", database=Database("db", "secret"), products=PRODUCTS),
 }
-# Objects whose keys are the user's or Kubernetes' own.
+# Objects whose keys belong to the user or to Kubernetes.
 FREE = {"resources"}
 JSON_TYPES = {"list": "array", "dict": "object", "str": "string"}
 
 
 def merged(base: Any, ours: Any) -> Any:
-    """Merge values as Helm does: mappings key by key, all else replaced."""
+    """Merge values as Helm does: merge mappings key by key, and replace everything else."""
     if isinstance(base, dict) and isinstance(ours, dict):
         return {**base, **{key: merged(base.get(key), item) for key, item in ours.items()}}
     return ours
@@ -55,9 +55,9 @@ def kind(value: Any) -> str:
 
 
 def strangers(ours: Any, theirs: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield each key of ours that the chart does not have, or has as another type.
+    """Yield each of our keys that the chart does not have, or has with a different type.
 
-    A key is the chart's if its values.yaml has it, or its schema names it (what it leaves unset).
+    The chart has a key if its values.yaml or its schema has it.
     """
     schema = resolved(schema, ours)
     if path.rpartition(".")[2] in FREE:
@@ -80,14 +80,14 @@ def strangers(ours: Any, theirs: Any, schema: Mapping[str, Any], path: str) -> I
 
 
 def checked_resources(ours: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield what is no `resources` of a container."""
+    """Yield the entries that are not valid `resources` of a container."""
     for section, amounts in ours.items():
         if section not in {"requests", "limits"} or not set(amounts) <= {"cpu", "memory"}:
             yield f"{path}.{section}: {amounts}"
 
 
 def resolved(schema: Mapping[str, Any], value: Any = None) -> Mapping[str, Any]:
-    """Follow references, and of alternatives the first that `value` could be."""
+    """Follow references; of several alternatives, take the first that `value` can match."""
     if "$ref" in schema:
         place: Any = SCHEMA
         for step in schema["$ref"].removeprefix("#/").split("/"):
@@ -105,7 +105,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_every_key_is_one_of_the_chart(name: str) -> None:
+def test_the_chart_has_every_key(name: str) -> None:
     assert problems(EXPORTS[name]) == []
 
 
@@ -115,7 +115,7 @@ def test_values_pass_the_schema(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_deployments_are_those_of_the_subchart(name: str) -> None:
+def test_deployments_match_the_subchart(name: str) -> None:
     known = SUBCHART["deployments"][0]
     schema = resolved(SCHEMA["$defs"]["UserDeployment"])["properties"]
     for deployment in EXPORTS[name]["dagster-user-deployments"]["deployments"]:
@@ -131,12 +131,12 @@ def test_sizes_are_where_the_chart_reads_them(size: str) -> None:
     expected = service_resources(size).as_kubernetes()
     assert values["dagsterWebserver"]["resources"] == expected
     assert values["dagsterDaemon"]["resources"] == expected
-    # The chart's example product does not get in by default.
+    # The chart's example product is not deployed by default.
     assert values["dagster-user-deployments"]["deployments"] == []
     assert values["telemetry"]["enabled"] is False
 
 
-def test_a_database_of_yours_takes_the_place_of_the_chart_s() -> None:
+def test_an_external_database_replaces_that_of_the_chart() -> None:
     values = merged(DEFAULTS, EXPORTS["database"])
     assert values["postgresql"]["enabled"] is False
     assert values["postgresql"]["postgresqlHost"] == "db"
@@ -145,7 +145,7 @@ def test_a_database_of_yours_takes_the_place_of_the_chart_s() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "found"),
+    ("values", "problem_start"),
     [
         ({"dagster-webserver": {}}, "dagster-webserver: the chart has no such key"),
         ({"dagsterWebserver": {"replicas": 1}}, "dagsterWebserver.replicas: the chart has no"),
@@ -159,5 +159,7 @@ def test_a_database_of_yours_takes_the_place_of_the_chart_s() -> None:
         ({"dagsterDaemon": {"resources": {"limit": {}}}}, "dagsterDaemon.resources.limit"),
     ],
 )
-def test_a_key_that_the_chart_would_ignore_is_found(values: dict[str, Any], found: str) -> None:
-    assert any(problem.startswith(found) for problem in problems(values))
+def test_a_key_that_the_chart_would_ignore_is_reported(
+    values: dict[str, Any], problem_start: str
+) -> None:
+    assert any(problem.startswith(problem_start) for problem in problems(values))

@@ -1,4 +1,4 @@
-"""The chart's README tells the values that the chart has."""
+"""The chart's README lists the values of the chart."""
 
 from __future__ import annotations
 

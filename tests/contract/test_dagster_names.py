@@ -1,4 +1,4 @@
-"""The names that the plan refuses are those that the installed Dagster refuses."""
+"""The plan rejects the same names as the installed Dagster."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import dagster as dg
 from floe_orchestrator_dagster.plan.names import RESERVED
 
 
-def refused(name: str) -> bool:
-    """Tell whether Dagster refuses an asset of this name in a step with several."""
+def is_rejected(name: str) -> bool:
+    """Return whether Dagster rejects an asset of this name in a step with several assets."""
     try:
 
         @dg.multi_asset(name="step", specs=[dg.AssetSpec(name)])
@@ -24,19 +24,19 @@ def refused(name: str) -> bool:
 
 
 def vocabulary() -> set[str]:
-    """Return words that Dagster may keep: Python's, its own public names, and its parameters."""
+    """Return words that Dagster may reserve: Python's, its public names and its parameters."""
     words = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
     for name, thing in vars(dg).items():
         words.add(name)
         if inspect.isfunction(thing) or inspect.isclass(thing):
             try:
                 words |= set(inspect.signature(thing).parameters)
-            except ValueError:  # a class of C has no signature
+            except ValueError:  # a class written in C has no signature
                 continue
     return {word for word in words if not word.startswith("_")}
 
 
-def test_the_plan_refuses_the_names_that_dagster_refuses() -> None:
+def test_the_plan_rejects_the_names_that_dagster_rejects() -> None:
     words = vocabulary()
     assert len(words) > 500
-    assert {word for word in words | RESERVED if refused(word)} == RESERVED
+    assert {word for word in words | RESERVED if is_rejected(word)} == RESERVED

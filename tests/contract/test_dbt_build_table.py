@@ -1,4 +1,4 @@
-"""The table of everything that `dbt build` can do is its tests, and its tests are the table."""
+"""Each row of docs/dbt-build.md is a test, and each test is a row."""
 
 from __future__ import annotations
 

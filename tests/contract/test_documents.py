@@ -1,4 +1,4 @@
-"""What is generated of the documents is what the code says, and what they name is there."""
+"""Generated documents match the code, and links lead to existing files."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ def test_a_generated_document_is_up_to_date(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == DOCUMENTS[path], "run `make docs`"
 
 
-def test_the_picture_shows_every_room_and_every_way_down() -> None:
+def test_the_picture_shows_every_room_and_every_import() -> None:
     text = PICTURE.read_text(encoding="utf-8")
     house = rooms()
     assert set(re.findall(r'class="name"[^>]*>([^<]+)<', text)) == set(house)
     below = direct(house)
     for name, room in house.items():
         reached: set[str] = set()
-        ahead = [name]
-        while ahead:
-            for used in below[ahead.pop()] - reached:
+        pending = [name]
+        while pending:
+            for used in below[pending.pop()] - reached:
                 reached.add(used)
-                ahead.append(used)
+                pending.append(used)
         assert room.uses <= reached
 
 
-def test_the_readme_links_to_nothing_beside_it() -> None:
+def test_the_readme_has_no_relative_links() -> None:
     links = LINK.findall(README.read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not link.startswith("https://")] == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_page_links_to_is_there(path: Path) -> None:
+def test_the_links_of_a_page_lead_to_files(path: Path) -> None:
     links = LINK.findall(path.read_text(encoding="utf-8"))
     local = [link for link in links if not link.startswith(("https://", "http://"))]
     assert [link for link in local if not (path.parent / link).exists()] == []
@@ -59,7 +59,7 @@ def test_every_verb_of_make_is_listed_and_phony() -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_calls_make_and_pinned_actions_only(path: Path) -> None:
+def test_a_workflow_calls_only_make_and_pinned_actions(path: Path) -> None:
     jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
     steps = [step for job in jobs.values() for step in job["steps"]]
     verbs = [step["run"].split() for step in steps if "run" in step]

@@ -1,4 +1,4 @@
-"""Imports run downward only, and only from what other packages make public."""
+"""Rooms import only from lower floors, and only public names of Dagster."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FLOOR = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 MODULES = modules()
 
 
-def test_every_room_has_a_floor_and_every_floor_its_rooms() -> None:
+def test_every_room_has_a_floor() -> None:
     assert set(FLOOR) == set(rooms())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_run_downward_only(path: Path) -> None:
+def test_rooms_import_only_from_lower_floors(path: Path) -> None:
     room = room_of(path)
     if room == "__init__":
         return
@@ -28,7 +28,7 @@ def test_imports_run_downward_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_dagster_is_imported_from_its_public_top_only(path: Path) -> None:
+def test_only_public_names_of_dagster_are_imported(path: Path) -> None:
     for module in imports(path):
         root = module.split(".")[0]
         if root.startswith("dagster"):
@@ -40,7 +40,7 @@ def test_a_module_opens_with_one_sentence(path: Path) -> None:
     assert sentence_of(path).endswith((".", ":"))
 
 
-def test_the_pure_rooms_know_no_clock_file_environment_or_dagster() -> None:
+def test_the_pure_rooms_import_no_clock_file_environment_or_dagster() -> None:
     impure = {
         "os",
         "pathlib",

@@ -1,4 +1,4 @@
-"""The promises that other people's code stands on."""
+"""The public names on which other code depends."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_method_keeps_the_signature_of_the_abc() -> None:
         )
 
 
-def test_the_door_of_generated_files_takes_name_and_directory() -> None:
+def test_the_loader_of_generated_files_takes_name_and_directory() -> None:
     parameters = list(inspect.signature(load_product_definitions).parameters)
     assert parameters[:2] == ["product_name", "project_dir"]
 
@@ -66,5 +66,5 @@ def test_a_dbt_process_imports_no_dagster() -> None:
         "import sys, floe_orchestrator_dagster.dbt.child;"
         "print([m for m in ('dagster', 'floe_core', 'pydantic') if m in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The table of public reports names each product that is built for one, and only those."""
+"""The table of public reports names exactly the products that are built for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROW = re.compile(r"^\| ([\w.-]+ \d+) \| .+ \| .+ \| .+ \| `([^`]+)` \|$", re.MUL
 def test_each_product_has_its_reports_and_each_report_its_product() -> None:
     text = TABLE.read_text(encoding="utf-8")
     rows = ROW.findall(text)
-    # A heading and its rule are the only other lines of the table.
+    # The table has only two other lines: its heading and its rule.
     assert len(rows) == text.count("\n| ") - 1
     assert {
         report for report, times in Counter(report for report, _ in rows).items() if times > 1

@@ -1,4 +1,4 @@
-"""Unit tests lie where the code that they test lies."""
+"""Unit tests are in the same rooms as the code that they test."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def test_every_unit_test_is_named_after_what_it_tests() -> None:
         ".": {name for name, room in house.items() if not room.modules},
         "kit": {path.stem for path in KIT.glob("*.py")},
     }
-    strange = []
+    misplaced = []
     for path in sorted(UNIT.rglob("test_*.py")):
         room = path.relative_to(UNIT).parent.as_posix()
         name = path.stem.removeprefix("test_")
-        # A second file on one subject says in what it differs: test_waves_properties.
+        # A second file about a module adds a word: test_waves_properties.
         if not any(name == one or name.startswith(f"{one}_") for one in known.get(room, ())):
-            strange.append(f"{room}/{path.name}")
-    assert strange == []
+            misplaced.append(f"{room}/{path.name}")
+    assert misplaced == []

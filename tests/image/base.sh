@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a base image with Python from Debian's packages, where no image registry can be reached.
+# Builds a base image with Python from Debian packages, for machines without an image registry.
 # tests/image/base.sh NAME    then: make test-image PYTHON_IMAGE=NAME
 set -euo pipefail
 folder=$(mktemp -d)

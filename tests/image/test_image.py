@@ -1,8 +1,8 @@
-"""A product's image: built without an index, run read-only and without root, asked for a run.
+"""A product's image builds without an index, and executes a run read-only and without root.
 
-`make test-image` needs a Docker daemon, and PYTHON_IMAGE where python:3.11-slim cannot be had.
-The containers have what the chart gives theirs: dagster.yaml and workspace.yaml, no capability, a
-read-only root, a user without privileges, /tmp and DAGSTER_HOME in memory.
+`make test-image` needs a Docker daemon, and PYTHON_IMAGE if python:3.11-slim is not available.
+The containers run as in the chart: with dagster.yaml and workspace.yaml, without capabilities, with
+a read-only root, a user without privileges, and /tmp and DAGSTER_HOME in memory.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def docker(*words: str, stdin: Path | None = None) -> str:
 
 
 def eventually(what: str, question: Callable[[], Any]) -> tuple[Any, float]:
-    """Ask until there is an answer; return it with the seconds that it took."""
+    """Repeat a question until it has an answer; return the answer and the seconds that it took."""
     start = time.monotonic()
     last: Exception | None = None
     while time.monotonic() - start < PATIENCE_SECONDS:
@@ -76,15 +76,15 @@ def ask(query: str, **variables: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def figures() -> Iterator[dict[str, str]]:
-    """What was measured; printed at the end."""
-    told: dict[str, str] = {}
-    yield told
-    sys.stdout.write("\n" + "\n".join(f"{name}: {value}" for name, value in told.items()) + "\n")
+    """The measured figures, which are printed at the end."""
+    by_name: dict[str, str] = {}
+    yield by_name
+    sys.stdout.write("\n" + "\n".join(f"{name}: {value}" for name, value in by_name.items()) + "\n")
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory, figures: dict[str, str]) -> str:
-    """The image of examples/shop, its DuckDB file on a volume, built from wheels alone."""
+    """The image of examples/shop, built only from wheels, with its DuckDB file on a volume."""
     folder = tmp_path_factory.mktemp("image")
     product = folder / "shop"
     shutil.copytree(ROOT / "examples" / "shop", product, ignore=shutil.ignore_patterns("target"))
@@ -132,15 +132,15 @@ def image(tmp_path_factory: pytest.TempPathFactory, figures: dict[str, str]) -> 
     )
     figures["context with wheels"] = f"{context.stat().st_size / 2**20:.0f} MiB"
     figures["build without network"] = f"{time.monotonic() - started:.0f} s"
-    for name, found in (("base image", base), ("image", IMAGE)):
-        size = int(docker("image", "inspect", "--format={{.Size}}", found))
+    for name, image_name in (("base image", base), ("image", IMAGE)):
+        size = int(docker("image", "inspect", "--format={{.Size}}", image_name))
         figures[name] = f"{size / 2**20:.0f} MiB"
     return IMAGE
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Dagster instance on SQLite that the containers share, in the place of PostgreSQL."""
+    """A Dagster instance on SQLite, instead of PostgreSQL, that the containers share."""
     folder = tmp_path_factory.mktemp("home")
     instance = {
         "telemetry": {"enabled": False},
@@ -160,7 +160,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def container(name: str, home: Path, *command: str) -> Iterator[str]:
-    """Run a container as the chart would, with a home and a volume for DuckDB."""
+    """Run a container as the chart does, with a home and a volume for DuckDB."""
     full = f"{PREFIX}-{name}"
     volumes = (f"--volume={home}:/opt/dagster/dagster_home", f"--volume={home}/data:/data")
     docker("run", "--detach", "--name", full, *RESTRICTED, *volumes, IMAGE, *command)
@@ -170,7 +170,7 @@ def container(name: str, home: Path, *command: str) -> Iterator[str]:
         docker("rm", "--force", "--volumes", full)
 
 
-def test_the_image_holds_what_was_prepared_and_runs_without_root(image: str) -> None:
+def test_the_image_contains_the_prepared_files_and_runs_without_root(image: str) -> None:
     config = json.loads(docker("image", "inspect", image))[0]["Config"]
     assert config["User"] == "10001:10001"
     assert "FLOE_PREPARED=1" in config["Env"]
@@ -196,18 +196,18 @@ def test_a_run_launched_over_graphql_succeeds(home: Path, figures: dict[str, str
     with container("code", home, *server, *source) as code:
         _, seconds = eventually("code server", lambda: docker(*check) or True)
         figures["code server, until it answers"] = f"{seconds:.1f} s"
-        asked = time.monotonic()
+        start = time.monotonic()
         docker(*check)
-        figures["dagster api grpc-health-check"] = f"{time.monotonic() - asked:.1f} s"
+        figures["dagster api grpc-health-check"] = f"{time.monotonic() - start:.1f} s"
         with container("web", home, *web, workspace):
             _, seconds = eventually("webserver", lambda: ask("{ version }")["version"])
             figures["webserver, until it answers"] = f"{seconds:.1f} s"
-            found = ask(
+            repositories = ask(
                 "{ repositoriesOrError { ... on RepositoryConnection { nodes {"
                 " name location { name } jobs { name } } } } }"
             )["repositoriesOrError"]["nodes"]
-            assert [node["location"]["name"] for node in found] == ["shop"]
-            assert "shop" in [job["name"] for job in found[0]["jobs"]]
+            assert [node["location"]["name"] for node in repositories] == ["shop"]
+            assert "shop" in [job["name"] for job in repositories[0]["jobs"]]
             launched = ask(
                 "mutation($run: ExecutionParams!) { launchPipelineExecution(executionParams: $run)"
                 " { __typename ... on LaunchRunSuccess { run { runId } }"
@@ -215,7 +215,7 @@ def test_a_run_launched_over_graphql_succeeds(home: Path, figures: dict[str, str
                 run={
                     "selector": {
                         "repositoryLocationName": "shop",
-                        "repositoryName": found[0]["name"],
+                        "repositoryName": repositories[0]["name"],
                         "jobName": "shop",
                     },
                     "mode": "default",

@@ -19,7 +19,7 @@ SOURCE = PLUGIN / "src"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, as `make wheel` builds it."""
+    """The wheel that `make wheel` builds."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     command = [*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(PLUGIN)]
@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel, and beside it the libraries of this one but not its source."""
+    """An environment with the wheel and the libraries of this environment, without the source."""
     home = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(home)
     program = home / "bin" / "python"
@@ -38,8 +38,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = ["--python", str(program), "install", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([*pip, *install], check=True)
     [site] = home.glob("lib/python*/site-packages")
-    # A path that a .pth file adds comes last, and the .pth files in it are not read: the editable
-    # install of the package there stays out.
+    # Python appends the path of a .pth file and does not read .pth files in it, so the editable
+    # install of the package is not visible.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return program
 
@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
-def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+def test_the_wheel_contains_every_file_of_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == {
@@ -59,13 +59,13 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert "floe_orchestrator_dagster/py.typed" in held
 
 
-def test_the_wheel_says_where_it_comes_from(python: Path) -> None:
+def test_the_wheel_names_its_author_and_project(python: Path) -> None:
     code = (
         "from importlib.metadata import distribution, entry_points as points;"
         "import floe_orchestrator_dagster as package;"
-        "found = distribution('floe-orchestrator-dagster');"
+        "dist = distribution('floe-orchestrator-dagster');"
         "print(package.__file__);"
-        "print(found.metadata['Author-email'], *found.metadata.get_all('Project-URL'), sep='\\n');"
+        "print(dist.metadata['Author-email'], *dist.metadata.get_all('Project-URL'), sep='\\n');"
         "print(points(group='floe.orchestrators')['dagster'].load().__name__)"
     )
     done = subprocess.run(

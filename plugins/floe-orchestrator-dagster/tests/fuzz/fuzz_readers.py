@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing of what reads other people's bytes, with atheris; see `make fuzz`.
+"""Coverage-guided fuzzing of the readers of untrusted bytes, with atheris; see `make fuzz`.
 
-Usage: ``python tests/fuzz/fuzz_readers.py READER [libFuzzer options]``. Any error that is not this
-package's own ends it with the input that caused it.
+Usage: ``python tests/fuzz/fuzz_readers.py READER [libFuzzer options]``. Any error that is not an
+error of this package stops the fuzzer and shows the input.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ FOLDER = Path(tempfile.mkdtemp())
 
 
 def artifacts(data: bytes) -> None:
-    """compiled_artifacts.json."""
+    """Read compiled_artifacts.json."""
     path = FOLDER / "compiled_artifacts.json"
     path.write_bytes(data)
     compiled_product(read_artifacts(path))
 
 
 def manifest(data: bytes) -> None:
-    """dbt's manifest.json."""
+    """Read dbt's manifest.json."""
     path = FOLDER / "manifest.json"
     path.write_bytes(data)
     parse_manifest(path, path.read_bytes())
 
 
 def spec(data: bytes) -> None:
-    """floe.yaml."""
+    """Read floe.yaml."""
     (FOLDER / "floe.yaml").write_bytes(data)
     product_schedule("fuzz", read_spec(FOLDER / "floe.yaml"), PluginConfig())
 
 
 def line(data: bytes) -> None:
-    """A line of the dbt process."""
+    """Read a line of the dbt process."""
     EventReader().read(data)
 
 
 def answer(data: bytes) -> None:
-    """An answer of a webserver, and a URL."""
+    """Read a webserver's answer, and a URL."""
     shown(data.decode(errors="replace"))
     for read in (read_version, read_state):
         with suppress(RefusalError):

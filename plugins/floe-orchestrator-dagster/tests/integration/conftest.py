@@ -1,4 +1,4 @@
-"""Fixtures of tests that run products for real."""
+"""Fixtures of tests that run real products."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kit.support import EXAMPLES, TinyProject, floe_product, spell_for_installed
 
 @pytest.fixture(scope="session", autouse=True)
 def administrators_path() -> Iterator[None]:
-    """Let PostgreSQL's wheel find `useradd` where PATH is short: for root it makes a user."""
+    """Add the directories of `useradd` to PATH, which PostgreSQL's wheel calls as root."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin")))
         yield
@@ -33,7 +33,7 @@ def administrators_path() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def compiled_template(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Artifacts of a one-model product from the real compiler; tests put their models into it."""
+    """Artifacts of a one-model product from the real compiler; tests insert their models."""
     directory = tmp_path_factory.mktemp("template")
     compiled = floe_product(directory, "tiny", ["a"])
     artifacts: dict[str, Any] = json.loads(compiled.read_text())
@@ -48,21 +48,21 @@ def tiny(tmp_path: Path, compiled_template: dict[str, Any]) -> TinyProject:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance of the test's own."""
+    """A Dagster instance for one test."""
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
 
 
 @pytest.fixture
 def recorded() -> Iterator[tuple[Recorded, RecordingBackend]]:
-    """Lineage events as a server has got them, and the backend that leads there."""
+    """The lineage events that a server received, and the backend that sends there."""
     with RecordingBackend() as backend:
         yield backend.events, backend
 
 
 @pytest.fixture
 def example(tmp_path: Path) -> Callable[[str], Path]:
-    """A copy of an example product, compiled by the real floe CLI."""
+    """A copy of an example product, compiled with the real floe CLI."""
 
     def copied(name: str) -> Path:
         directory = tmp_path / name
@@ -88,11 +88,11 @@ def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 def postgres(
     postgres_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], list[tuple[Any, ...]]]:
-    """An empty database `shop`, named in the environment; call it with SQL to look into it."""
+    """An empty database `shop`, named in the environment; call the fixture with SQL to query it."""
     monkeypatch.setenv("SHOP_PG_DSN", f"host={postgres_directory} user=postgres dbname=shop")
     monkeypatch.setenv("SHOP_PG_HOST", str(postgres_directory))
     monkeypatch.setenv("SHOP_PG_USER", "postgres")
-    # DuckDB looks for extensions below HOME; the wheel brings this one, so nothing is downloaded.
+    # DuckDB looks for extensions below HOME. The wheel contains this one, so nothing is downloaded.
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -115,7 +115,7 @@ def postgres(
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Fork]:
-    """A server that starts dbt without importing it each time."""
+    """A server that starts dbt without a new import each time."""
     with dbt_server() as server:
         yield server
 
@@ -125,7 +125,7 @@ _TALLY = pytest.StashKey[dict[str, list[int]]]()
 
 @pytest.fixture
 def tally(pytestconfig: pytest.Config) -> Callable[[str, int, list[str]], None]:
-    """Counts steps and mismatches for the summary, then fails where there is a mismatch."""
+    """Count steps and mismatches for the summary, then fail if there is a mismatch."""
 
     def count(what: str, steps: int, mismatches: list[str]) -> None:
         counted = pytestconfig.stash.setdefault(_TALLY, {}).setdefault(what, [0, 0])
@@ -139,6 +139,6 @@ def tally(pytestconfig: pytest.Config) -> Callable[[str, int, list[str]], None]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Tell how much was compared with bare dbt."""
+    """Print how many steps were compared with bare dbt."""
     for what, (steps, mismatches) in config.stash.get(_TALLY, {}).items():
         terminalreporter.write_line(f"{what}: {steps} compared, {mismatches} mismatches")

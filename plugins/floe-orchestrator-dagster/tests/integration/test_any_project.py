@@ -1,4 +1,4 @@
-"""What bare dbt builds, we build: disabled nodes, names that meet, tests that read nothing."""
+"""We build what bare dbt builds: disabled nodes, colliding names, tests that read nothing."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def opened(
 
 
 def by_dbt(product: Product, directory: Path, copy: Path, *words: str) -> dict[str, str]:
-    """Return dbt's own status of each node, from a build of a copy."""
+    """Return dbt's status of each node, from a build of a copy."""
     assert product.profiles_dir is not None
     ignored = shutil.ignore_patterns("target", "logs")
     shutil.copytree(directory, copy, ignore=ignored, dirs_exist_ok=True)
     (copy / "target").mkdir(exist_ok=True)
-    said = dbt(copy, "build", *words, profiles=product.profiles_dir)
+    output = dbt(copy, "build", *words, profiles=product.profiles_dir)
     results = copy / "target" / "bare" / "run_results.json"
-    assert results.is_file(), said
+    assert results.is_file(), output
     return {one["unique_id"]: one["status"] for one in json.loads(results.read_text())["results"]}
 
 
@@ -137,7 +137,7 @@ sources:
 
 
 @pytest.mark.parametrize("isolation", ["product", "compute"])
-def test_a_project_with_odd_names_and_idle_nodes_is_built_as_by_dbt(
+def test_a_project_with_odd_names_and_idle_nodes_is_built_as_dbt_builds_it(
     tiny: TinyProject, instance: dg.DagsterInstance, isolation: str, tmp_path: Path
 ) -> None:
     (tiny.directory / "target").mkdir(exist_ok=True)
@@ -171,9 +171,11 @@ def test_a_project_with_odd_names_and_idle_nodes_is_built_as_by_dbt(
     } <= evaluated
     names = {node.name for node in plan.assets.values()}
     assert {"book.v1", "book.v2", "twin", "lib.twin", "größe"} <= names
-    said = "\n".join(plan.warnings)
-    assert "dbt model 'type' (models/properties.yml)" in said or "'type' (models/type.sql)" in said
-    assert "meta.dagster.group is 2024 and is left out" in said
+    output = "\n".join(plan.warnings)
+    assert (
+        "dbt model 'type' (models/properties.yml)" in output or "'type' (models/type.sql)" in output
+    )
+    assert "meta.dagster.group is 2024 and is left out" in output
     specs = Specs(plan)
     [uid] = [uid for uid, node in plan.assets.items() if node.name == "type"]
     assert list(specs.assets[uid].owners) == ["a@example.com"]
@@ -182,7 +184,7 @@ def test_a_project_with_odd_names_and_idle_nodes_is_built_as_by_dbt(
     assert [dep.asset_key for dep in reader.deps] == [dg.AssetKey(["load", "all"])]
 
 
-def test_odd_meta_and_names_that_meet_do_no_harm_with_a_translator(
+def test_odd_meta_and_colliding_names_do_no_harm_with_a_translator(
     tiny: TinyProject,
 ) -> None:
     class Mine(DagsterDbtTranslator):
@@ -209,7 +211,7 @@ def test_odd_meta_and_names_that_meet_do_no_harm_with_a_translator(
     assert build_definitions(product, translator=Mine()).resolve_asset_graph()
 
 
-# --- what is enabled on a target
+# --- nodes that only some targets enable
 
 BY_TARGET = {
     "a": "select 1 as id",
@@ -257,7 +259,7 @@ PROJECT = {
 
 
 @pytest.mark.parametrize("isolation", ["product", "compute"])
-def test_each_target_is_built_as_by_dbt_on_it(
+def test_each_target_is_built_as_dbt_builds_it(
     tiny: TinyProject, instance: dg.DagsterInstance, isolation: str, tmp_path: Path
 ) -> None:
     product = opened(
@@ -279,7 +281,7 @@ def test_each_target_is_built_as_by_dbt_on_it(
     light = by_dbt(product, tiny.directory, copy)
     at = {uid: product.plan.target_of(uid) for uid in ours}
     assert ours == {uid: (heavy if target == "other" else light)[uid] for uid, target in at.items()}
-    # Everything that dbt runs on some target is run, and nothing else.
+    # We run exactly the nodes that dbt runs on some target.
     assert {*ours} == {*heavy, *light}
     assert at["model.tiny.between"] == "other"
     assert {name: passed for name, passed in checked(result).items() if not passed} == {
@@ -338,7 +340,7 @@ sources:
 
 
 @pytest.mark.parametrize("isolation", ["product", "compute"])
-def test_a_unit_test_of_an_ephemeral_model_stops_what_inlines_it(
+def test_a_unit_test_of_an_ephemeral_model_stops_the_models_that_inline_it(
     tiny: TinyProject, instance: dg.DagsterInstance, isolation: str, tmp_path: Path
 ) -> None:
     files = {
@@ -362,10 +364,10 @@ unit_tests:
     assert {uid for uid, status in theirs.items() if status == "success"} == {"model.tiny.a"}
 
 
-# --- everything that is wrong comes at once
+# --- all problems are reported at once
 
 
-def test_problems_of_partitions_of_the_plan_and_of_the_schedule_come_together(
+def test_problems_of_partitions_plan_and_schedule_are_reported_together(
     tiny: TinyProject,
 ) -> None:
     tiny.spec = {"schedule": {"cron": "61 * * * *"}}
@@ -386,10 +388,10 @@ def test_problems_of_partitions_of_the_plan_and_of_the_schedule_come_together(
     )
 
 
-def test_problems_of_dates_and_of_the_schedule_come_together(tiny: TinyProject) -> None:
+def test_problems_of_dates_and_schedule_are_reported_together(tiny: TinyProject) -> None:
     tiny.spec = {"schedule": {"cron": "0 6 * * *", "timezone": "Mars"}}
-    asked = {"dagster": {"partitions": {"type": "daily", "start": "2026-02-30"}}}
-    files = dict.fromkeys("ab", f"{{{{ config(meta={asked}) }}}} select 1 as id")
+    meta = {"dagster": {"partitions": {"type": "daily", "start": "2026-02-30"}}}
+    files = dict.fromkeys("ab", f"{{{{ config(meta={meta}) }}}} select 1 as id")
     product = opened(tiny, files)
     with pytest.raises(PlanError) as error:
         build_definitions(product)

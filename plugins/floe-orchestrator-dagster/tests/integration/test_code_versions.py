@@ -1,7 +1,7 @@
-"""A code version changes with what decides a node's result, and with nothing else.
+"""A code version changes only with code and settings that affect the result of a node.
 
-A project of many small families; a round of changes is made to it at once, so that dbt has to
-parse it once a round. Within a round the families that change are different ones.
+The project has many small families of models. A round makes many changes at once, so that dbt
+parses the project once per round. Each change of a round affects other families.
 """
 
 from __future__ import annotations
@@ -192,12 +192,12 @@ class Change(NamedTuple):
 
 
 NOTHING = [
-    Change("a macro that nobody uses", "macros/macros.sql", "'unused'", "'still unused'"),
+    Change("an unused macro", "macros/macros.sql", "'unused'", "'still unused'"),
     Change("the macro of a generic test", "macros/macros.sql", "> 9", "> 8"),
     Change("descriptions", "models/models.yml", "for people", "for all people"),
-    Change("a column's description", "models/models.yml", "of a column}", "of one column}"),
+    Change("the description of a column", "models/models.yml", "of a column}", "of one column}"),
     Change("meta", "models/models.yml", "level: 1", "level: one"),
-    Change("meta for Dagster alone", "models/models.yml", "group: before", "group: after"),
+    Change("meta only for Dagster", "models/models.yml", "group: before", "group: after"),
     Change("tags", "models/models.yml", "[before]", "[after]"),
     Change("docs", "models/models.yml", "show: true", "show: false"),
     Change("a source's description", "models/models.yml", "a source", "this source"),
@@ -282,7 +282,7 @@ CONFIG = [
         "by_strategy",
     ),
     Change(
-        "what happens when columns change",
+        "the reaction to changed columns",
         "dbt_project.yml",
         "+on_schema_change: ignore",
         "+on_schema_change: fail",
@@ -291,7 +291,7 @@ CONFIG = [
     Change("a hook", "models/models.yml", "pre_hook: select 1", "pre_hook: select 2", "by_hook"),
     Change("grants", "models/models.yml", "grants: {}", "grants: {select: [me]}", "by_grants"),
     Change(
-        "config that dbt does not know",
+        "an unknown config",
         "models/models.yml",
         "sorted_by: n",
         "sorted_by: m",
@@ -341,10 +341,14 @@ CONFIG = [
         "by_strategy_of_snapshot",
     ),
     Change(
-        "where a source is", "models/models.yml", "identifier: before", "identifier: x", "by_source"
+        "the place of a source",
+        "models/models.yml",
+        "identifier: before",
+        "identifier: x",
+        "by_source",
     ),
     Change(
-        "the file that a source is",
+        "the file of a source",
         "models/models.yml",
         "before.parquet",
         "after.parquet",
@@ -352,7 +356,9 @@ CONFIG = [
     ),
 ]
 VARS = [
-    Change("a var that no code names", "dbt_project.yml", "unread: 1", "unread: 2", "by_any_var"),
+    Change(
+        "a var without a name in code", "dbt_project.yml", "unread: 1", "unread: 2", "by_any_var"
+    ),
     Change(
         "a var",
         "dbt_project.yml",
@@ -361,7 +367,7 @@ VARS = [
         "by_var by_macros_var by_any_var",
     ),
     Change(
-        "a var that a var's value reads",
+        "a var that another var reads",
         "dbt_project.yml",
         "inner: before",
         "inner: after",
@@ -377,7 +383,7 @@ VARS = [
 ]
 SCHEMA = [Change("the schema", "dbt_project.yml", "+schema: before", "+schema: after", "by_schema")]
 ROUNDS = {
-    "nothing that counts": NOTHING,
+    "irrelevant": NOTHING,
     "code": CODE,
     "config": CONFIG,
     "vars": VARS,
@@ -397,18 +403,19 @@ class Versions:
         return versions(product)
 
     def after(self, changes: Sequence[Change]) -> set[str]:
-        """Return the assets that have another version after some changes, which are taken back."""
+        """Return the assets whose version differs after some changes; undo the changes."""
         directory = self.project.directory
-        written = {name: (directory / name).read_text() for name in {one.file for one in changes}}
-        edited = dict(written)
-        for one in changes:
-            assert edited[one.file].count(one.old), f"{one.what}: nothing to change"
-            edited[one.file] = edited[one.file].replace(one.old, one.new, 1)
+        names = {change.file for change in changes}
+        original = {name: (directory / name).read_text() for name in names}
+        edited = dict(original)
+        for change in changes:
+            assert edited[change.file].count(change.old), f"{change.what}: nothing to change"
+            edited[change.file] = edited[change.file].replace(change.old, change.new, 1)
         self.project.write(edited)
         try:
             now = self.now()
         finally:
-            self.project.write(written)
+            self.project.write(original)
         assert now.keys() == self.before.keys()
         return {name for name in now if now[name] != self.before[name]}
 
@@ -425,10 +432,10 @@ def parsed(tmp_path_factory: pytest.TempPathFactory, compiled_template: dict[str
 
 
 @pytest.mark.parametrize("changes", ROUNDS.values(), ids=ROUNDS)
-def test_exactly_what_a_change_decides_has_another_version(
+def test_a_change_affects_exactly_the_expected_versions(
     parsed: Versions, changes: Sequence[Change]
 ) -> None:
-    expected = {name for one in changes for name in one.changes.split()}
+    expected = {name for change in changes for name in change.changes.split()}
     assert parsed.after(changes) == expected
 
 
@@ -445,7 +452,7 @@ def test_a_checkout_elsewhere_has_the_same_versions(parsed: Versions, tmp_path: 
     assert versions(open_product(elsewhere, progress=lambda _: None)) == parsed.before
 
 
-def test_from_failure_builds_again_what_a_changed_macro_decides(
+def test_from_failure_rebuilds_models_that_use_a_changed_macro(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(
@@ -465,13 +472,13 @@ def test_from_failure_builds_again_what_a_changed_macro_decides(
         }
     )
     tags = {"dagster/parent_run_id": failed.run_id, "dagster/is_resume_retry": "true"}
-    healed = run(tiny.open(), instance, tags=tags)
-    assert healed.success, failure_of(healed)
-    assert materialized(healed) == ["a", "b"]
+    rerun = run(tiny.open(), instance, tags=tags)
+    assert rerun.success, failure_of(rerun)
+    assert materialized(rerun) == ["a", "b"]
     assert tables(tiny.database)["main.b"] == [(2,)]
 
 
-def test_a_translators_own_code_versions_are_left(tiny: TinyProject) -> None:
+def test_code_versions_of_a_users_translator_are_kept(tiny: TinyProject) -> None:
     class Own(DagsterDbtTranslator):
         def get_code_version(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
             return "mine" if dbt_resource_props["name"] == "a" else "theirs"

@@ -1,4 +1,4 @@
-"""The output columns that column lineage names are those PostgreSQL makes."""
+"""Column lineage names the output columns as PostgreSQL does."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def tables(postgres_directory: Path) -> Iterator[Cursor]:
             )
             cursor.execute(f"create table main.{table} ({typed})")
         yield cursor
-    connection.close()  # without a commit: nothing of this stays
+    connection.close()  # without a commit, so the tables disappear
 
 
 @pytest.mark.parametrize(
     "name", [name for name, shape in SHAPES.items() if shape.dialect == "postgres"]
 )
-def test_the_columns_are_those_postgresql_makes(name: str, tables: Cursor) -> None:
+def test_the_columns_have_the_names_of_postgresql(name: str, tables: Cursor) -> None:
     shape = SHAPES[name]
     tables.execute(shape.sql)
-    found = read_lineage(shape.sql, "postgres", shape.schemas)
-    assert found is not None
-    assert list(found.fields) == [column.name for column in tables.description or ()]
+    lineage = read_lineage(shape.sql, "postgres", shape.schemas)
+    assert lineage is not None
+    assert list(lineage.fields) == [column.name for column in tables.description or ()]
 
 
-def test_what_only_the_database_names_is_named_as_it_does_or_not_at_all(tables: Cursor) -> None:
+def test_a_column_that_only_the_database_names_has_its_name_or_none(tables: Cursor) -> None:
     sql = """select count(*), sum(id) over (), max(id) filter (where true), coalesce(id, 1),
         now(), id + 1, id::text, date_trunc('day', ordered_at), string_agg(status, ','),
         case when true then 1 end, (select min(id) from shop.main.payments), to_char(id, '9')
         from shop.main.orders group by id, ordered_at"""
     tables.execute(sql)
-    made = [column.name for column in tables.description or ()]
-    found = read_lineage(sql, "postgres", {})
-    assert found is not None
-    assert [name for name in made if name in found.fields] == list(found.fields)
-    assert {"count", "sum", "max", "coalesce", "id", "case", "min"} <= set(found.fields)
+    column_names = [column.name for column in tables.description or ()]
+    lineage = read_lineage(sql, "postgres", {})
+    assert lineage is not None
+    assert [name for name in column_names if name in lineage.fields] == list(lineage.fields)
+    assert {"count", "sum", "max", "coalesce", "id", "case", "min"} <= set(lineage.fields)

@@ -1,4 +1,4 @@
-"""A real daemon launches real runs from a schedule, and a restart neither doubles nor drops one."""
+"""A real daemon launches runs from a schedule; a restart neither repeats nor drops a run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_minutely_schedule_survives_the_death_of_its_daemon(
             wait_for(lambda: done() >= 1, log)
             os.killpg(pid, signal.SIGKILL)
         before = instance.get_runs_count()
-        # One tick is missed while nobody watches; Dagster catches up with the last missed one.
+        # One tick is missed while no daemon runs; Dagster launches the last missed one later.
         time.sleep(62 - time.time() % 60)
         with daemon(definitions, environment):
             wait_for(lambda: instance.get_runs_count() >= before + 2 and done() >= 2, log)

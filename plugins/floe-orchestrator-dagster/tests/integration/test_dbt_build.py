@@ -1,4 +1,4 @@
-"""Everything that `dbt build` can do: we do the same. docs/dbt-build.md is the table of it."""
+"""We do everything that `dbt build` does; docs/dbt-build.md is the table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def twins_of(case: Case, directory: Path, template: dict[str, Any], forks: Fork)
 def builds(
     tmp_path_factory: pytest.TempPathFactory, compiled_template: dict[str, Any], forks: Fork
 ) -> Builds:
-    """The builds of a case, which is run when its first row asks for it."""
+    """The builds of a case; the first row of the case runs them."""
     done: dict[str, list[Build]] = {}
 
     def built(case: Case) -> list[Build]:
@@ -50,7 +50,7 @@ def builds(
 
 
 def is_about(row: Row, line: str) -> bool:
-    """Tell whether a difference is about a row; the exit code is about each."""
+    """Return whether a difference is about a row; the exit code is about every row."""
     whole = line.startswith(("exit code", "run:", "events: Dagster has no run"))
     return whole or not row.about or any(name in line for name in row.about)
 
@@ -77,8 +77,8 @@ def twins(tmp_path: Path, compiled_template: dict[str, Any], forks: Fork) -> Twi
     return twins
 
 
-def test_failed_batches_alone_are_retried(twins: Twins) -> None:
-    # The cure is outside of the project: after a change of the code every batch would be stale.
+def test_only_failed_batches_are_retried(twins: Twins) -> None:
+    # The fix is outside the project: a change of the code would make every batch stale.
     for copy in (twins.bare, twins.ours):
         (copy / "target").mkdir(exist_ok=True)
         change(copy, "create table gate as select false as is_open")
@@ -94,10 +94,10 @@ def test_failed_batches_alone_are_retried(twins: Twins) -> None:
     assert {id_ for id_, _ in before} == {0, 2}
     for copy in (twins.bare, twins.ours):
         change(copy, "update gate set is_open = true")
-    assert not (found := twins.resume(first, verb="retry")), "\n".join(found)
+    assert not (mismatches := twins.resume(first, verb="retry")), "\n".join(mismatches)
     after = rows_of_batches(twins)
     assert {id_ for id_, _ in after} == {0, 1, 2}
-    # The batches that were built are those of the first run.
+    # The batches that the first run built are unchanged.
     assert before < after
 
 
@@ -185,7 +185,7 @@ def test_grants_materialized_views_and_comments_on_postgres(
         }
     )
 
-    def there() -> list[list[tuple[Any, ...]]]:
+    def database_state() -> list[list[tuple[Any, ...]]]:
         return [
             postgres(query)
             for query in (
@@ -203,13 +203,13 @@ def test_grants_materialized_views_and_comments_on_postgres(
         ]
 
     bare = twins.build_bare()
-    theirs = there()
+    theirs = database_state()
     postgres("drop schema public cascade; create schema public")
     ours, recorded, _ = twins.build_ours()
-    assert not (found := [*differences(bare, ours)]), "\n".join(found)
+    assert not (mismatches := [*differences(bare, ours)]), "\n".join(mismatches)
     assert recorded is not None
     assert contradictions(bare.statuses, recorded, success=True) == []
-    assert there() == theirs
+    assert database_state() == theirs
     assert theirs == [
         [("below", "v", None), ("granted", "r", "Of one row."), ("matview", "m", None)],
         [("granted", "SELECT")],

@@ -1,4 +1,4 @@
-"""Running products for real: dbt on DuckDB through Dagster."""
+"""Products run for real: dbt on DuckDB through Dagster."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def test_a_chain_is_built_in_order_by_one_dbt_run(
     assert rows(tiny, "select id from c") == [(1,)]
 
 
-def test_a_failed_node_stops_only_what_is_below_it(
+def test_a_failed_node_blocks_only_its_descendants(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(CHAIN | {"b": TABLE + "select nope from {{ ref('a') }}", "x": "select 2 as id"})
     result = run(tiny.compile([]).open(), instance)
     assert not result.success
     assert sorted(materialized(result)) == ["a", "x"]
-    said = failure_of(result)
-    assert "1 failed, 1 skipped." in said
-    assert "failed: model b: Runtime Error" in said
-    assert "skipped: model c" in said
+    message = failure_of(result)
+    assert "1 failed, 1 skipped." in message
+    assert "failed: model b: Runtime Error" in message
+    assert "skipped: model c" in message
 
 
-def test_a_failed_test_blocks_what_is_below_and_a_warning_does_not(
+def test_a_failed_test_blocks_descendants_and_a_warning_does_not(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(
@@ -94,26 +94,26 @@ def test_rows_columns_versions_and_times_reach_the_materialization(
     tiny.write({"a": TABLE + "select range as id, 'x' as v from range(5)", "b": CHAIN["b"]})
     run(tiny.compile([{"name": "a"}, {"name": "b"}]).open(), instance)
     record = instance.fetch_materializations(dg.AssetKey("a"), limit=1).records[0]
-    made = record.asset_materialization
-    assert made is not None
-    assert made.metadata["dagster/row_count"].value == 5
-    columns = made.metadata["dagster/column_schema"].value
+    materialization = record.asset_materialization
+    assert materialization is not None
+    assert materialization.metadata["dagster/row_count"].value == 5
+    columns = materialization.metadata["dagster/column_schema"].value
     assert [(column.name, column.type) for column in columns.columns] == [
         ("id", "BIGINT"),
         ("v", "character varying(256)"),
     ]
-    assert made.metadata["floe/compute"].value == "duckdb"
-    assert made.metadata["Execution Duration"].value > 0
+    assert materialization.metadata["floe/compute"].value == "duckdb"
+    assert materialization.metadata["Execution Duration"].value > 0
     below = instance.fetch_materializations(dg.AssetKey("b"), limit=1).records[0]
     tags = below.asset_materialization.tags if below.asset_materialization else {}
-    assert tags["dagster/input_data_version/a"] == made.tags["dagster/data_version"]
+    assert tags["dagster/input_data_version/a"] == materialization.tags["dagster/data_version"]
     assert tags["dagster/input_event_pointer/a"] == str(record.storage_id)
     assert "dagster/row_count" not in (
         below.asset_materialization.metadata if below.asset_materialization else {}
     )
 
 
-def test_a_check_points_at_the_materialization_it_looked_at(
+def test_a_check_points_at_the_materialization_that_it_checked(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(
@@ -129,7 +129,7 @@ def test_a_check_points_at_the_materialization_it_looked_at(
     assert evaluation.target_materialization_data.storage_id == record.storage_id
 
 
-def test_tests_of_every_kind_run_once_and_none_is_planned_and_forgotten(
+def test_every_planned_test_of_every_kind_runs_once(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write(
@@ -165,7 +165,7 @@ unit_tests:
     planned = {node.name for node in product.plan.checks.values()}
     assert set(checked(result)) == planned
     assert len(planned) == 5
-    # The seed feeds the source, which dbt cannot know: it is built by a run of its own.
+    # dbt cannot know that the seed feeds the source, so a separate dbt run builds the seed first.
     assert len(list((tiny.directory / "target/floe/runs").iterdir())) == 2
     assert materialized(result).index("raw") < materialized(result).index("b")
 
@@ -215,7 +215,10 @@ def test_a_partitioned_asset_is_not_built_without_a_partition(
     tiny.write({"a": f"{{{{ config(meta={meta}) }}}} select 1 as id"})
     result = run(tiny.compile([]).open(), instance)
     assert not result.success
-    assert "Cannot build a without a partition" in failure_of(result)
+    assert (
+        "Cannot build a: partitioned assets need a partition, and this run has none. Launch a "
+        "partition or a backfill."
+    ) in failure_of(result)
     assert materialized(result) == []
 
 
@@ -244,7 +247,7 @@ models:
     assert checked(result) == {"unique_a_id": True}
 
 
-def test_errored_nodes_alone_are_retried(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
+def test_only_errored_nodes_are_retried(tiny: TinyProject, instance: dg.DagsterInstance) -> None:
     flag = tiny.directory / "flag.csv"
     tiny.write(
         {
@@ -354,7 +357,7 @@ def test_a_partition_passes_its_window_to_dbt(
     assert instance.get_materialized_partitions(dg.AssetKey("a")) == {"2026-01-02", "2026-01-03"}
 
 
-def test_quality_checks_of_floe_yaml_run_where_dbt_has_none_of_that_meaning(
+def test_quality_checks_of_floe_yaml_run_if_dbt_has_no_equal_test(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     def check(name: str, kind: str, severity: str, **parameters: Any) -> dict[str, Any]:
@@ -425,7 +428,7 @@ NAMED = "meta: {dagster: {asset_key: [ingest, events]}}"
 
 
 class Fivetran(DagsterDbtTranslator):
-    """Sources under the keys of the assets that load them."""
+    """A translator that gives a source the key of the asset that loads it."""
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         if dbt_resource_props["name"] == "events":
@@ -435,7 +438,7 @@ class Fivetran(DagsterDbtTranslator):
 
 @pytest.mark.parametrize("isolation", ["product", "compute"])
 @pytest.mark.parametrize("named_by", ["meta", "translator"])
-def test_a_source_that_another_asset_loads_is_waited_for_in_the_same_run(
+def test_dbt_waits_for_a_source_that_another_asset_loads_in_the_same_run(
     tiny: TinyProject, instance: dg.DagsterInstance, named_by: str, isolation: str
 ) -> None:
     @dg.asset(key=["ingest", "events"])
@@ -460,10 +463,10 @@ def test_a_source_that_another_asset_loads_is_waited_for_in_the_same_run(
     assert sorted(materialized(result)) == ["ingest/events", "m", "n"]
     assert checked(result) == {"source_not_null_raw_events_id": True}
     assert rows(tiny, "select id from m union select id from n order by id") == [(7,), (8,)]
-    # What nobody else defines is ours to describe; what somebody does is left to them.
+    # The plugin describes only sources that no other asset defines.
     graph = merged.get_repository_def().asset_graph
     assert (graph.get(dg.AssetKey(["raw", "people"])).description or "").startswith("Who there is.")
-    # Alone it loads too: the asset is then in another code location.
+    # The product loads without that asset too, which is then in another code location.
     job_named(definitions, "tiny")
     key = dg.AssetKey(["ingest", "events"])
     assert not definitions.get_repository_def().asset_graph.get(key).is_executable
@@ -536,14 +539,14 @@ def test_no_dbt_outlives_an_interrupted_or_killed_run(
 
 
 def _children(pid: int) -> list[int]:
-    found = subprocess.run(
+    listed = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
     )
-    return [int(word) for word in found.stdout.split()]
+    return [int(word) for word in listed.stdout.split()]
 
 
 def _is_alive(pid: int) -> bool:
-    found = subprocess.run(
+    listed = subprocess.run(
         ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
+    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")

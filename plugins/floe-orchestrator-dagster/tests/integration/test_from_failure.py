@@ -1,4 +1,4 @@
-"""Re-executed from failure, a run does what is left, and what it cannot know to be done."""
+"""A re-execution from failure does the remaining work, and repeats work of unknown result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CRITICAL = {
 }
 
 
-def again(failed: dg.ExecuteInProcessResult) -> dict[str, str]:
+def resumed(failed: dg.ExecuteInProcessResult) -> dict[str, str]:
     """Return the tags with which Dagster re-executes a run from failure."""
     return {
         "dagster/parent_run_id": failed.run_id,
@@ -32,11 +32,11 @@ def again(failed: dg.ExecuteInProcessResult) -> dict[str, str]:
 def with_settings(tiny: TinyProject, **settings: Any) -> None:
     lines = [f"{name}: {value}" for name, value in settings.items()]
     path = tiny.directory / "dbt_project.yml"
-    kept = [one for one in path.read_text().splitlines() if not one.startswith("on-run-")]
+    kept = [line for line in path.read_text().splitlines() if not line.startswith("on-run-")]
     path.write_text("\n".join([*kept, *lines]) + "\n")
 
 
-def test_a_failed_hook_runs_again_with_the_node_that_costs_least(
+def test_a_failed_hook_runs_again_with_the_cheapest_node(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write({"a": "select 1 as id", "b": "select * from {{ ref('a') }}"}).compile([])
@@ -46,13 +46,13 @@ def test_a_failed_hook_runs_again_with_the_node_that_costs_least(
     assert sorted(materialized(failed)) == ["a", "b"]
     hooks = "[create table if not exists audit(n int), insert into audit values (1)]"
     with_settings(tiny, **{"on-run-end": hooks})
-    healed = run(tiny.open(), instance, tags=again(failed))
-    assert healed.success
-    assert materialized(healed) == ["b"]
+    rerun = run(tiny.open(), instance, tags=resumed(failed))
+    assert rerun.success
+    assert materialized(rerun) == ["b"]
     assert tables(tiny.database)["main.audit"] == [(1,)]
 
 
-def test_a_failed_quality_check_runs_again_on_the_table_that_is_there(
+def test_a_failed_quality_check_runs_again_on_the_existing_table(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     tiny.write({"a": "select 1 as id union all select 2"})
@@ -61,11 +61,11 @@ def test_a_failed_quality_check_runs_again_on_the_table_that_is_there(
     failed = run(product, instance)
     assert not failed.success
     assert checked(failed) == {"few": False}
-    still = run(product, instance, tags=again(failed))
-    assert not still.success
-    assert materialized(still) == []
-    assert checked(still) == {"few": False}
-    assert "failed: quality check few: 1 failing rows" in failure_of(still)
+    rerun = run(product, instance, tags=resumed(failed))
+    assert not rerun.success
+    assert materialized(rerun) == []
+    assert checked(rerun) == {"few": False}
+    assert "failed: quality check few: 1 failing rows" in failure_of(rerun)
 
 
 def test_a_quality_check_can_be_launched_alone(
@@ -86,7 +86,7 @@ def test_a_quality_check_can_be_launched_alone(
     assert checked(result) == {"few": True}
 
 
-def test_no_line_of_the_log_says_that_checks_are_missing(
+def test_the_log_does_not_report_missing_checks(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     properties = "models: [{name: a, columns: [{name: id, data_tests: [unique, not_null]}]}]"

@@ -1,4 +1,4 @@
-"""Whatever is in its files or comes from dbt, a product gets this package's errors, or none."""
+"""Random files and random dbt output raise only errors of this package, or none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from floe_orchestrator_dagster.product.prepare import parse_manifest
 from floe_orchestrator_dagster.product.spec import read_spec
 from floe_orchestrator_dagster.schedules import product_schedule
 
-# Loaded machines are slow, and the fixtures only lend a directory.
+# Loaded machines are slow, and the fixtures only provide a directory.
 RELAXED = settings(
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -42,10 +42,10 @@ JSON = st.recursive(
 def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the path of every value in a JSON document."""
     if isinstance(document, dict):
-        inner = [found for key, item in document.items() for found in places(item, (*path, key))]
+        inner = [place for key, item in document.items() for place in places(item, (*path, key))]
     elif isinstance(document, list):
         inner = [
-            found for index, item in enumerate(document) for found in places(item, (*path, index))
+            place for index, item in enumerate(document) for place in places(item, (*path, index))
         ]
     else:
         inner = []
@@ -54,7 +54,7 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def broken(draw: st.DrawFn, document: Any) -> Any:
-    """Return a document with one to three of its values replaced, or removed."""
+    """Return a document with one to three of its values replaced or removed."""
     changed = {"root": copy.deepcopy(document)}
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(places(changed)[1:]))
@@ -74,7 +74,7 @@ def dumped(document: Any) -> bytes:
 
 @RELAXED
 @given(data=st.data())
-def test_broken_artifacts_get_our_errors(
+def test_broken_artifacts_raise_our_errors(
     tmp_path: Path, compiled_template: dict[str, Any], data: st.DataObject
 ) -> None:
     path = tmp_path / "compiled_artifacts.json"
@@ -122,7 +122,7 @@ MANIFEST: dict[str, Any] = {
 
 @RELAXED
 @given(manifest=broken(MANIFEST))
-def test_a_broken_manifest_gets_our_errors(
+def test_a_broken_manifest_raises_our_errors(
     tmp_path: Path, compiled_template: dict[str, Any], manifest: Any
 ) -> None:
     path = tmp_path / "manifest.json"
@@ -141,7 +141,7 @@ SPEC = {
 
 @RELAXED
 @given(spec=broken(SPEC) | st.binary(max_size=80) | TEXT)
-def test_a_broken_floe_yaml_gets_our_errors(
+def test_a_broken_floe_yaml_raises_our_errors(
     tmp_path: Path, compiled_template: dict[str, Any], spec: Any
 ) -> None:
     path = tmp_path / "floe.yaml"
@@ -165,12 +165,12 @@ LINES = st.one_of(
 
 @RELAXED
 @given(line=LINES)
-def test_whatever_dbt_writes_is_read_or_refused(line: bytes) -> None:
+def test_any_line_from_dbt_is_read_or_rejected(line: bytes) -> None:
     with suppress(DbtError):
         for event in EventReader().read(line):
             assert isinstance(event, msgspec.Struct)
 
 
-def test_a_foreign_line_says_what_it_was() -> None:
-    with pytest.raises(DbtError, match=r"Cannot understand .*: b'Hello'\. Is another program"):
+def test_the_error_of_an_unknown_line_contains_it() -> None:
+    with pytest.raises(DbtError, match=r"Cannot decode a line .*: b'Hello'\. Does an adapter"):
         EventReader().read(b"Hello")

@@ -12,11 +12,11 @@ from kit.random_products import Case, cases
 from kit.support import asset_edges
 
 
-# Dagster loads a step of checks alone by a constructor of its own that it calls beta.
+# Dagster loads a step with only checks through a constructor that it marks as beta.
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 @given(cases())
 @settings(max_examples=300, derandomize=True, deadline=None, database=None)
-def test_the_asset_graph_that_dagster_resolves_is_dbts(case: Case) -> None:
+def test_dagster_resolves_the_asset_graph_of_dbt(case: Case) -> None:
     plan = case.plan()
     definitions = build_definitions(Product(plan=plan, compiled=CompiledProduct(plan.name)))
     keys = {uid: "/".join(node.key) for uid, node in plan.nodes.items() if node.key}

@@ -1,4 +1,4 @@
-"""One project run by the plugin and by dagster-dbt in one instance: Dagster sees no difference."""
+"""Dagster sees no difference between a run by the plugin and a run by dagster-dbt."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,13 +42,13 @@ CONDITIONS: Mapping[str, dg.AutomationCondition[Any]] = {
     "blocking checks": dg.AutomationCondition.all_deps_blocking_checks_passed()
     & dg.AutomationCondition.any_deps_updated(),
 }
-# What says who built an asset, and when: it is different in each run of one and the same code.
+# Metadata about one run, which differs between two runs of the same code.
 OF_A_RUN = {"Execution Duration", "invocation_id"}
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its Definitions, and what its asset keys begin with."""
+    """One of the two sides: its Definitions and the prefix of its asset keys."""
 
     prefix: list[str]
     definitions: dg.Definitions
@@ -57,7 +57,7 @@ class Side:
         return dg.AssetKey([*self.prefix, asset])
 
     def conditioned(self, condition: dg.AutomationCondition[Any]) -> dg.Definitions:
-        """Return the same assets, each with this condition."""
+        """Return the same assets with this condition."""
         assets = dg.map_asset_specs(
             lambda spec: spec.replace_attributes(automation_condition=condition),
             [
@@ -77,12 +77,12 @@ class Side:
 
 
 def below(prefix: list[str]) -> dg.Definitions:
-    """An asset of another op, as users put one below a model, and a job of everything."""
+    """Return an asset of another op below a model, as users write it, and a job of all assets."""
     above = [dg.AssetKey([*prefix, name]) for name in ("b", "c")]  # a test of b blocks
 
     @dg.asset(name="report", key_prefix=prefix or None, deps=above)
     def report(context: AssetExecutionContext) -> None:
-        """See that what it reads has been built, and by this run."""
+        """Check that this run built the upstream asset."""
         event = context.instance.get_latest_materialization_event(dg.AssetKey([*prefix, "c"]))
         assert event is not None
         assert event.run_id == context.run_id
@@ -101,7 +101,7 @@ def sides(tiny: TinyProject) -> tuple[Side, Side]:
             return super().get_asset_key(dbt_resource_props).with_prefix("theirs")
 
         def get_code_version(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-            """Return ours: what Dagster makes of it is the same on both sides."""
+            """Return our code version, so that both sides get the same data version."""
             return code_version(product.plan.nodes[dbt_resource_props["unique_id"]])
 
     @dbt_assets(manifest=json.loads(manifest.read_text()), dagster_dbt_translator=Theirs())
@@ -121,18 +121,21 @@ def sides(tiny: TinyProject) -> tuple[Side, Side]:
     )
 
 
-def told(side: Side, instance: dg.DagsterInstance, name: str) -> dict[str, Any]:
-    """What the last materialization of an asset shows, without what differs from run to run."""
+def last_shown(side: Side, instance: dg.DagsterInstance, name: str) -> dict[str, Any]:
+    """Return the metadata of the last materialization, without entries that differ between runs."""
     record = instance.fetch_materializations(side.key(name), limit=1).records[0]
-    made = record.asset_materialization
-    assert made is not None
+    materialization = record.asset_materialization
+    assert materialization is not None
     metadata = {
         key: value.value
-        for key, value in made.metadata.items()
+        for key, value in materialization.metadata.items()
         if key not in OF_A_RUN and not key.startswith("floe/")
     }
     prefix = "/".join([*side.prefix, ""]) if side.prefix else ""
-    tags = {key.replace(f"/{prefix}", "/", 1): value for key, value in (made.tags or {}).items()}
+    tags = {
+        key.replace(f"/{prefix}", "/", 1): value
+        for key, value in (materialization.tags or {}).items()
+    }
     pointers = [tags.pop(key) for key in [*tags] if "input_event_pointer" in key]
     return {"metadata": metadata, "tags": tags, "inputs": len(pointers)}
 
@@ -144,17 +147,17 @@ def test_materializations_checks_and_versions(
     assert [result.success for result in results] == [True, True]
     ours, theirs = sides
     for name in ("a", "b", "c", "s"):
-        mine, other = told(ours, instance, name), told(theirs, instance, name)
-        # More may be shown than by dagster-dbt; nothing it shows is missing or different.
+        mine, other = last_shown(ours, instance, name), last_shown(theirs, instance, name)
+        # We may show more than dagster-dbt. Everything that dagster-dbt shows is equal.
         for part in ("metadata", "tags"):
             assert {key: mine[part].get(key) for key in other[part]} == other[part], name
         assert mine["inputs"] == other["inputs"], name
         version, provenance = (
             [dg_version(instance, side.key(name)) for side in sides],
             [
-                made.tags["dagster/code_version"]
+                materialization.tags["dagster/code_version"]
                 for side in sides
-                if (made := last(instance, side.key(name))).tags
+                if (materialization := last(instance, side.key(name))).tags
             ],
         )
         assert version[0] == version[1]
@@ -181,19 +184,19 @@ def test_materializations_checks_and_versions(
 
 
 def last(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.AssetMaterialization:
-    made = instance.fetch_materializations(key, limit=1).records[0].asset_materialization
-    assert made is not None
-    return made
+    materialization = instance.fetch_materializations(key, limit=1).records[0].asset_materialization
+    assert materialization is not None
+    return materialization
 
 
 def dg_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
     return (last(instance, key).tags or {}).get("dagster/data_version")
 
 
-def test_what_dagster_shows_of_each_asset(
+def test_dagster_shows_the_same_for_each_asset(
     sides: tuple[Side, Side], instance: dg.DagsterInstance
 ) -> None:
-    """The asset page: last run, status of its checks, record of its last materialization."""
+    """Compare the asset page: last run, last materialization, materialized partitions."""
     for side in sides:
         side.build(instance)
     for name in ("a", "b", "c", "s"):
@@ -213,31 +216,31 @@ def test_what_dagster_shows_of_each_asset(
         assert pages[0] == pages[1]
 
 
-# Dagster warns of its own beta parameter when it looks for what to automate.
+# Dagster warns about its own beta parameter when it evaluates automation conditions.
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
-def test_automation_conditions_ask_for_the_same(
+def test_automation_conditions_request_the_same_assets(
     sides: tuple[Side, Side], instance: dg.DagsterInstance
 ) -> None:
-    """Nothing built, everything built, one model again, nothing new, parts again."""
+    """Evaluate before a build, after a full one, one model again, nothing new, and parts again."""
     cursors: dict[tuple[str, int], Any] = {}
-    asked: dict[str, list[set[str]]] = {name: [] for name in CONDITIONS}
+    requested: dict[str, list[set[str]]] = {name: [] for name in CONDITIONS}
     for names in (None, ASSETS, ("a",), None, ("b", "s")):
         for side in sides if names else ():
             side.build(instance, names or ())
         for name, condition in CONDITIONS.items():
-            wanted = []
+            requested_now = []
             for number, side in enumerate(sides):
                 result = dg.evaluate_automation_conditions(
                     side.conditioned(condition), instance, cursor=cursors.get((name, number))
                 )
                 cursors[name, number] = result.cursor
-                wanted.append(
+                requested_now.append(
                     {asset for asset in ASSETS if result.get_num_requested(side.key(asset))}
                 )
-            assert wanted[0] == wanted[1], (name, names)
-            asked[name].append(wanted[0])
-    # The others ask for something in this story, or nothing would be compared.
-    assert [name for name, rounds in asked.items() if not any(rounds)] == [
+            assert requested_now[0] == requested_now[1], (name, names)
+            requested[name].append(requested_now[0])
+    # All other conditions request an asset; otherwise the test would compare nothing.
+    assert [name for name, rounds in requested.items() if not any(rounds)] == [
         "on missing",
         "code version changed",
     ]

@@ -196,7 +196,7 @@ def test_a_cancelled_run_leaves_nothing_open(
     assert kinds(found["dev"]) == ["START", "ABORT"]
     assert kinds(found["tiny"])[-1] == "ABORT"
     said = found["tiny"][-1]["run"]["facets"]["errorMessage"]["message"]
-    assert said == "Cancelled (KeyboardInterrupt)"
+    assert said == "Canceled (KeyboardInterrupt)"
 
 
 def column_sources(events: list[Event], name: str) -> dict[str, list[tuple[str, str]]]:

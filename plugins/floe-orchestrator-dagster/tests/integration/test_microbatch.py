@@ -1,4 +1,4 @@
-"""A microbatch model is one asset: one window in, one materialization out."""
+"""A microbatch model is one asset: dbt builds one window and reports one materialization."""
 
 from __future__ import annotations
 
@@ -76,16 +76,16 @@ def test_a_partition_builds_its_own_window_and_is_recorded_once(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     write(tiny, PARTITIONS)
-    told: list[Any] = []
-    result = run(tiny.open(), instance, partition=DAYS.format(2), listener=told.append)
+    reported: list[Any] = []
+    result = run(tiny.open(), instance, partition=DAYS.format(2), listener=reported.append)
     assert result.success
     assert sorted(materialized(result)) == ["below", "events", "sessions"]
     assert days(tiny) == [2]
-    of_sessions = [event for event in told if event.unique_id.endswith(".sessions")]
+    of_sessions = [event for event in reported if event.unique_id.endswith(".sessions")]
     assert [type(event) for event in of_sessions] == [NodeStarted, NodeFinished]
 
 
-def test_a_row_that_has_gone_goes_when_its_partition_is_built_again(
+def test_a_deleted_row_disappears_when_its_partition_is_built_again(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     write(tiny, PARTITIONS)
@@ -102,7 +102,7 @@ def test_partitions_of_another_zone_reach_dbt_in_utc(
     zone = {"partitions": PARTITIONS["partitions"] | {"timezone": "Asia/Tokyo"}}
     write(tiny, zone)
     assert run(tiny.open(), instance, partition=DAYS.format(3)).success
-    # Tokyo's third day begins on the second of UTC, and dbt builds whole batches.
+    # Day 3 in Tokyo begins on day 2 in UTC, and dbt builds whole batches.
     assert days(tiny) == [2, 3]
 
 
@@ -121,7 +121,7 @@ def test_a_full_refresh_of_one_partition_is_refused(
 
 
 @pytest.mark.parametrize("concurrent", [False, True])
-def test_a_model_with_a_failed_batch_is_not_built_and_is_healed_from_failure(
+def test_a_model_with_a_failed_batch_fails_and_is_completed_from_failure(
     tiny: TinyProject, instance: dg.DagsterInstance, *, concurrent: bool
 ) -> None:
     write(tiny, PARTITIONS, BROKEN, concurrent=concurrent)
@@ -132,8 +132,8 @@ def test_a_model_with_a_failed_batch_is_not_built_and_is_healed_from_failure(
     assert "PARTIAL SUCCESS (3/4)" in failure_of(result)
     assert "Could not convert string 'x3'" in failure_of(result)
     write(tiny, PARTITIONS, concurrent=concurrent)
-    healed = backfill(tiny, instance, DAYS.format(1), DAYS.format(4), tags=resumed(result))
-    assert healed.success
+    rerun = backfill(tiny, instance, DAYS.format(1), DAYS.format(4), tags=resumed(result))
+    assert rerun.success
     assert tables(tiny.database)["main.sessions"] == [
         (day, row[1], day) for day, row in enumerate(tables(tiny.database)["main.sessions"], 1)
     ]
@@ -145,14 +145,14 @@ THREE_THEN_ONE = [[DAYS.format(1), DAYS.format(2), DAYS.format(4)], [DAYS.format
 
 
 def limit(tiny: TinyProject, *limited: int) -> None:
-    """Let the model fail on other days: by a table that dbt does not build."""
+    """Write the table of allowed days, which dbt does not build; the model fails on other days."""
     with duckdb.connect(str(tiny.database)) as connection:
         connection.execute("create or replace table limits(day int)")
         connection.executemany("insert into limits values (?)", [[day] for day in limited])
 
 
 def batches_built(tiny: TinyProject) -> list[list[str]]:
-    """Return the first days of the batches that each dbt run has built, run by run."""
+    """Return the first days of the batches that each dbt run built, one list per run."""
     runs = (tiny.directory / "target/floe/runs").glob("*/run_results.json")
     return [
         [start[:10] for start, _ in result["batch_results"]["successful"]]
@@ -162,7 +162,7 @@ def batches_built(tiny: TinyProject) -> list[list[str]]:
     ]
 
 
-def test_from_failure_only_the_missing_batches_are_built_where_the_code_is_the_same(
+def test_from_failure_builds_only_the_missing_batches_if_the_code_is_the_same(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     write(tiny, PARTITIONS, LIMITED)
@@ -170,12 +170,12 @@ def test_from_failure_only_the_missing_batches_are_built_where_the_code_is_the_s
     result = backfill(tiny, instance, DAYS.format(1), DAYS.format(4))
     assert "no limit" in failure_of(result)
     limit(tiny, 1, 2, 3, 4)
-    healed = backfill(tiny, instance, DAYS.format(1), DAYS.format(4), tags=resumed(result))
-    assert healed.success
+    rerun = backfill(tiny, instance, DAYS.format(1), DAYS.format(4), tags=resumed(result))
+    assert rerun.success
     assert days(tiny) == [1, 2, 3, 4]
     assert batches_built(tiny) == THREE_THEN_ONE
-    # The materialization of each partition of the range is there, once.
-    assert materialized(healed) == ["sessions"] * 4 + ["below"]
+    # Each partition of the range has one materialization.
+    assert materialized(rerun) == ["sessions"] * 4 + ["below"]
 
 
 @pytest.mark.parametrize("full_refresh", [False, True])
@@ -184,7 +184,7 @@ def test_a_retry_within_the_run_builds_the_missing_batches(
 ) -> None:
     write(tiny, PARTITIONS, LIMITED)
     tiny.compile([], config={"retries": 1})
-    # The end of the first dbt run takes the cause away.
+    # The hook at the end of the first dbt run removes the cause of the failure.
     project = tiny.directory / "dbt_project.yml"
     project.write_text(project.read_text() + 'on-run-end: ["insert into limits values (3)"]\n')
     limit(tiny, 1, 2, 4)
@@ -196,7 +196,7 @@ def test_a_retry_within_the_run_builds_the_missing_batches(
     assert materialized(result) == ["events"] + ["sessions"] * 4 + ["below"]
 
 
-def test_models_with_and_without_partitions_are_built_each_in_its_own_window(
+def test_models_with_and_without_partitions_have_their_own_windows(
     tiny: TinyProject, instance: dg.DagsterInstance
 ) -> None:
     write(tiny, PARTITIONS)
@@ -205,6 +205,6 @@ def test_models_with_and_without_partitions_are_built_each_in_its_own_window(
     result = run(tiny.open(), instance, partition=DAYS.format(2))
     assert result.success
     assert days(tiny) == [2]
-    # It has no partition, so dbt chose its batches: from `begin`, yesterday, to now.
+    # `other` has no partition, so dbt chooses its batches: from `begin`, which is yesterday.
     assert tables(tiny.database)["main.other"] == []
     assert sorted(materialized(result)) == ["below", "events", "other", "sessions"]

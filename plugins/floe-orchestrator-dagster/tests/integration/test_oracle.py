@@ -1,4 +1,4 @@
-"""The oracle at work: it sees what differs between two real builds, and dbt runs in real forks."""
+"""The oracle reports the differences between two real builds, and dbt runs in real forks."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def twins(tmp_path: Path, compiled_template: dict[str, Any], forks: Fork) -> Twi
     )
 
 
-def test_equal_copies_are_equal_and_planted_differences_are_seen(twins: Twins) -> None:
+def test_equal_copies_are_equal_and_planted_differences_are_reported(twins: Twins) -> None:
     assert twins.build().mismatches == []
     (twins.ours / "models" / "a.sql").write_text(TABLE + "select 2 as id")
     (twins.ours / "models" / "c.sql").write_text("select 1 as id")
     (twins.ours / "models" / "s.yml").unlink()
     assert twins.build().mismatches == [
-        "graph: an asset model.tiny.c too many",
+        "graph: unexpected asset model.tiny.c",
         "status: model.tiny.c: dbt not run, we success",
         "status: test.tiny.unique_a_id.f6a5f640da: dbt pass, we not run",
-        "relation: target/tiny.duckdb: main.a: dbt alone has [('1',)], we alone [('2',)]",
-        "relation: target/tiny.duckdb: main.b: dbt alone has [('1',)], we alone [('2',)]",
-        "relation: target/tiny.duckdb: main.c is too many",
-        "events: model.tiny.c is materialized, dbt said nothing",
-        "events: 0 evaluations of test.tiny.unique_a_id.f6a5f640da, dbt said pass",
+        "relation: target/tiny.duckdb: main.a: only dbt has [('1',)], only we have [('2',)]",
+        "relation: target/tiny.duckdb: main.b: only dbt has [('1',)], only we have [('2',)]",
+        "relation: target/tiny.duckdb: main.c is unexpected",
+        "events: model.tiny.c is materialized, dbt reported nothing",
+        "events: 0 evaluations of test.tiny.unique_a_id.f6a5f640da, dbt reported pass",
     ]
 
 
-def test_a_failure_on_one_side_is_seen(twins: Twins) -> None:
+def test_a_failure_on_one_side_is_reported(twins: Twins) -> None:
     (twins.ours / "models" / "a.sql").write_text("select nope")
     built = twins.build()
     assert built.mismatches[0].startswith("exit code: dbt 0, we not 0: ")
@@ -71,7 +71,7 @@ def test_dbt_in_a_fork_has_its_own_directory_environment_and_exit_code(
     assert forks.dbt(twins.bare / "models", ["debug"], dict(os.environ))[0] != 0
 
 
-def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork) -> None:
+def test_a_fork_ends_with_its_caller_and_receives_its_signals(forks: Fork) -> None:
     done = subprocess.run(
         [str(forks.program), "-c", "import sys; sys.exit(7)"], check=False, timeout=60
     )
@@ -84,7 +84,7 @@ def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork) -> None:
     )
     with waiting:
         assert waiting.stdin is not None
-        # At the end of its input the process leaves, as it does when it was started by itself.
+        # The process exits at the end of its input, as it does without a fork server.
         waiting.stdin.close()
         assert waiting.wait(60) == 2
     killed = subprocess.Popen(
@@ -95,22 +95,22 @@ def test_a_fork_ends_with_its_caller_and_hears_its_signals(forks: Fork) -> None:
     with killed:
         killed.send_signal(signal.SIGKILL)
         assert killed.wait(60) == -signal.SIGKILL
-        # The fork held the other end: that it is closed says that the fork is gone.
+        # The fork held the other end of the pipe. End of file shows that the fork is gone.
         assert killed.stdout is not None
         assert killed.stdout.read() == b""
 
 
-def test_the_example_of_a_shop_equals_bare_dbt(tmp_path: Path, forks: Fork) -> None:
+def test_the_shop_example_equals_bare_dbt(tmp_path: Path, forks: Fork) -> None:
     twins = Twins(tmp_path / "twins", forks).copy(EXAMPLES / "shop")
     compile_product(twins.ours)
-    # One seed is also a source, in the same place. dbt does not know: it may test the source first.
+    # One seed is also a source with the same relation. dbt does not know, and may test it first.
     assert twins.build_bare("--select", "resource_type:seed").success
     built = twins.build()
     assert built.bare.success
     assert not built.mismatches, "\n".join(built.mismatches)
 
 
-def test_the_example_of_two_engines_equals_bare_dbt_a_target_at_a_time(
+def test_the_two_engines_example_equals_bare_dbt_run_per_target(
     tmp_path: Path, forks: Fork, postgres: Callable[[str], list[tuple[Any, ...]]]
 ) -> None:
     twins = Twins(tmp_path / "twins", forks).copy(EXAMPLES / "two-engines")
@@ -134,8 +134,8 @@ def test_the_example_of_two_engines_equals_bare_dbt_a_target_at_a_time(
     ours, recorded, _ = twins.build_ours()
     assert [postgres(f"select * from {name} order by 1") for name in tables] == theirs
     assert recorded is not None
-    found = contradictions(statuses, recorded, success=True)
-    # A relation of PostgreSQL is compared above, a graph of four builds is none.
-    found += [line for line in differences(bare, ours) if line.startswith(("exit", "folder"))]
-    assert not found, "\n".join(found)
+    mismatches = contradictions(statuses, recorded, success=True)
+    # The relations of PostgreSQL are compared above, and four builds have no single graph.
+    mismatches += [line for line in differences(bare, ours) if line.startswith(("exit", "folder"))]
+    assert not mismatches, "\n".join(mismatches)
     assert all(theirs)

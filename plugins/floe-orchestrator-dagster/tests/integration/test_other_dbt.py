@@ -1,4 +1,4 @@
-"""dbt 2 (Fusion) in the place of dbt-core, through the same path: checks, retries, lineage."""
+"""dbt 2 (Fusion) in place of dbt-core: checks, retries and lineage work in the same way."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from floe_orchestrator_dagster.testing import RecordingBackend
 from kit.lineage_events import Recorded, build, kinds, sound
 from kit.support import EXAMPLES, TinyProject, checked, failure_of, materialized, run
 
-# The last release whose wheel carries its program; later ones download it when they are built.
+# The last release whose wheel contains the program; later ones download it during their build.
 WHEEL = "dbt==2.0.0rc196"
-# It looks for DuckDB in a shared library of its own; PyPI has none, the npm registry has.
+# dbt 2 loads DuckDB from a shared library, which is on the npm registry but not on PyPI.
 LIBRARY = "@duckdb/node-bindings-linux-x64@1.5.6-r.1"
 HOME = EXAMPLES.parent / ".venvs" / "dbt-2"
 TABLE = "{{ config(materialized='table') }} "
@@ -51,7 +51,7 @@ unit_tests:
 
 @pytest.fixture(scope="session")
 def fusion() -> Path:
-    """dbt 2 as a program, with DuckDB's library beside it; installed once."""
+    """Install dbt 2 once, with DuckDB's library next to it; return the path of the program."""
     program = HOME / "bin" / "dbt"
     if not program.is_file():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
@@ -60,11 +60,11 @@ def fusion() -> Path:
     if not library.is_file():
         npm = shutil.which("npm")
         assert npm, f"npm is needed to fetch DuckDB's shared library ({LIBRARY})"
-        told = subprocess.run(
+        packed = subprocess.run(
             [npm, "pack", "--silent", LIBRARY], cwd=HOME, check=True, capture_output=True, text=True
         )
         library.parent.mkdir(exist_ok=True)
-        with tarfile.open(HOME / told.stdout.strip().splitlines()[-1]) as package:
+        with tarfile.open(HOME / packed.stdout.strip().splitlines()[-1]) as package:
             content = package.extractfile("package/libduckdb.so")
             assert content
             library.write_bytes(content.read())
@@ -80,7 +80,7 @@ def written(tiny: TinyProject, fusion: Path, files: Mapping[str, str], **more: A
 
 
 @pytest.mark.heavy
-def test_dbt_2_builds_tests_and_tells(
+def test_dbt_2_builds_tests_and_reports_lineage(
     tiny: TinyProject,
     fusion: Path,
     instance: dg.DagsterInstance,
@@ -97,17 +97,17 @@ def test_dbt_2_builds_tests_and_tells(
         "not_null_b_loud": False,
         "shouts": True,
     }
-    said = failure_of(result)
-    assert "failed: test not_null_b_loud: failing rows: 1" in said
-    assert "skipped: model c" in said
+    message = failure_of(result)
+    assert "failed: test not_null_b_loud: failing rows: 1" in message
+    assert "skipped: model c" in message
     with duckdb.connect(str(tiny.database)) as connection:
         assert connection.execute("select * from b order by 1").fetchall() == [(1, "X"), (2, None)]
-    told = sound(events)
-    assert kinds(told["b"]) == ["START", "COMPLETE"]
-    assert kinds(told["not_null_b_loud"]) == ["START", "FAIL"]
-    run_facets = told["b"][-1]["run"]["facets"]
+    by_job = sound(events)
+    assert kinds(by_job["b"]) == ["START", "COMPLETE"]
+    assert kinds(by_job["not_null_b_loud"]) == ["START", "FAIL"]
+    run_facets = by_job["b"][-1]["run"]["facets"]
     assert run_facets["processing_engine"]["version"] == "2.0.0-preview.196"
-    [output] = told["b"][-1]["outputs"]
+    [output] = by_job["b"][-1]["outputs"]
     assert output["namespace"] == f"duckdb://{tiny.database}"
     assert output["name"] == "tiny.main.b"
     fields = output["facets"]["columnLineage"]["fields"]
@@ -115,15 +115,15 @@ def test_dbt_2_builds_tests_and_tells(
 
 
 @pytest.mark.heavy
-def test_what_dbt_2_says_of_a_broken_model_is_told_and_from_failure_heals(
+def test_an_error_of_dbt_2_is_reported_and_from_failure_builds_what_is_missing(
     tiny: TinyProject, fusion: Path, instance: dg.DagsterInstance
 ) -> None:
     files = {**CHAIN, "b": TABLE + "select nonsense as loud from {{ ref('a') }}"}
     written(tiny, fusion, files)
     result = run(tiny.open(), instance)
-    said = failure_of(result)
-    assert "failed: model b: " in said
-    assert 'Referenced column "nonsense" not found' in said
+    message = failure_of(result)
+    assert "failed: model b: " in message
+    assert 'Referenced column "nonsense" not found' in message
     assert sorted(materialized(result)) == ["a", "s"]
     written(tiny, fusion, CHAIN)
     tags = {
@@ -131,16 +131,16 @@ def test_what_dbt_2_says_of_a_broken_model_is_told_and_from_failure_heals(
         "dagster/parent_run_id": result.run_id,
         "dagster/root_run_id": result.run_id,
     }
-    again = run(tiny.open(), instance, tags=tags)
-    assert again.success, failure_of(again)
-    assert sorted(materialized(again)) == ["b", "c"]
+    rerun = run(tiny.open(), instance, tags=tags)
+    assert rerun.success, failure_of(rerun)
+    assert sorted(materialized(rerun)) == ["b", "c"]
 
 
 @pytest.mark.heavy
 def test_dbt_2_and_dbt_core_build_one_product(
     tiny: TinyProject, fusion: Path, instance: dg.DagsterInstance
 ) -> None:
-    """Each on its own compute, both in one DuckDB file."""
+    """Each has its own compute, and both use one DuckDB file."""
     tiny.write({name: CHAIN[name] for name in ("a", "b", "c")})
     output = {"type": "duckdb", "path": str(tiny.database), "threads": 1}
     tiny.compile(
@@ -164,17 +164,17 @@ def test_dbt_2_is_stopped_with_its_run(tiny: TinyProject, fusion: Path) -> None:
     long = "select count(*) as n from range(100000000) a, range(100000) b"
     product = written(tiny, fusion, {"a": TABLE + long}).open()
     command = product.command("build", "dev", product.new_run_dir("stopped", "dev"))
-    with run_dbt(command) as begun:
-        for message in begun:
-            if isinstance(message, NodeStarted):
+    with run_dbt(command) as started:
+        for event in started:
+            if isinstance(event, NodeStarted):
                 break
-        process = begun._process
+        process = started._process
     assert process.wait(2 * INTERRUPT_TIMEOUT_SECONDS) != 0
-    found = subprocess.run(["pgrep", "-f", str(tiny.directory)], capture_output=True, check=False)
-    assert not found.stdout
+    left = subprocess.run(["pgrep", "-f", str(tiny.directory)], capture_output=True, check=False)
+    assert not left.stdout
 
 
-def test_a_dbt_that_is_not_there_is_named(tiny: TinyProject) -> None:
+def test_a_missing_dbt_executable_is_named(tiny: TinyProject) -> None:
     tiny.write({"a": "select 1 as id"}).compile(
         [{"name": "a"}],
         config={"computes": {"duckdb": {"target": "dev", "dbt_executable": "no-such-dbt"}}},
@@ -187,7 +187,7 @@ def test_a_dbt_that_is_not_there_is_named(tiny: TinyProject) -> None:
     )
 
 
-def test_one_output_is_built_by_one_dbt(tiny: TinyProject) -> None:
+def test_two_dbts_cannot_share_one_output(tiny: TinyProject) -> None:
     tiny.write({"a": "select 1 as id", "b": "select 2 as id"}).compile(
         [{"name": "a"}, {"name": "b", "compute": "other"}],
         config={"computes": {"other": {"target": "dev", "dbt_executable": "dbt2"}}},

@@ -1,9 +1,9 @@
-"""Faults that users of dbt and of its orchestrators have reported: we do what bare dbt does.
+"""Faults that users of dbt and of its orchestrators reported: we do what bare dbt does.
 
-docs/public-reports.md is the table of them. A folder of tests/cases is a product; its `builds.yaml`
-lists the builds one after the other: what is written before (`files`), the words of the command
-line (`options`: ours, `verb`: dbt's, where they differ), the environment, whether dbt fails, and
-dbt's words for some nodes by name, so that a case cannot pass by doing nothing.
+docs/public-reports.md is the table of the reports. Each folder of tests/cases is a product. Its
+`builds.yaml` lists consecutive builds: the files to write before (`files`), the words of the
+command line (`options` replaces ours, `verb` replaces dbt's command), the environment, whether dbt
+fails, and dbt's statuses of some nodes, so that a case cannot pass if nothing is built.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kit.dbt_server import Fork
 from kit.oracle import Twins, named
 
 CASES = Path(__file__).parents[1] / "cases"
-# All of them take longer than `make test` may for this.
+# These take too long for `make test`.
 HEAVY = {
     "odd-names",
     "odd-paths",
@@ -52,9 +52,9 @@ class Build(msgspec.Struct, forbid_unknown_fields=True):
 def test_case(case: str, tmp_path: Path, forks: Fork) -> None:
     builds = msgspec.yaml.decode((CASES / case / "builds.yaml").read_bytes(), type=list[Build])
     twins = Twins(tmp_path / "twins", forks).copy(CASES / case)
-    if (beside := CASES / case / "beside").is_dir():
-        # What a project reads outside of itself.
-        shutil.copytree(beside, tmp_path / "twins", dirs_exist_ok=True)
+    if (outside := CASES / case / "beside").is_dir():
+        # Files outside the project that it reads.
+        shutil.copytree(outside, tmp_path / "twins", dirs_exist_ok=True)
     compile_product(twins.ours)
     problems = []
     for number, build in enumerate(builds, start=1):
@@ -64,10 +64,10 @@ def test_case(case: str, tmp_path: Path, forks: Fork) -> None:
         problems += [f"build {number}: {line}" for line in done.mismatches]
         if done.bare.success is build.fails:
             problems.append(f"build {number} of dbt: {done.bare.words}")
-        found = named(done.bare.statuses)
+        statuses = named(done.bare.statuses)
         problems += [
-            f"build {number} of dbt: {name} is {found.get(name)}, not {status}"
+            f"build {number} of dbt: {name} is {statuses.get(name)}, not {status}"
             for name, status in build.statuses.items()
-            if found.get(name) != status
+            if statuses.get(name) != status
         ]
     assert not problems, "\n".join(problems)

@@ -1,4 +1,4 @@
-"""Random projects with random faults and edits: what we record is what bare dbt says."""
+"""Random projects with random faults and edits: we record the results of bare dbt."""
 
 from __future__ import annotations
 
@@ -21,37 +21,39 @@ NewTwins = Callable[..., Twins]
 
 @pytest.fixture
 def new_twins(tmp_path: Path, compiled_template: dict[str, Any], forks: Fork) -> NewTwins:
-    def made(**how: Any) -> Twins:
+    def new(**settings: Any) -> Twins:
         twins = Twins(tmp_path / "twins", forks)
-        TinyProject(twins.ours, compiled_template).compile(how.pop("transforms", []), **how)
+        TinyProject(twins.ours, compiled_template).compile(
+            settings.pop("transforms", []), **settings
+        )
         return twins
 
-    return made
+    return new
 
 
 def broken(seed: int, new_twins: NewTwins) -> list[str]:
-    """Build a random project with its fault, then without; return what differs from bare dbt."""
+    """Build a random project with its fault, then without; return the differences from bare dbt."""
     case = broken_build(seed)
     twins = new_twins(transforms=case.transforms, config=case.config, outputs=case.outputs)
     built = twins.write(case.files).write(case.fault).build()
     different = built.mismatches if case.is_ordered else built.mismatches_in_any_order()
-    found = [f"with the fault: {line}" for line in different]
+    mismatches = [f"with the fault: {line}" for line in different]
     if built.run_id is not None:
         twins.write({path: case.files.get(path) for path in case.fault})
-        found += [f"from failure: {line}" for line in twins.resume(built)]
-    return [f"seed {seed} ({case.name}): {line}" for line in found]
+        mismatches += [f"from failure: {line}" for line in twins.resume(built)]
+    return [f"seed {seed} ({case.name}): {line}" for line in mismatches]
 
 
 def edited(seed: int, new_twins: NewTwins) -> list[str]:
-    """Build a random project after each of its edits; return what differs from bare dbt."""
+    """Build a random project after each of its edits; return the differences from bare dbt."""
     environment: dict[str, str] = {}
-    twins, found, done = new_twins(), [], []
+    twins, mismatches, done = new_twins(), [], []
     for edit in islice(Edits(seed), EDITS):
         environment.update(edit.environment)
         done.append(edit.name)
         built = twins.write(edit.files).build(env=environment)
-        found += [f"seed {seed} ({', '.join(done)}): {line}" for line in built.mismatches]
-    return found
+        mismatches += [f"seed {seed} ({', '.join(done)}): {line}" for line in built.mismatches]
+    return mismatches
 
 
 @pytest.mark.parametrize("seed", FEW)

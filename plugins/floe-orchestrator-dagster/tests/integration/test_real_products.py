@@ -1,4 +1,4 @@
-"""Projects that nobody here wrote: compiled by floe, built, compared with bare dbt."""
+"""Projects from other packages: compiled by floe, built, and compared with bare dbt."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def metricflow(directory: Path) -> Path:
     shutil.copytree(source / "seeds", directory / "seeds")
     sources = directory / "models" / "sources.yml"
     sources.write_text(sources.read_text().replace("$system_schema", "main"))
-    # What the project's own tutorial makes by hand: the time spine that its metrics need.
+    # The time spine that the metrics need; the tutorial of the project creates it by hand.
     (directory / "models" / "spine.sql").write_text(
         "select cast(range as date) as ds from range("
         "date '2022-01-01', date '2023-01-01', interval 1 day)"
@@ -67,7 +67,7 @@ def metricflow(directory: Path) -> Path:
 
 
 def sourced(directory: Path) -> Path:
-    """The same project reading its seeds through the sources, as its first version did."""
+    """The same project, but its models read the seeds through sources, as in its first version."""
     metricflow(directory)
     for name in ("countries", "customers", "transactions"):
         model = directory / "models" / "sample_models" / f"{name}.sql"
@@ -145,7 +145,7 @@ def test_dagster_validates_the_generated_code_location(product: Product) -> None
         check=False,
         timeout=120,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "All code locations passed validation" in said
-    assert "yielded before its dependency" not in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "All code locations passed validation" in output
+    assert "yielded before its dependency" not in output

@@ -1,4 +1,4 @@
-"""Schedules come when the wall clocks of their zones say, reckoned without Dagster."""
+"""Schedules tick at the wall-clock times of their zones, computed without Dagster."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ UTC = timezone.utc
 START, END = datetime(2027, 1, 1, tzinfo=UTC), datetime(2028, 12, 31, tzinfo=UTC)
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
-# Whole-hour summer time in both hemispheres, half an hour of it, one that begins at midnight, two
-# that are negative winter times, offsets of half and three quarters of an hour, and none at all.
+# Summer time of one hour in both hemispheres, of half an hour, and from midnight; negative winter
+# time (two zones); offsets of half and of three quarters of an hour; no change at all.
 ZONES = (
     "Europe/Vienna",
     "America/New_York",
@@ -47,7 +47,7 @@ def last_friday(day: date) -> bool:
     return day.weekday() == calendar.FRIDAY and (day + 7 * DAY).month != day.month
 
 
-# At fixed times of the days that a rule names.
+# Schedules at a fixed time on the days that a rule selects.
 FIXED: dict[str, tuple[time, Callable[[date], bool]]] = {
     "30 2 * * *": (time(2, 30), every_day),
     "30 1 * * *": (time(1, 30), every_day),
@@ -61,7 +61,7 @@ FIXED: dict[str, tuple[time, Callable[[date], bool]]] = {
     "0 12 * * L5": (time(12), last_friday),
     "0 0 31 * *": (time(0), lambda day: day.day == 31),
 }
-# By the clock's own steps, whatever the date.
+# Schedules at regular steps of the clock on every day.
 STEPS: dict[str, Callable[[datetime], bool]] = {
     "0 * * * *": lambda local: local.minute == 0,
     "*/15 * * * *": lambda local: local.minute % 15 == 0,
@@ -69,18 +69,18 @@ STEPS: dict[str, Callable[[datetime], bool]] = {
 
 
 def exists(local: datetime) -> bool:
-    """Tell whether a wall clock ever shows a time."""
+    """Return whether the wall clock ever shows a time."""
     back = local.astimezone(UTC).astimezone(local.tzinfo)
     return back.replace(tzinfo=None) == local.replace(tzinfo=None)
 
 
 def instant(day: date, at: time, zone: ZoneInfo) -> datetime:
-    """Return when a wall clock shows a time: twice, the later; never, when the gap is over."""
+    """Return when the wall clock shows a time: the later of two, or the end of its gap."""
     local = datetime.combine(day, at, zone)
     later = local.replace(fold=1).astimezone(UTC)
     if exists(local):
         return later
-    # Dagster takes a day that begins in a gap to begin at its end, and counts from there.
+    # If a day begins in a gap, Dagster starts the day at the end of the gap and counts from there.
     if not exists(datetime.combine(day, time(0), zone)) and at != time(0):
         return local.replace(fold=0).astimezone(UTC)
     moment = min(later, local.replace(fold=0).astimezone(UTC)) - DAY / 4
@@ -95,20 +95,20 @@ def fixed(cron: str, name: str) -> list[datetime]:
     at, rule = FIXED[cron]
     zone = ZoneInfo(name)
     days = (START.date() + DAY * number for number in range(-1, (END - START).days + 2))
-    found = {instant(day, at, zone) for day in days if rule(day)}
-    return sorted(moment for moment in found if START < moment < END)
+    moments = {instant(day, at, zone) for day in days if rule(day)}
+    return sorted(moment for moment in moments if START < moment < END)
 
 
 @cache
 def changes(name: str) -> list[datetime]:
-    """Return the hours of a zone's changes of offset, within the window."""
-    zone, found, hour = ZoneInfo(name), [], START
+    """Return the hours in which the offset of a zone changes."""
+    zone, hours, hour = ZoneInfo(name), [], START
     while hour < END:
         following = hour + timedelta(hours=1)
         if hour.astimezone(zone).utcoffset() != following.astimezone(zone).utcoffset():
-            found.append(hour)
+            hours.append(hour)
         hour = following
-    return found
+    return hours
 
 
 def steps(cron: str, name: str, begin: datetime, end: datetime) -> list[datetime]:
@@ -119,10 +119,10 @@ def steps(cron: str, name: str, begin: datetime, end: datetime) -> list[datetime
     return [moment for moment in minutes if rule(moment.astimezone(zone))]
 
 
-# Where Dagster (1.13.27) does not follow the wall clock; docs/operations.md tells users.
-# Negative winter time: a time in the spring gap comes an hour before the gap, not at its end.
+# Dagster (1.13.27) does not follow the wall clock here; docs/operations.md documents it.
+# Negative winter time: a time in the spring gap ticks one hour before the end of the gap.
 EARLY = frozenset({"Africa/Casablanca", "Europe/Dublin"})
-# Summer time of half an hour: hourly schedules stay on whole hours of UTC.
+# Summer time of half an hour: hourly schedules stay on full hours of UTC.
 HOURLY_BY_UTC = "Australia/Lord_Howe"
 
 CASES = [(cron, zone) for zone in ZONES for cron in (*FIXED, *STEPS)]
@@ -147,7 +147,7 @@ defs = dg.Definitions(
 
 @pytest.fixture(scope="module")
 def ticking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real webserver that holds a schedule for each case; its URL."""
+    """The URL of a real webserver with one schedule per case."""
     directory = tmp_path_factory.mktemp("ticking")
     definitions = directory / "probe_definitions.py"
     definitions.write_text(_DEFINITIONS.format(cases=CASES))
@@ -159,10 +159,10 @@ Window = tuple[datetime, datetime]
 
 
 def ticks(url: str, zone: str, crons: Iterable[str], window: Window) -> dict[str, list[datetime]]:
-    """Ask Dagster when each schedule of a zone comes within a window, ends excluded."""
+    """Query Dagster for the ticks of each schedule of a zone within a window, ends excluded."""
     begin, end = window
     named = {f"s{CASES.index((cron, zone))}": cron for cron in crons}
-    asked = " ".join(
+    fields = " ".join(
         f"""{name}: scheduleOrError(scheduleSelector: {{
           repositoryName: "__repository__"
           repositoryLocationName: "probe_definitions.py"
@@ -174,7 +174,7 @@ def ticks(url: str, zone: str, crons: Iterable[str], window: Window) -> dict[str
         }} }}"""
         for name in named
     )
-    answer = httpx.post(f"{url}/graphql", json={"query": f"{{ {asked} }}"}, timeout=300).json()
+    answer = httpx.post(f"{url}/graphql", json={"query": f"{{ {fields} }}"}, timeout=300).json()
     return {
         cron: [
             moment
@@ -186,35 +186,35 @@ def ticks(url: str, zone: str, crons: Iterable[str], window: Window) -> dict[str
 
 
 def windows(zone: str) -> list[Window]:
-    """Return where calendars are hard: changes of the clock, leap day, ends of months."""
-    hard = [
+    """Return windows around difficult times: clock changes, a leap day, the end of a month."""
+    difficult = [
         *changes(zone),
         datetime(2028, 2, 29, 12, tzinfo=UTC),
         datetime(2027, 4, 30, tzinfo=UTC),
     ]
-    return [(moment - 2 * DAY, moment + 2 * DAY) for moment in hard]
+    return [(moment - 2 * DAY, moment + 2 * DAY) for moment in difficult]
 
 
 @pytest.mark.parametrize("zone", ZONES)
-def test_ticks_are_where_the_wall_clock_says_at_the_hard_days(ticking: str, zone: str) -> None:
+def test_ticks_follow_the_wall_clock_on_difficult_days(ticking: str, zone: str) -> None:
     for begin, end in windows(zone):
-        found = ticks(ticking, zone, (*FIXED, *STEPS), (begin, end))
+        dagsters_ticks = ticks(ticking, zone, (*FIXED, *STEPS), (begin, end))
         for cron in FIXED:
             inside = [moment for moment in fixed(cron, zone) if begin < moment < end]
-            assert found[cron] == inside, cron
+            assert dagsters_ticks[cron] == inside, cron
         for cron in STEPS:
-            assert found[cron] == steps(cron, zone, begin, end), cron
+            assert dagsters_ticks[cron] == steps(cron, zone, begin, end), cron
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("zone", ZONES)
-def test_every_tick_of_two_years_is_where_the_wall_clock_says(ticking: str, zone: str) -> None:
-    found = ticks(ticking, zone, FIXED, (START, END))
+def test_every_tick_of_two_years_follows_the_wall_clock(ticking: str, zone: str) -> None:
+    dagsters_ticks = ticks(ticking, zone, FIXED, (START, END))
     for cron in FIXED:
-        assert found[cron] == fixed(cron, zone), cron
+        assert dagsters_ticks[cron] == fixed(cron, zone), cron
 
 
-def test_the_zones_have_what_they_are_here_for() -> None:
+def test_the_zones_have_the_changes_that_the_tests_need() -> None:
     assert {zone for zone in ZONES if not changes(zone)} == {"UTC", "Asia/Tokyo", "Asia/Kathmandu"}
     howe, change = ZoneInfo("Australia/Lord_Howe"), changes("Australia/Lord_Howe")[0]
     before, after = (
@@ -223,7 +223,7 @@ def test_the_zones_have_what_they_are_here_for() -> None:
     assert abs(before - after) == timedelta(minutes=30)
 
 
-def test_a_real_webserver_is_found_and_its_missing_daemon_told(ticking: str) -> None:
+def test_a_real_webserver_answers_and_its_missing_daemon_is_reported(ticking: str) -> None:
     answer = ask_webserver(Address(ticking, "--url"))
     assert answer.version
     [daemon] = answer.warnings

@@ -1,4 +1,4 @@
-"""No secret of the environment or the profile is in what a failing run prints or records."""
+"""A failing run neither prints nor records a secret of the environment or the profile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kit.support import TinyProject, cli_runner
 OF_ENVIRONMENT, OF_PROFILE = "canary/of-env+0123", "canary/of-profile+4567"
 
 
-def spellings(secret: str) -> list[str]:
+def encodings(secret: str) -> list[str]:
     encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
     return [secret, quote(secret, safe=""), encoded]
 
@@ -29,15 +29,15 @@ def test_a_failing_run_shows_no_secret(
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setenv("DBT_ENV_SECRET_CANARY", OF_ENVIRONMENT)
     monkeypatch.setenv("PROFILE_CANARY", OF_PROFILE)
-    words = [*spellings(OF_ENVIRONMENT), *spellings(OF_PROFILE)]
-    cast = f"cast('{' '.join(words)}' as int)"
+    secrets = [*encodings(OF_ENVIRONMENT), *encodings(OF_PROFILE)]
+    cast = f"cast('{' '.join(secrets)}' as int)"
     broken = f"select {cast} as id"
     table = "{{ config(materialized='table') }}"
     files = {"a": f"{table} {broken if place == 'model' else 'select 1 as id'}"}
     if place == "test":
         files["tests/broken.sql"] = f"select * from {{{{ ref('a') }}}} where id = {cast}"
     if place == "compilation":
-        raised = " ".join(words)
+        raised = " ".join(secrets)
         files["a"] = (
             f"{{{{ exceptions.raise_compiler_error('{raised}') if execute }}}}select 1 as id"
         )
@@ -53,7 +53,7 @@ def test_a_failing_run_shows_no_secret(
     done = cli_runner().invoke(main, ["run", str(tiny.directory), "--verbose"])
     assert done.exit_code == 1, done.stderr
     assert "*****" in done.stdout
-    for word in words:
-        assert word not in done.stdout + done.stderr
-        for path in (found for found in home.rglob("*") if found.is_file()):
-            assert word.encode() not in path.read_bytes(), path
+    for secret in secrets:
+        assert secret not in done.stdout + done.stderr
+        for path in (path for path in home.rglob("*") if path.is_file()):
+            assert secret.encode() not in path.read_bytes(), path

@@ -1,4 +1,4 @@
-"""Hostile products and planted secrets: nothing leaves the product's folder, nothing is told."""
+"""Hostile products write only inside their own directory, and planted secrets stay secret."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def artifacts_of(tiny: TinyProject) -> tuple[Path, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", OUTSIDE_NAMES)
-def test_an_output_name_leads_nowhere_else(tiny: TinyProject, name: str) -> None:
+def test_an_output_name_does_not_lead_outside(tiny: TinyProject, name: str) -> None:
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
     before = {*tiny.directory.parent.rglob("*")}
     path, artifacts = artifacts_of(tiny)
@@ -49,9 +49,9 @@ def test_an_output_name_leads_nowhere_else(tiny: TinyProject, name: str) -> None
     with pytest.raises(FloeDagsterError) as error:
         tiny.open()
     assert f"dbt output {name!r}" in str(error.value)
-    made = {found for found in {*tiny.directory.parent.rglob("*")} - before if found.is_file()}
-    # What was read is remembered, in its own place, under a name made from its content.
-    assert {found.parent for found in made} <= {tiny.directory / "target" / "floe" / "cache"}
+    new = {path for path in {*tiny.directory.parent.rglob("*")} - before if path.is_file()}
+    # The cache stores the artifacts under a name derived from their content.
+    assert {path.parent for path in new} <= {tiny.directory / "target" / "floe" / "cache"}
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_an_output_name_leads_nowhere_else(tiny: TinyProject, name: str) -> None
     [
         *(("product", name) for name in OUTSIDE_NAMES),
         *(("compute", name) for name in OUTSIDE_NAMES),
-        # Each of these parses the project to see that there is no such model.
+        # Each model name parses the project, so one name is enough.
         ("model", "../../outside"),
     ],
 )
-def test_a_name_in_the_artifacts_leads_nowhere_else(
+def test_a_name_in_the_artifacts_does_not_lead_outside(
     tiny: TinyProject, place: str, name: str
 ) -> None:
     tiny.write({"a": "select 1 as id"}).compile([{"name": "a"}])
@@ -78,8 +78,8 @@ def test_a_name_in_the_artifacts_leads_nowhere_else(
     path.write_text(json.dumps(artifacts))
     with pytest.raises(FloeDagsterError):
         tiny.open()
-    made = {*tiny.directory.parent.rglob("*")} - before
-    assert all(found.is_relative_to(tiny.directory) for found in made)
+    new = {*tiny.directory.parent.rglob("*")} - before
+    assert all(path.is_relative_to(tiny.directory) for path in new)
 
 
 def test_a_linked_runs_directory_is_not_cleared(tiny: TinyProject, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_yaml_runs_no_code(tiny: TinyProject, text: str) -> None:
 
 
 def leaky(tiny: TinyProject) -> TinyProject:
-    """A product whose secrets are all around: environment, profile, URLs, backend."""
+    """Return a product with secrets in its environment, its profile and its URLs."""
     tiny.write(
         {
             "a": "select 1 as id",
@@ -166,7 +166,7 @@ def test_planted_secrets_are_in_no_output_of_a_run(tiny: TinyProject, tmp_path: 
         "DAGSTER_URL": f"http://user:{URL_SECRET}@127.0.0.1:9",
     }
     sources = {directory / "profiles.yml", directory / "target" / "compiled_artifacts.json"}
-    said = ""
+    output = ""
     for words in (["check"], ["run", "--verbose", "--json"], ["connection"], ["prepare"]):
         done = subprocess.run(
             [str(BIN / "floe-dagster"), *words, str(directory)],
@@ -176,30 +176,30 @@ def test_planted_secrets_are_in_no_output_of_a_run(tiny: TinyProject, tmp_path: 
             timeout=300,
             env=environment,
         )
-        said += done.stdout + done.stderr
-    assert "Connection refused" in said
+        output += done.stdout + done.stderr
+    assert "Connection refused" in output
     with dg.DagsterInstance.from_config(str(home)) as instance:
         [run] = instance.get_runs()
-        said += "".join(map(repr, instance.all_logs(run.run_id)))
-        said += repr(run)
-    assert "nothing" in said
+        output += "".join(map(repr, instance.all_logs(run.run_id)))
+        output += repr(run)
+    assert "nothing" in output
     private = {path for path in files(temporary) if path.name == "profiles.yml"}
     assert private
     canaries = [*SECRETS.values(), URL_SECRET]
-    assert not [canary for canary in canaries if canary in said]
-    told = [
+    assert not [canary for canary in canaries if canary in output]
+    leaks = [
         (path, canary)
         for path in {*files(directory, home, temporary)} - sources - private
         for canary in canaries
         if canary.encode() in path.read_bytes()
     ]
-    assert not told
+    assert not leaks
     for path in private:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_private_directory_of_somebody_else_is_refused(
+def test_a_private_directory_of_another_user_is_rejected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from floe_orchestrator_dagster.files import private_dir

@@ -1,4 +1,4 @@
-"""Our specs are those of `@dbt_assets` and its stock translator, but for what specs.py lists."""
+"""Our specs equal those of `@dbt_assets` and its stock translator, except as specs.py lists."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from floe_orchestrator_dagster.assets.specs import Specs
 from floe_orchestrator_dagster.product.opening import open_product
 from floe_orchestrator_dagster.product.product import Product, load_all_manifests
 
-# `build_definitions` means to use what Dagster calls beta, and says so; here specs are made bare.
-# The whole manifest and translator hung on each spec, and dbt Cloud's id of the project.
+# `build_definitions` silences Dagster's beta warnings; these tests build specs directly.
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+# dagster-dbt attaches the manifest, the translator and dbt Cloud's project id to each spec.
 NOT_OURS = {
     "dagster_dbt/manifest",
     "dagster_dbt/dagster_dbt_translator",
@@ -48,14 +48,14 @@ def test_specs_equal_those_of_dagster_dbt(shop: Product) -> None:
         assert ours.key == theirs.key
         assert {dep.asset_key for dep in ours.deps} == {dep.asset_key for dep in theirs.deps}
         assert ours.description == theirs.description
-        # Theirs is of the node's own code alone; tests/integration/test_code_versions.py has ours.
+        # Theirs covers only the node's own code; test_code_versions.py tests ours.
         assert ours.code_version
         assert ours.automation_condition == theirs.automation_condition
         assert ours.kinds == theirs.kinds
         assert ours.group_name == (theirs.group_name or "shop")
         assert set(theirs.owners) <= set(ours.owners)
         assert theirs.tags.items() <= ours.tags.items()
-        # Older dagster-dbt does not name the kind of storage.
+        # Older versions of dagster-dbt do not name the kind of storage.
         stored = {"dagster/storage_kind": "duckdb"}
         assert comparable(ours.metadata) == stored | comparable(theirs.metadata)
     for uid, check in specs.checks.items():
@@ -69,7 +69,7 @@ def test_specs_equal_those_of_dagster_dbt(shop: Product) -> None:
             assert uid == "test.shop.orders_and_payments_agree"
             continue
         assert check.key == expected.key
-        # As newer dagster-dbt has it; before Dagster 1.12 it lets no test block.
+        # This is the rule of newer versions of dagster-dbt; before Dagster 1.12 no test blocks.
         severity = manifest["nodes"][uid]["config"]["severity"]
         assert check.blocking == (severity.casefold() == "error")
         assert {dep.asset_key for dep in check.additional_deps} == {
@@ -77,7 +77,7 @@ def test_specs_equal_those_of_dagster_dbt(shop: Product) -> None:
         }
 
 
-def test_a_users_own_translator_is_honoured(shop: Product) -> None:
+def test_a_users_own_translator_is_applied(shop: Product) -> None:
     class Prefixed(DagsterDbtTranslator):
         def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> Any:
             return super().get_asset_key(dbt_resource_props).with_prefix("mine")
@@ -99,14 +99,14 @@ def test_a_users_own_translator_is_honoured(shop: Product) -> None:
     }
 
 
-def test_the_artifacts_show_on_the_asset(shop: Product) -> None:
+def test_the_asset_shows_data_of_the_artifacts(shop: Product) -> None:
     specs = Specs(shop.plan, project_dir=shop.project_dir)
     orders = specs.assets["model.shop.orders"]
     assert orders.tags["layer"] == "gold"
     assert orders.metadata["floe/quality_tier"] == "gold"
     assert orders.metadata["floe/product"] == "shop"
     assert orders.owners == ["finance@example.com"]
-    # floe.yaml owns what has no other owner.
+    # An asset without another owner gets the owner of floe.yaml.
     assert specs.assets["model.shop.stg_orders"].owners == ["shop@example.com"]
     assert "weekly_report" in specs.assets["model.shop.customers"].metadata["floe/exposures"]
     [reference] = orders.metadata["dagster/code_references"].code_references

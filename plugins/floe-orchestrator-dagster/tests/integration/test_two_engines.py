@@ -41,7 +41,7 @@ def test_a_chain_over_two_engines_takes_four_dbt_runs(
     names = [item.check_name for item in result.get_asset_check_evaluations()]
     assert len(names) == len(set(names)) == 6
     assert all(checked(result).values())
-    # Each relation in its engine: what stays local to DuckDB is in its file alone.
+    # Each relation is in its engine. Models local to DuckDB are only in its file.
     in_postgres = postgres(
         "select table_name from information_schema.tables where table_schema = 'public' order by 1"
     )
@@ -61,7 +61,7 @@ def test_a_chain_over_two_engines_takes_four_dbt_runs(
     assert computes["public/a"] == computes["public/c"] == "duckdb"
 
 
-def test_a_failing_model_in_the_middle_leaves_healthy_branches_and_heals_from_failure(
+def test_a_failing_model_leaves_other_branches_and_from_failure_builds_what_is_missing(
     example: Callable[[str], Path], postgres: Query, instance: dg.DagsterInstance
 ) -> None:
     directory = example("two-engines")
@@ -75,14 +75,14 @@ def test_a_failing_model_in_the_middle_leaves_healthy_branches_and_heals_from_fa
     assert "failed: model c" in failure_of(failed)
     assert "skipped: model d" in failure_of(failed)
     model.write_text(good)
-    healed = run(
+    rerun = run(
         opened(directory),
         instance,
         job=JOB,
         tags={"dagster/parent_run_id": failed.run_id, "dagster/is_resume_retry": "true"},
     )
-    assert healed.success, failure_of(healed)
-    assert materialized(healed) == ["public/c", "public/d"]
+    assert rerun.success, failure_of(rerun)
+    assert materialized(rerun) == ["public/c", "public/d"]
     assert postgres("select count(*) from d") == [(4,)]
 
 
@@ -105,9 +105,9 @@ def test_an_edge_whose_relation_names_differ_is_refused_before_anything_runs(
     project.write_text(project.read_text().replace("+database: shop\n", "+enabled: true\n"))
     with pytest.raises(PlanError) as error:
         opened(directory)
-    said = str(error.value)
-    assert '\'a\' is written as "two_engines"."public"."a" on compute \'duckdb\'' in said
-    assert 'but read as "shop"."public"."a" on compute \'postgres\'' in said
-    assert "Give it the same database, schema and alias for both targets" in said
+    message = str(error.value)
+    assert '\'a\' is written as "two_engines"."public"."a" on compute \'duckdb\'' in message
+    assert 'but read as "shop"."public"."a" on compute \'postgres\'' in message
+    assert "Give it the same database, schema and alias for both targets" in message
     assert dbt_runs(directory) == 0
     assert postgres("select 1 from information_schema.tables where table_schema='public'") == []

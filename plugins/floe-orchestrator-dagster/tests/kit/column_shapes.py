@@ -1,4 +1,4 @@
-"""The SQL shapes of `column_shapes.yaml`, each with the lineage worked out for it by hand."""
+"""The SQL shapes of `column_shapes.yaml`, each with its lineage as a person worked it out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLES: dict[str, list[str]] = _SUITE["tables"]
 
 @dataclass(frozen=True)
 class Shape:
-    """A query, the schemas it reads, and what must be said of its columns and of its rows."""
+    """A query, the schemas that it reads, and the expected lineage of its columns and rows."""
 
     name: str
     dialect: str
@@ -35,12 +35,12 @@ class Shape:
 
 
 def relation(dialect: str, table: str) -> str:
-    """Return a table's name as dbt writes it for that dialect."""
+    """Return a table's name as dbt writes it for a dialect."""
     return _QUOTED[dialect].format(table.upper() if dialect == "snowflake" else table)
 
 
 def schemas(dialect: str) -> dict[str, dict[str, str]]:
-    """Return all tables' columns, in the case that database keeps them."""
+    """Return the columns of all tables, in the case that the database stores."""
     upper = dialect == "snowflake"
     return {
         relation(dialect, table): {(name.upper() if upper else name): "text" for name in columns}
@@ -57,25 +57,25 @@ def _source(dialect: str, text: str) -> Source:
     )
 
 
-def _shape(said: dict[str, Any]) -> Shape:
-    dialect = said["dialect"]
+def _shape(entry: dict[str, Any]) -> Shape:
+    dialect = entry["dialect"]
     return Shape(
-        name=said["name"],
+        name=entry["name"],
         dialect=dialect,
-        sql=re.sub(r"@(\w+)", lambda match: relation(dialect, match[1]), said["sql"]),
+        sql=re.sub(r"@(\w+)", lambda match: relation(dialect, match[1]), entry["sql"]),
         schemas=schemas(dialect),
         fields={
             name: {_source(dialect, text) for text in texts}
-            for name, texts in said["fields"].items()
+            for name, texts in entry["fields"].items()
         },
-        dataset={_source(dialect, text) for text in said.get("dataset", ())},
+        dataset={_source(dialect, text) for text in entry.get("dataset", ())},
     )
 
 
 def read_lineage(
     sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]
 ) -> ColumnLineage | None:
-    """Return the column lineage of a query; None where there is none, for whatever reason."""
+    """Return the column lineage of a query, or None if there is none for any reason."""
     return column_lineage(sql, dialect, relation_columns)[0]
 
 

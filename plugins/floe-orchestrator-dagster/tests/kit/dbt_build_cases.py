@@ -1,8 +1,8 @@
 """Small products that together use everything that `dbt build` can do.
 
-A case is a project that is built step by step by bare dbt and by us. Each of its rows is one thing
-that dbt can do, and a row of the table in docs/dbt-build.md: it names the nodes it is about, and
-what bare dbt makes of them, so that a row cannot pass by doing nothing.
+A case is a project that bare dbt and our plugin build step by step. Each of its rows is one feature
+of dbt, and one row of the table in docs/dbt-build.md. The row names its nodes and their expected
+results with bare dbt, so that it cannot pass if nothing is built.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Values = Sequence[tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that dbt can do.
+    """One feature of dbt.
 
-    `about` are the names of nodes and relations it is about (none: the whole build); `statuses` are
-    dbt's words for nodes by name, `tables` the rows of relations, both after the step `step`.
+    `about` names the nodes and relations of the feature (none: the whole build). After the step
+    `step`, `statuses` has dbt's statuses by node name, and `tables` the rows of relations.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Step:
-    """What is written before a build, the build's words, and whether dbt fails.
+    """The files to write before a build, the words of the build, and whether dbt fails.
 
-    `options` are our words where they are not dbt's. `bare` are dbt's builds where one could not do
-    it, on two targets. `says` is in what dbt prints.
+    `options` replaces the words for our command. `bare` has the words of several dbt builds, if one
+    build is not enough for two targets. dbt's output contains `says`.
     """
 
     files: Files = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Case:
 
 
 def project(**settings: Any) -> dict[str, str]:
-    """Return dbt_project.yml of the project `tiny`, with further settings."""
+    """Return dbt_project.yml of the project `tiny`, with additional settings."""
     flags = {"send_anonymous_usage_stats": False, **settings.pop("flags", {})}
     content = {"name": "tiny", "profile": "tiny", "version": "1.0", "flags": flags, **settings}
     return {"dbt_project.yml": yaml.safe_dump(content, allow_unicode=True)}
@@ -457,7 +457,7 @@ SEEDS = Case(
 TESTS = Case(
     "data tests",
     [
-        # A source test waits for nothing: what it reads has to be there.
+        # A source test waits for no other node, so its table must already exist.
         Step({**project(), "seeds/landed.csv": "id\n1\n2\n"}),
         Step(
             {
@@ -564,7 +564,7 @@ UNIT_TESTS = Case(
                 "book_v2": "select id + 10 as id from {{ ref('base') }}",
             }
         ),
-        # dbt asks the relation for the columns of `this`.
+        # dbt queries the relation for the columns of `this`.
         Step(
             {
                 "tests/fixtures/in_csv.csv": "id\n5\n",
@@ -726,7 +726,7 @@ models: [{name: book, versions: [{v: 1}, {v: 2}]}]
 
 
 def hooked(name: str, *rows: Row, fails: bool = False, **hooks: Any) -> Case:
-    """Return a case of on-run hooks, which write to a table of their own."""
+    """Return a case of on-run hooks, which write to their own table."""
     files = {
         **project(**{key.replace("_", "-"): value for key, value in hooks.items()}),
         "a": "select 1 as id",
@@ -803,7 +803,7 @@ NODE_HOOKS = Case(
     ],
 )
 
-# Two days ago, so that there are three batches, whenever this runs.
+# Two days ago, so that there are always three batches.
 BEGIN = (
     "(modules.datetime.datetime.now(modules.pytz.utc) - modules.datetime.timedelta(days=2))"
     ".strftime('%Y-%m-%d')"
@@ -815,7 +815,7 @@ DAYS = (
 
 
 def by_day(body: str, **settings: Any) -> str:
-    """Return a microbatch model of a batch a day from two days ago."""
+    """Return a microbatch model with one batch per day, from two days ago."""
     more = "".join(f", {name}={value!r}" for name, value in settings.items())
     return (
         "{{ config(materialized='incremental', incremental_strategy='microbatch', "
@@ -917,7 +917,7 @@ MORNINGS = [datetime.fromisoformat(f"2026-01-0{day} 10:00") for day in (2, 3)]
 
 
 def of_day(day: int, **more: Any) -> Step:
-    """Return the build of one day of January, as a partition and as dbt's window."""
+    """Return the build of one day of January, as our partition and as dbt's window."""
     start, end = f"2026-01-{day:02}", f"2026-01-{day + 1:02}"
     return Step(
         words=["--event-time-start", start, "--event-time-end", end],

@@ -1,13 +1,13 @@
-"""A server of Python processes that have imported dbt: each command runs in a fork of its own.
+"""A server that has imported dbt and runs each command in a separate fork.
 
-dbt takes four seconds to import, and then a second to build a small project. A fork has seen
-nothing of the commands before it, so it does what a dbt started for the command would do.
+The import of dbt takes four seconds, and the build of a small project then takes one. A fork shares
+no state with earlier commands, so it behaves like a new dbt process.
 
-`dbt_server()` starts the server and writes a program, `Fork.program`, which stands in for
-`sys.executable`: ``program -m MODULE ...`` runs a module of ours that talks to dbt, ``program dbt
-...`` runs dbt's own command line. Both run in a fork that has the caller's standard streams,
-environment and working directory. All other words go to the real Python. A signal to the program
-reaches the fork.
+`dbt_server()` starts the server and writes a program, `Fork.program`, which replaces
+`sys.executable`: ``program -m MODULE ...`` runs one of our modules that call dbt, and ``program dbt
+...`` runs dbt's own command line. Both run in a fork with the caller's standard streams,
+environment and working directory. All other commands run in the real Python. A signal to the
+program reaches the fork.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Fork:
     def dbt(
         self, directory: Path, words: Sequence[str], environment: Mapping[str, str]
     ) -> tuple[int, str]:
-        """Run a command of dbt in a directory; returns its exit code and what it printed."""
+        """Run a dbt command in a directory; return its exit code and its output."""
         done = subprocess.run(
             [str(self.program), "dbt", *words],
             cwd=directory,
@@ -80,7 +80,7 @@ class Fork:
 
 @contextmanager
 def dbt_server() -> Iterator[Fork]:
-    """A server of forks, for as long as the block."""
+    """Run a server of forks until the block ends."""
     with tempfile.TemporaryDirectory(prefix="dbt-server-") as folder:
         address = str(Path(folder) / "socket")
         program = Path(folder) / "python"
@@ -89,7 +89,7 @@ def dbt_server() -> Iterator[Fork]:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
             listener.listen()
-            # Whoever connects waits in the queue until dbt is imported.
+            # A client that connects waits in the queue until dbt is imported.
             server = subprocess.Popen(
                 [sys.executable, __file__, str(listener.fileno())],
                 pass_fds=[listener.fileno()],
@@ -106,8 +106,8 @@ def dbt_server() -> Iterator[Fork]:
 
 
 def serve(listener: socket.socket) -> None:
-    """Fork for each who connects, for ever."""
-    # Nobody waits for those who watch over a fork.
+    """Fork for each connection, forever."""
+    # No process waits for the processes that watch a fork.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listener.accept()
@@ -122,7 +122,7 @@ def serve(listener: socket.socket) -> None:
 
 
 def _watch(connection: socket.socket) -> None:
-    """Fork for one command and tell its process id, then its exit code; end it with its caller."""
+    """Fork for one command; send its process id, then its exit code. End it with its caller."""
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     answers = connection.makefile("rw")
     request = json.loads(answers.readline())
@@ -136,7 +136,7 @@ def _watch(connection: socket.socket) -> None:
                 os.dup2(stream, number)
                 os.close(stream)
             code = _command(request["words"], request["directory"], request["environment"])
-            # What Python does at its end, but for taking apart all that the server has imported.
+            # Exit as Python does, without the slow teardown of all imported modules.
             atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -156,7 +156,7 @@ def _watch(connection: socket.socket) -> None:
 
 
 def _command(words: Sequence[str], directory: str, environment: Mapping[str, str]) -> int:
-    """Be the command, in a process made for it; returns its exit code."""
+    """Run the command in this process; return its exit code."""
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
@@ -171,14 +171,14 @@ def _command(words: Sequence[str], directory: str, environment: Mapping[str, str
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001  as Python itself ends
+    except BaseException:  # noqa: BLE001  Python itself ends this way
         traceback.print_exc()
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    # What dbt imports only when it runs is imported before the forks, too.
+    # Import modules before the fork that dbt imports only when it runs.
     import dbt.adapters.duckdb
     import dbt.adapters.postgres
     import dbt.task.build  # noqa: F401

@@ -1,4 +1,4 @@
-"""What must hold for the lineage events of a run."""
+"""Checks the lineage events of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Recorded = list[Event]
 
 
 def sound(events: Recorded) -> dict[str, list[Event]]:
-    """Return the events by the end of their job's name, when nothing is wrong with any."""
+    """Return the events by the last part of their job's name; fail if an event is wrong."""
     assert events
     wrong = problems(events)
     assert not wrong, wrong
@@ -27,13 +27,13 @@ def sound(events: Recorded) -> dict[str, list[Event]]:
     if folder:
         wrong = spec_problems(events, Path(folder))
         assert not wrong, wrong
-    found: dict[str, list[Event]] = {}
+    by_name: dict[str, list[Event]] = {}
     for event in events:
         parts = event["job"]["name"].split(".")
         # dbt ends the unique id of a generic test with a hash.
         name = parts[-2] if parts[1:2] == ["test"] and len(parts) > TEST_PARTS else parts[-1]
-        found.setdefault(name, []).append(event)
-    return found
+        by_name.setdefault(name, []).append(event)
+    return by_name
 
 
 def kinds(events: list[Event]) -> list[str]:

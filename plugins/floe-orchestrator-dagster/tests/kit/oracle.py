@@ -1,12 +1,13 @@
-"""The oracle: builds a project by bare dbt and by us, each in a copy of its own, and compares.
+"""The oracle: builds one copy of a project with bare dbt, another with our plugin, and compares.
 
-Tests use `Twins`: `write` changes both copies, `build` runs both and returns each difference as a
-line. It compares the exit code (0 or not), the asset graph with dbt's manifest, the status of each
-node with dbt's run_results.json, every relation row by row, and Dagster's own events with dbt's
-statuses. Functions, hooks and saved queries are no assets: where dbt failed with one, so must we.
+Tests use `Twins`: `write` changes both copies, and `build` builds both and returns each difference
+as a line. It compares the exit code (0 or not), the asset graph with dbt's manifest, the status of
+each node with dbt's run_results.json, every relation row by row, and Dagster's own events with
+dbt's statuses. Functions, hooks and saved queries are not assets: if dbt fails with one, so must
+our build.
 
-Columns that hold the time of the build, which differs between any two builds, are compared by
-whether they are null: see `CLOCK_COLUMNS`.
+The time of the build differs between any two builds. Columns that hold it (`CLOCK_COLUMNS`) are
+equal if both are null or both are not.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from kit.support import run as run_by_dagster
 Rows = tuple[tuple[Any, ...], ...]
 Edge = tuple[str, str]
 
-# Snapshots of the `check` strategy and hooks that write a log take the time of the build.
+# Snapshots with the `check` strategy and hooks that write a log store the time of the build.
 CLOCK_COLUMNS = frozenset(
     {"dbt_valid_from", "dbt_valid_to", "dbt_updated_at", "dbt_scd_id", "built_at"}
 )
-# dbt behaves otherwise where it takes itself for tested.
+# dbt behaves differently if it detects pytest.
 PYTEST_MARK = "PYTEST_CURRENT_TEST"
 ASSETS = ("model", "seed", "snapshot")
 CHECKS = ("test", "unit_test")
@@ -75,7 +76,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a build left behind: `statuses` are dbt's words by unique id."""
+    """The result of a build: `statuses` are dbt's statuses by unique id."""
 
     success: bool
     statuses: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +89,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What Dagster keeps of a run."""
+    """The events of a run that Dagster keeps."""
 
     materializations: tuple[Materialization, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
@@ -99,27 +100,27 @@ class Recorded:
 
 
 def differences(bare: Outcome, ours: Outcome) -> list[str]:
-    """Return every difference between two builds of one project, a line each."""
+    """Return every difference between two builds of one project, one per line."""
     lines = []
     if bare.success != ours.success:
         lines.append(f"exit code: dbt {_ending(bare)}, we {_ending(ours)}: {_last(ours.words)}")
-    lines += [f"graph: no asset {uid}" for uid in sorted(bare.assets - ours.assets)]
-    lines += [f"graph: an asset {uid} too many" for uid in sorted(ours.assets - bare.assets)]
-    lines += [f"graph: no edge {a} -> {b}" for a, b in sorted(bare.edges - ours.edges)]
-    lines += [f"graph: an edge {a} -> {b} too many" for a, b in sorted(ours.edges - bare.edges)]
+    lines += [f"graph: missing asset {uid}" for uid in sorted(bare.assets - ours.assets)]
+    lines += [f"graph: unexpected asset {uid}" for uid in sorted(ours.assets - bare.assets)]
+    lines += [f"graph: missing edge {a} -> {b}" for a, b in sorted(bare.edges - ours.edges)]
+    lines += [f"graph: unexpected edge {a} -> {b}" for a, b in sorted(ours.edges - bare.edges)]
     for uid in sorted({*bare.statuses, *ours.statuses}):
         theirs, own = bare.statuses.get(uid, "not run"), ours.statuses.get(uid, "not run")
-        untold = _kind(uid) not in (*ASSETS, *CHECKS) and own in UNBUILT and theirs in BUILT
-        if theirs != own and not {theirs, own} <= UNBUILT and not untold:
+        unreported = _kind(uid) not in (*ASSETS, *CHECKS) and own in UNBUILT and theirs in BUILT
+        if theirs != own and not {theirs, own} <= UNBUILT and not unreported:
             lines.append(f"status: {uid}: dbt {theirs}, we {own}")
     for name in sorted({*bare.relations, *ours.relations}):
         lines += _rows_apart(name, bare.relations.get(name), ours.relations.get(name))
-    lines += [f"folder: we alone make {name}" for name in sorted(ours.folders - bare.folders)]
+    lines += [f"folder: only we make {name}" for name in sorted(ours.folders - bare.folders)]
     return lines
 
 
 def contradictions(statuses: Mapping[str, str], recorded: Recorded, *, success: bool) -> list[str]:
-    """Return where Dagster's events say other than what dbt said of each node, a line each."""
+    """Return where Dagster's events differ from dbt's status of a node, one per line."""
     lines = []
     if recorded.success != success:
         lines.append(f"run: dbt {_ended(success)}, Dagster {_ended(recorded.success)}")
@@ -129,35 +130,37 @@ def contradictions(statuses: Mapping[str, str], recorded: Recorded, *, success: 
 
 
 def _wrongly_materialized(statuses: Mapping[str, str], recorded: Recorded) -> Iterator[str]:
-    made = Counter((event.unique_id, event.partition) for event in recorded.materializations)
-    for (uid, partition), times in sorted(made.items(), key=repr):
+    times_materialized = Counter(
+        (event.unique_id, event.partition) for event in recorded.materializations
+    )
+    for (uid, partition), times in sorted(times_materialized.items(), key=repr):
         of = f" of partition {partition}" if partition is not None else ""
         if times > 1:
             yield f"events: {times} materializations of {uid}{of}"
         if statuses.get(uid, "not run") not in BUILT:
-            yield f"events: {uid} is materialized, dbt said {statuses.get(uid, 'nothing')}"
-    materialized = {uid for uid, _ in made}
+            yield f"events: {uid} is materialized, dbt reported {statuses.get(uid, 'nothing')}"
+    materialized = {uid for uid, _ in times_materialized}
     for uid, status in sorted(statuses.items()):
         if _kind(uid) in ASSETS and status in BUILT and uid not in materialized:
-            yield f"events: {uid} is not materialized, dbt said {status}"
+            yield f"events: {uid} is not materialized, dbt reported {status}"
 
 
 def _wrongly_evaluated(statuses: Mapping[str, str], recorded: Recorded) -> Iterator[str]:
-    seen: dict[str, list[str]] = {}
+    evaluated: dict[str, list[str]] = {}
     for event in recorded.evaluations:
-        seen.setdefault(event.unique_id, []).append(event.verdict)
+        evaluated.setdefault(event.unique_id, []).append(event.verdict)
     for uid, status in sorted(statuses.items()):
         if _kind(uid) not in CHECKS:
             continue
-        verdicts = seen.get(uid, [])
+        verdicts = evaluated.get(uid, [])
         if len(verdicts) != (status not in UNBUILT):
-            yield f"events: {len(verdicts)} evaluations of {uid}, dbt said {status}"
-        due = "passed" if status in PASSED else "warned" if status == "warn" else "failed"
+            yield f"events: {len(verdicts)} evaluations of {uid}, dbt reported {status}"
+        expected = "passed" if status in PASSED else "warned" if status == "warn" else "failed"
         for verdict in verdicts:
-            if verdict != due and status not in UNBUILT:
-                yield f"events: {uid} {verdict}, dbt said {status}"
-    for uid in sorted(seen.keys() - statuses.keys()):
-        yield f"events: {uid} is evaluated, dbt said nothing"
+            if verdict != expected and status not in UNBUILT:
+                yield f"events: {uid} {verdict}, dbt reported {status}"
+    for uid in sorted(evaluated.keys() - statuses.keys()):
+        yield f"events: {uid} is evaluated, dbt reported nothing"
 
 
 def _kind(uid: str) -> str:
@@ -167,19 +170,19 @@ def _kind(uid: str) -> str:
 def contradictions_of_resumed(
     clean: Mapping[str, str], before: Recorded | None, resumed: Recorded
 ) -> list[str]:
-    """Return where two runs, the second "from failure", have not recorded a clean build."""
-    told = {event.unique_id for event in resumed.materializations}
-    told |= {event.unique_id for event in resumed.evaluations}
+    """Return what two runs, the second "from failure", did not record of a clean build."""
+    recorded_ids = {event.unique_id for event in resumed.materializations}
+    recorded_ids |= {event.unique_id for event in resumed.evaluations}
     lines = contradictions(
-        {uid: status for uid, status in clean.items() if uid in told}, resumed, success=True
+        {uid: status for uid, status in clean.items() if uid in recorded_ids}, resumed, success=True
     )
     if before is not None:
-        told |= {event.unique_id for event in before.materializations}
-        told |= {event.unique_id for event in before.evaluations}
+        recorded_ids |= {event.unique_id for event in before.materializations}
+        recorded_ids |= {event.unique_id for event in before.evaluations}
     lines += [
-        f"events: neither run has told of {uid}, dbt said {status}"
+        f"events: neither run recorded {uid}, dbt reported {status}"
         for uid, status in sorted(clean.items())
-        if status not in UNBUILT and _kind(uid) in (*ASSETS, *CHECKS) and uid not in told
+        if status not in UNBUILT and _kind(uid) in (*ASSETS, *CHECKS) and uid not in recorded_ids
     ]
     return lines
 
@@ -200,27 +203,27 @@ def _rows_apart(name: str, theirs: Rows | None, own: Rows | None) -> Iterator[st
     if own is None:
         yield f"relation: {name} is missing"
     elif theirs is None:
-        yield f"relation: {name} is too many"
+        yield f"relation: {name} is unexpected"
     elif theirs != own:
         lost = list((Counter(theirs) - Counter(own)).elements())[:3]
         more = list((Counter(own) - Counter(theirs)).elements())[:3]
-        yield f"relation: {name}: dbt alone has {lost}, we alone {more}"
+        yield f"relation: {name}: only dbt has {lost}, only we have {more}"
 
 
-# --- reading what a build left
+# --- reading the result of a build
 
 
 def _merged(builds: Sequence[Outcome]) -> Outcome:
-    """Return what builds of one project, one after the other, have done together.
+    """Return several consecutive builds of one project as one.
 
-    Of several, each counts for the nodes that it built.
+    Each build counts for the nodes that it built.
     """
     if len(builds) == 1:
         return builds[0]
     statuses: dict[str, str] = {}
     for build in builds:
         for uid, status in build.statuses.items():
-            # A hook runs in each of them: that it failed once is what counts.
+            # A hook runs in each build: one failure counts.
             if statuses.get(uid, "success") in BUILT:
                 statuses[uid] = status
     return Outcome(
@@ -239,7 +242,7 @@ def _merged(builds: Sequence[Outcome]) -> Outcome:
 def read_relations(directory: Path) -> dict[str, Rows]:
     """Return every table and view of the DuckDB files below a directory, by file and name."""
     files = [path for path in sorted(directory.rglob("*.duckdb")) if path.is_file()]
-    found: dict[str, Rows] = {}
+    relations: dict[str, Rows] = {}
     with duckdb.connect() as connection:
         connection.execute(f"set file_search_path = '{directory}'")
         for path in files:
@@ -253,8 +256,8 @@ def read_relations(directory: Path) -> dict[str, Rows]:
                 where = f'"{path.stem}"."{schema}"."{name}"'
                 shown = f"{path.relative_to(directory)}: {schema}.{name}"
                 connection.execute(f'use "{path.stem}"')
-                found[shown] = _rows(connection, where)
-    return found
+                relations[shown] = _rows(connection, where)
+    return relations
 
 
 def read_folders(directory: Path) -> frozenset[str]:
@@ -280,15 +283,17 @@ def _rows(connection: duckdb.DuckDBPyConnection, relation: str) -> Rows:
 
 
 def read_bare(directory: Path, target_path: str, code: int, words: str) -> Outcome:
-    """Return what bare dbt left in a project, by its own artifacts."""
+    """Return the result of a bare dbt build, from dbt's own artifacts."""
     target = directory / target_path
     results, manifest = target / "run_results.json", target / "manifest.json"
-    told = (
-        json.loads(results.read_text())["results"] if results.is_file() else _told_by_log(directory)
+    results_of_nodes = (
+        json.loads(results.read_text())["results"]
+        if results.is_file()
+        else _results_in_log(directory)
     )
     statuses = {
         item["unique_id"]: item["status"]
-        for item in told
+        for item in results_of_nodes
         if _kind(item["unique_id"]) in (*ASSETS, *CHECKS, "function", "operation", "saved_query")
     }
     assets, edges = graph_of(json.loads(manifest.read_text())) if manifest.is_file() else _NO_GRAPH
@@ -303,8 +308,8 @@ def read_bare(directory: Path, target_path: str, code: int, words: str) -> Outco
     )
 
 
-def _told_by_log(directory: Path) -> Iterator[dict[str, str]]:
-    """Yield what dbt's log says of each node: dbt that crashes at its end writes no results."""
+def _results_in_log(directory: Path) -> Iterator[dict[str, str]]:
+    """Yield the status of each node from dbt's log: a crashed dbt writes no results."""
     log = directory / "logs" / "dbt.log"
     for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
         event = json.loads(line)
@@ -314,25 +319,25 @@ def _told_by_log(directory: Path) -> Iterator[dict[str, str]]:
 
 
 def named(statuses: Mapping[str, str]) -> dict[str, str]:
-    """Return statuses by the names of nodes; versions are `book.v1`."""
-    found = {}
+    """Return statuses by the names of nodes; a version is named `book.v1`."""
+    by_name = {}
     for uid, status in statuses.items():
         kind, _, name, *rest = uid.split(".")
         if kind in {"test", "unit_test"}:
             name = rest[0] if kind == "unit_test" and rest else name
         elif rest:
             name = ".".join((name, *rest))
-        found[name] = status
-    return found
+        by_name[name] = status
+    return by_name
 
 
 _NO_GRAPH: tuple[frozenset[str], frozenset[Edge]] = (frozenset(), frozenset())
 
 
 def graph_of(manifest: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[Edge]]:
-    """Return the assets of dbt's manifest and what feeds what, ephemerals and functions folded.
+    """Return the assets and edges of dbt's manifest, with ephemerals and functions folded.
 
-    Sources are told by their relation: two packages may declare one table.
+    Sources are identified by their relation, because two packages may declare one table.
     """
     nodes = {**manifest["nodes"], **manifest["sources"], **manifest.get("functions", {})}
 
@@ -368,7 +373,7 @@ def graph_of(manifest: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[Edg
 def graph_of_dagster(
     directory: Path, variables: Mapping[str, Any]
 ) -> tuple[frozenset[str], frozenset[Edge]]:
-    """Return the assets of our Definitions and what feeds what, in the names of `graph_of`."""
+    """Return the assets and edges of our Definitions, with the names of `graph_of`."""
     product = open_product(directory, progress=lambda _: None, variables=variables)
     plan = product.plan
     graph = build_definitions(product, host=Host(echo=lambda _: None)).resolve_asset_graph()
@@ -396,24 +401,26 @@ def graph_of_dagster(
 
 
 def read_events(instance: dg.DagsterInstance, run_id: str) -> Recorded:
-    """Return what an instance keeps of a run, assets and checks by unique id."""
-    made, seen = [], []
+    """Return the events of a run that an instance keeps, with assets and checks by unique id."""
+    materializations, evaluations = [], []
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
         if event is None:
             continue
         if event.is_step_materialization:
-            found = event.step_materialization_data.materialization
-            made.append(Materialization(_unique_id(found.metadata), found.partition))
+            materialization = event.step_materialization_data.materialization
+            materializations.append(
+                Materialization(_unique_id(materialization.metadata), materialization.partition)
+            )
         elif event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if "unique_id" in check.metadata:
                 warned = check.severity is dg.AssetCheckSeverity.WARN
                 verdict: Verdict = "passed" if check.passed else "warned" if warned else "failed"
-                seen.append(Evaluation(_unique_id(check.metadata), verdict))
+                evaluations.append(Evaluation(_unique_id(check.metadata), verdict))
     run = instance.get_run_by_id(run_id)
     success = run is not None and run.status is dg.DagsterRunStatus.SUCCESS
-    return Recorded(tuple(made), tuple(seen), success)
+    return Recorded(tuple(materializations), tuple(evaluations), success)
 
 
 def _unique_id(metadata: Mapping[str, Any]) -> str:
@@ -425,7 +432,7 @@ def _unique_id(metadata: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Both sides of one build and what tells them apart."""
+    """Both sides of one build and their differences."""
 
     bare: Outcome
     ours: Outcome
@@ -435,7 +442,7 @@ class Build:
     document: Mapping[str, Any] = field(default_factory=dict)
 
     def mismatches_in_any_order(self) -> list[str]:
-        """Return what differs where both may have built other nodes before they stopped."""
+        """Return the differences that count if both sides stopped at different nodes."""
         lines = [line for line in self.mismatches if line.startswith(("exit code", "run:"))]
         if self.recorded is not None:
             own = contradictions(self.ours.statuses, self.recorded, success=self.bare.success)
@@ -444,10 +451,10 @@ class Build:
 
 
 class Twins:
-    """One product in two copies: bare dbt builds one, we the other.
+    """One product in two copies: bare dbt builds one, our plugin builds the other.
 
-    `directory` holds them as `bare` and `ours`, and a Dagster instance as `home`. Bare dbt reads a
-    profile of the project's own outputs and the compiled ones.
+    `directory` contains the copies `bare` and `ours`, and the Dagster instance `home`. Bare dbt
+    reads a profile with the project's own outputs and the compiled ones.
     """
 
     def __init__(self, directory: Path, server: Fork) -> None:
@@ -460,7 +467,7 @@ class Twins:
         self._server = server
 
     def write(self, files: Mapping[str, str | None]) -> Twins:
-        """Write files into both copies; a text of None removes the file."""
+        """Write files into both copies; the text None removes the file."""
         for copy in (self.bare, self.ours):
             for name, content in files.items():
                 path = copy / (name if "." in name else f"models/{name}.sql")
@@ -472,7 +479,7 @@ class Twins:
         return self
 
     def copy(self, source: Path) -> Twins:
-        """Copy a product that is there already into both copies."""
+        """Copy an existing product into both copies."""
         for copy in (self.bare, self.ours):
             shutil.copytree(
                 source,
@@ -484,7 +491,7 @@ class Twins:
         return self
 
     def compiled(self, artifacts: Mapping[str, Any]) -> Twins:
-        """Put compiled artifacts beside our copy, their profile beside the bare one."""
+        """Write compiled artifacts into our copy; `dbt` gives their outputs to the bare one."""
         target = self.ours / "target"
         target.mkdir(exist_ok=True)
         (target / "compiled_artifacts.json").write_text(json.dumps(artifacts))
@@ -510,7 +517,7 @@ class Twins:
         )
 
     def _profiles_dir(self) -> Path:
-        """Write the profile of bare dbt: the project's own, and the compiled outputs with it."""
+        """Write the profile of bare dbt: the project's own outputs and the compiled ones."""
         project = yaml.safe_load((self.bare / "dbt_project.yml").read_text(encoding="utf-8"))
         name, path = project["profile"], self.bare / "profiles.yml"
         profiles = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -524,7 +531,7 @@ class Twins:
 
     @staticmethod
     def _folder(project: Mapping[str, Any], name: str, env: Mapping[str, str] | None) -> str:
-        """Return a folder that dbt_project.yml names, rendered, or dbt's own."""
+        """Return a folder that dbt_project.yml names, rendered, or dbt's default."""
         usual = {"target": "target", "packages-install": "dbt_packages"}[name]
         template = NativeEnvironment().from_string(project.get(f"{name}-path", usual))
         environment = {**os.environ, **(env or {})}
@@ -533,7 +540,7 @@ class Twins:
     def build_bare(
         self, *words: str, verb: str = "build", env: Mapping[str, str] | None = None
     ) -> Outcome:
-        """Build the bare copy, with packages installed first where it asks for some."""
+        """Build the bare copy; install packages first if the project requires some."""
         project = yaml.safe_load((self.bare / "dbt_project.yml").read_text(encoding="utf-8"))
         target_path = (env or {}).get("DBT_TARGET_PATH") or self._folder(project, "target", env)
         target = self.bare / target_path
@@ -542,23 +549,25 @@ class Twins:
             target / "manifest.json",
             self.bare / "logs/dbt.log",
         ):
-            # What `dbt retry` retries is what the last results say.
+            # `dbt retry` reads the last results.
             if verb != "retry" or path.name == "dbt.log":
                 path.unlink(missing_ok=True)
         packages = self.bare / self._folder(project, "packages-install", env)
-        asked = any((self.bare / f"{name}.yml").is_file() for name in ("packages", "dependencies"))
-        if asked and not packages.is_dir():
-            code, said = self.dbt("deps", env=env)
+        has_packages = any(
+            (self.bare / f"{name}.yml").is_file() for name in ("packages", "dependencies")
+        )
+        if has_packages and not packages.is_dir():
+            code, output = self.dbt("deps", env=env)
             if code:
-                return read_bare(self.bare, target_path, code, said)
-        code, said = self.dbt(verb, *words, env=env)
-        return read_bare(self.bare, target_path, code, said)
+                return read_bare(self.bare, target_path, code, output)
+        code, output = self.dbt(verb, *words, env=env)
+        return read_bare(self.bare, target_path, code, output)
 
     def build_ours(
         self, *options: str, env: Mapping[str, str] | None = None
     ) -> tuple[Outcome, Recorded | None, Mapping[str, Any]]:
-        """Build our copy by the real command line, and read what Dagster keeps of it."""
-        # Not --json's own stream alone: its words are what a mismatch is explained by.
+        """Build our copy with the real command line, and read the events that Dagster keeps."""
+        # stderr explains a mismatch.
         with self._started_in_forks():
             result = cli_runner().invoke(
                 floe_dagster,
@@ -576,14 +585,14 @@ class Twins:
         statuses = {
             node["unique_id"]: node["status"]
             for node in document.get("nodes", ())
-            # That an ephemeral model does not compile, dbt says of what inlines it alone.
+            # If an ephemeral model does not compile, dbt reports only the nodes that inline it.
             if node["kind"] != "ephemeral"
         }
         recorded = None
         if document.get("run_id"):
             with self.instance() as instance:
                 recorded = read_events(instance, document["run_id"])
-        # A quality check of floe.yaml is no node of dbt's.
+        # A quality check of floe.yaml is not a dbt node.
         kinds = {node["unique_id"]: node["kind"] for node in document.get("nodes", ())}
         statuses = {uid: at for uid, at in statuses.items() if kinds[uid] != "quality_check"}
         graph, problem = self._graph(options, env)
@@ -611,7 +620,7 @@ class Twins:
     def _graph(
         self, options: Sequence[str], env: Mapping[str, str] | None
     ) -> tuple[tuple[frozenset[str], frozenset[Edge]], str]:
-        """Return our graph, and why there is none where our Definitions cannot be made."""
+        """Return our graph, or an empty one with the error if our Definitions cannot be built."""
         with pytest.MonkeyPatch.context() as patched, self._started_in_forks():
             for name, value in (env or {}).items():
                 patched.setenv(name, value)
@@ -628,9 +637,10 @@ class Twins:
         env: Mapping[str, str] | None = None,
         bare_builds: Sequence[Sequence[str]] = (),
     ) -> Build:
-        """Build both copies by the same words (`options`: ours, `verb`: dbt's, where they differ).
+        """Build both copies with the same words.
 
-        `bare_builds` are the words of several dbt builds where one could not do it: one a target.
+        `options` replaces the words of our command, and `verb` the command of dbt. `bare_builds`
+        has the words of several dbt builds, one per target, if one build is not enough.
         """
         bare = _merged(
             [self.build_bare(*each, verb=verb, env=env) for each in bare_builds or [words]]
@@ -679,7 +689,7 @@ class Twins:
 
 
 def _variables(options: Sequence[str]) -> dict[str, Any]:
-    """Return the vars of a command line, which decide what there is."""
+    """Return the vars of a command line, which decide which nodes exist."""
     words = [*options]
     if "--vars" not in words:
         return {}

@@ -35,8 +35,8 @@ def edges(graph: str) -> dict[str, list[str]]:
         for step in path.split(">"):
             names = step.split()
             for name in names:
-                found = parents.setdefault(name, [])
-                found += [parent for parent in above if parent not in found]
+                its_parents = parents.setdefault(name, [])
+                its_parents += [parent for parent in above if parent not in its_parents]
             above = names
     return parents
 
@@ -58,9 +58,10 @@ def raw_manifest(
     adapter: str | None = None,
     schema: str = SCHEMA,
 ) -> Json:
-    """Return the JSON of a manifest: `kinds` says what is no model, `change` alters nodes.
+    """Return the JSON of a manifest.
 
-    A test is what it reads ("a b"), or {"reads": "a b", and fields of the node}.
+    `kinds` names the nodes that are not models, and `change` overrides fields of nodes. A test is
+    the names that it reads ("a b"), or {"reads": "a b", and fields of the node}.
     """
     kinds, change = kinds or {}, change or {}
     parents = edges(graph)
@@ -81,8 +82,8 @@ def raw_manifest(
             node["source_name"] = name.partition(".")[0]
         if name not in without:
             nodes[ids[name]] = _merge(node, change.get(name, {}))
-    for name, asked in (tests or {}).items():
-        fields = {"reads": asked} if isinstance(asked, str) else dict(asked)
+    for name, definition in (tests or {}).items():
+        fields = {"reads": definition} if isinstance(definition, str) else dict(definition)
         if name in without:
             continue
         node = {
@@ -117,7 +118,7 @@ def manifest_of(
     schema: str = SCHEMA,
     macros: Iterable[str] = (),
 ) -> Json:
-    """Return the JSON of a manifest with these nodes, each in the place of its type."""
+    """Return the JSON of a manifest with these nodes, each in the section of its type."""
     places: Json = {"nodes": {}, "sources": {}, "functions": {}, "unit_tests": {}}
     for unique_id, node in nodes.items():
         place = f"{node['resource_type']}s"
@@ -148,18 +149,18 @@ def plan(
     computes: Iterable[str] = (),
     **fields: Any,
 ) -> ProductPlan:
-    """Return the plan of a graph whose models run on "duck" unless `on` says otherwise.
+    """Return the plan of a graph whose models run on "duck" unless `on` names another compute.
 
-    Each compute has a target of its name; `per_target` are further `fields` of its manifest.
+    Each compute has a target of the same name. `per_target` has more `fields` for its manifest.
     """
     on = on or {}
     named = list(transforms or (Transform(name, compute) for name, compute in on.items()))
     names = dict.fromkeys(["duck", *(transform.compute for transform in named), *computes])
-    found = {name: Compute(name, name, ADAPTERS.get(name, name)) for name in names}
+    compute_of = {name: Compute(name, name, ADAPTERS.get(name, name)) for name in names}
     manifests = {
         name: manifest(graph, **{**fields, **(per_target or {}).get(name, {})}) for name in names
     }
-    return plan_product(product(*named), found, manifests)
+    return plan_product(product(*named), compute_of, manifests)
 
 
 def product(*transforms: Transform, config: Mapping[str, Any] | None = None) -> CompiledProduct:
@@ -168,13 +169,13 @@ def product(*transforms: Transform, config: Mapping[str, Any] | None = None) -> 
 
 
 def problems_of(graph: str = "", **fields: Any) -> list[str]:
-    """Return what is wrong with a product, each problem as its text."""
+    """Return the problems of a product as texts."""
     with pytest.raises(PlanError) as error:
         plan(graph, **fields)
     return [str(problem) for problem in error.value.problems]
 
 
-def told(planned: ProductPlan, found: Iterable[Wave]) -> list[str]:
+def sentences(planned: ProductPlan, plan_waves: Iterable[Wave]) -> list[str]:
     """Return waves as sentences: "pg: a b (unique_b)"."""
 
     def names(uids: Iterable[str]) -> str:
@@ -183,21 +184,21 @@ def told(planned: ProductPlan, found: Iterable[Wave]) -> list[str]:
     return [
         f"{wave.compute.name}: {names(wave.nodes)}"
         + (f" ({names(sorted(wave.checks))})" if wave.checks else "")
-        for wave in found
+        for wave in plan_waves
     ]
 
 
 def waves_of(
     planned: ProductPlan, select: str | None = None, checks: str | None = None
 ) -> list[str]:
-    """Return the waves of a selection by names, of everything without one, as sentences."""
+    """Return the waves of a selection (default: everything) as sentences."""
     assets = [
         one for one, node in planned.assets.items() if select is None or node.name in select.split()
     ]
     tests = [
         one for one, node in planned.checks.items() if checks is None or node.name in checks.split()
     ]
-    return told(planned, waves(planned, assets, tests))
+    return sentences(planned, waves(planned, assets, tests))
 
 
 def _resource(kind: str) -> str:

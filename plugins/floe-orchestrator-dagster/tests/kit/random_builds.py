@@ -1,7 +1,7 @@
 """Random dbt projects with a random fault, and random edits of projects, each from a seed.
 
 `broken_build` draws a project of four to nine nodes and one fault in it. `Edits` draws a project
-whose graph depends on vars, the environment and a package, and then one edit after the other. Both
+whose graph depends on vars, the environment and a package, and then one edit after another. Both
 are plain texts: the same seed gives the same project.
 """
 
@@ -35,7 +35,7 @@ class RandomNode:
 
 @dataclass(frozen=True)
 class BrokenBuild:
-    """A random project: `files` are the healthy project, `fault` what it is built with first."""
+    """A random project: `files` is the healthy project, and `fault` replaces some of its files."""
 
     seed: int
     name: str
@@ -61,9 +61,9 @@ class BrokenBuild:
     def is_ordered(self) -> bool:
         """Whether dbt stops at one place in each build of the project.
 
-        With fail_fast it does not, even with one thread: the thread that saw the failure takes the
+        With fail_fast it does not, even with one thread: the thread of the failed node takes the
         next node while dbt's main thread still waits. dbt then records that node as skipped,
-        although it may build it to its end.
+        although it may build it completely.
         """
         return "fail_fast" not in self.name
 
@@ -71,7 +71,7 @@ class BrokenBuild:
 
 
 class _Draft:
-    """A project that is being drawn: nodes, properties and settings, then their texts."""
+    """A project in the making: draws nodes, properties and settings, then writes their texts."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -88,7 +88,7 @@ class _Draft:
         two = chance.random() < 0.2
         for number in range(chance.randint(4, 9)):
             kind = chance.choice(KINDS)
-            # Names in another order than the graph's, as in life.
+            # The order of names differs from the order of the graph, as in real projects.
             name = f"{chance.choice('abcdef')}{number}"
             earlier = [node.name for node in self.nodes]
             parents = chance.sample(earlier, min(len(earlier), chance.randint(0, 2)))
@@ -99,7 +99,7 @@ class _Draft:
                 RandomNode(name, kind, () if kind == "seed" else tuple(parents), compute)
             )
         if two:
-            # What two computes would inline has to be of one dialect, and of one target.
+            # Two computes cannot inline one ephemeral model: it has one dialect and one target.
             self.nodes = [
                 RandomNode(one.name, "view" if one.kind == "ephemeral" else one.kind, *rest)
                 for one in self.nodes
@@ -132,7 +132,7 @@ class _Draft:
             )
 
     def tables(self, *kinds: str) -> list[RandomNode]:
-        """Return the nodes that have a relation of their own (of these kinds)."""
+        """Return the nodes that have a relation (of these kinds)."""
         return [
             node
             for node in self.nodes
@@ -148,7 +148,7 @@ class _Draft:
         }
 
     def sql(self, node: RandomNode) -> str:
-        """Return the query of a node: the numbers of what it reads, or some of its own."""
+        """Return the query of a node: the numbers of its parents, or its own numbers."""
         reads = [f"select id from {{{{ ref('{name}') }}}}" for name in node.parents]
         number = self.nodes.index(node)
         own = f"select range::integer + {number * 10} as id from range({number % 3 + 1})"
@@ -171,7 +171,7 @@ class _Draft:
                 f"select distinct id from ({query}){{% endsnapshot %}}"
             }
         if node.kind == "microbatch":
-            # One row a day, the middle one of a batch that may fail.
+            # One row per day. The batch of the middle row may fail.
             cell = "case when d = 1 then error('bad batch')::integer else d end"
             cell = cell if node.name in self.broken else "d"
             body = (
@@ -182,7 +182,7 @@ class _Draft:
                 f" where (select count(*) from {{{{ ref('{name}') }}}}) >= 0"
                 for name in node.parents[:1]
             )
-            # dbt filters inputs by event time; this one has none, so the model does it itself.
+            # dbt filters inputs by event time. This input has none, so the model filters it.
             batch = (
                 "{% if model.batch %} and seen >= '{{ model.batch.event_time_start }}'::timestamp "
                 "and seen < '{{ model.batch.event_time_end }}'::timestamp{% endif %}"
@@ -199,9 +199,9 @@ class _Draft:
 
     def files(self) -> dict[str, str]:
         """Return every file of the project."""
-        found = project(**self.settings)
+        contents = project(**self.settings)
         for node in self.nodes:
-            found |= self.text(node)
+            contents |= self.text(node)
         places = {"seed": "seeds", "snapshot": "snapshots"}
         properties: dict[str, list[Any]] = {"models": [], "seeds": [], "snapshots": []}
         for node in self.tables():
@@ -211,12 +211,12 @@ class _Draft:
             tests = self.tests.get(node.name, [])
             entry["columns"] = [{"name": "id", "data_tests": tests}] if tests else []
             properties[places.get(node.kind, "models")].append(entry)
-        found["models/all.yml"] = yaml.safe_dump({**properties, "unit_tests": self.units})
+        contents["models/all.yml"] = yaml.safe_dump({**properties, "unit_tests": self.units})
         for name, query in self.singular.items():
-            found[f"tests/{name}.sql"] = query
-        return found
+            contents[f"tests/{name}.sql"] = query
+        return contents
 
-    # --- faults: each changes the draft, and returns its name
+    # --- faults: each changes the draft and returns its name
 
     def break_node(self) -> str:
         node = self.chance.choice(self.nodes)
@@ -224,10 +224,10 @@ class _Draft:
         return f"broken {node.kind} {node.name}"
 
     def break_batch(self) -> str:
-        found = self.tables("microbatch")
-        if not found:
+        microbatches = self.tables("microbatch")
+        if not microbatches:
             return self.break_node()
-        self.broken.add(self.chance.choice(found).name)
+        self.broken.add(self.chance.choice(microbatches).name)
         return "a batch fails"
 
     def fail_test(self) -> str:
@@ -247,10 +247,10 @@ class _Draft:
         return f"a singular test of {node.name} fails"
 
     def fail_unit_test(self) -> str:
-        found = [node for node in self.tables("table", "view") if len(node.parents) == 1]
-        if not found:
+        candidates = [node for node in self.tables("table", "view") if len(node.parents) == 1]
+        if not candidates:
             return self.fail_test()
-        node = self.chance.choice(found)
+        node = self.chance.choice(candidates)
         self.units = [unit for unit in self.units if unit["model"] != node.name]
         self.units.append(self.unit_test(node, 2))
         return f"the unit test of {node.name} fails"
@@ -302,7 +302,7 @@ FAULTS = (
 
 
 def broken_build(seed: int) -> BrokenBuild:
-    """Return the random project of a seed; ten seeds in a row have ten kinds of fault."""
+    """Return the random project of a seed; ten consecutive seeds have ten kinds of fault."""
     fault = FAULTS[seed % len(FAULTS)]
     chance = random.Random(seed)
     draft = _Draft(chance)
@@ -310,7 +310,7 @@ def broken_build(seed: int) -> BrokenBuild:
     if fault == "fail_fast":
         draft.settings["flags"] = {"fail_fast": True}
     if fault == "warn_error":
-        # Warnings that are drawn would be errors, too, after the fault is fixed.
+        # Other warnings would still be errors after the fault is fixed.
         draft.settings["flags"] = {"warn_error_options": {"error": ["LogTestResult"]}}
         for tests in draft.tests.values():
             tests[:] = [test for test in tests if "not_null" in test]
@@ -326,7 +326,7 @@ def broken_build(seed: int) -> BrokenBuild:
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of a project: what it is, the files it writes, the environment from then on."""
+    """One change of a project: its name, its files, and the environment from then on."""
 
     name: str
     files: Mapping[str, str | None] = field(default_factory=dict)
@@ -337,7 +337,7 @@ PACKAGE = "vendor/common"
 
 
 class Edits:
-    """A random project and its random edits; iterate it for one edit after the other."""
+    """A random project; iterate over it for its random edits."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -349,7 +349,7 @@ class Edits:
         self.environment = {"AREA": "one", "EXTRA": "no"}
 
     def first(self) -> Edit:
-        """Return the project that is edited."""
+        """Return the project before its edits."""
         files: dict[str, str] = {
             **self._project(),
             **self._macro(),
@@ -357,7 +357,7 @@ class Edits:
             "packages.yml": f"packages: [{{local: {PACKAGE}}}]",
             f"{PACKAGE}/dbt_project.yml": "{name: common, version: '1.0'}",
             f"{PACKAGE}/models/shared.sql": "select 1 as id",
-            # The same name as a model of the root project, in a schema of its own.
+            # The same name as a model of the root project, in a different schema.
             f"{PACKAGE}/models/twin.sql": "select 2 as id",
             f"{PACKAGE}/models/all.yml": "models: [{name: twin, columns: [{name: id, "
             "data_tests: [unique: {name: alike}]}]}]\n"

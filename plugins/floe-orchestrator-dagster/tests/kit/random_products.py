@@ -1,4 +1,4 @@
-"""Random dbt projects on up to four computes, with a plain reference of what they mean."""
+"""Random dbt projects on up to four computes, with a simple reference implementation of a plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TARGETS = ["duck", "pg", "spark", "trino"]
 
 @dataclass(frozen=True)
 class Case:
-    """A random product: dbt's JSON, the compute of each node, where each test is disabled."""
+    """A random product: dbt's JSON, the compute of each node, the targets that disable a test."""
 
     nodes: dict[str, Json]
     computes: dict[str, str]
@@ -58,10 +58,10 @@ class Case:
             {name: decode_manifest(self.raw(name, shuffled=shuffled)) for name in self.targets},
         )
 
-    # --- what follows is the reference: straight from the JSON, no plan in it
+    # --- the reference: it reads only the JSON and uses no plan
 
     def is_asset(self, uid: str) -> bool:
-        """Tell whether a node builds a relation."""
+        """Return whether a node builds a relation."""
         node = self.nodes[uid]
         return (
             node["resource_type"] in ASSET_KINDS
@@ -69,17 +69,17 @@ class Case:
         )
 
     def reads(self, uid: str) -> set[str]:
-        """Return the assets and sources that a node reads, ephemerals folded."""
-        found: set[str] = set()
+        """Return the assets and sources that a node reads, with ephemerals folded."""
+        read: set[str] = set()
         for parent in self.nodes[uid]["depends_on"]["nodes"]:
             if self.is_asset(parent) or self.nodes[parent]["resource_type"] == "source":
-                found.add(parent)
+                read.add(parent)
             else:
-                found |= self.reads(parent)
-        return found
+                read |= self.reads(parent)
+        return read
 
     def builder(self, source: str) -> str | None:
-        """Return the asset whose table a source is."""
+        """Return the asset that builds the table of a source."""
         relation = self.nodes[source]["relation_name"]
         for uid, node in self.nodes.items():
             if self.is_asset(uid) and node["relation_name"] == relation:
@@ -87,7 +87,7 @@ class Case:
         return None
 
     def direct(self, uid: str) -> Iterator[tuple[str, bool]]:
-        """Yield each asset that a node needs and whether in an earlier build."""
+        """Yield each asset that a node needs, and whether an earlier dbt run must build it."""
         for parent in self.reads(uid):
             if self.is_asset(parent):
                 yield parent, False
@@ -96,18 +96,20 @@ class Case:
 
     @cached_property
     def above(self) -> dict[str, dict[str, bool]]:
-        """Of each node, every ancestor and whether an earlier build must have made it."""
-        found: dict[str, dict[str, bool]] = {}
+        """The ancestors of each node, and whether an earlier dbt run must build each."""
+        ancestors: dict[str, dict[str, bool]] = {}
 
         def look(uid: str) -> dict[str, bool]:
-            if uid not in found:
-                seen: dict[str, bool] = {}
+            if uid not in ancestors:
+                early_by_ancestor: dict[str, bool] = {}
                 for parent, early in self.direct(uid):
-                    seen[parent] = seen.get(parent, False) or early
+                    early_by_ancestor[parent] = early_by_ancestor.get(parent, False) or early
                     for other, earlier in look(parent).items():
-                        seen[other] = seen.get(other, False) or early or earlier
-                found[uid] = seen
-            return found[uid]
+                        early_by_ancestor[other] = (
+                            early_by_ancestor.get(other, False) or early or earlier
+                        )
+                ancestors[uid] = early_by_ancestor
+            return ancestors[uid]
 
         return {uid: look(uid) for uid in self.nodes}
 
@@ -120,7 +122,7 @@ def cases(draw: st.DrawFn, most: int = 12) -> Case:
     computes: dict[str, str] = {}
     for number in range(draw(st.integers(1, most))):
         kind = draw(st.sampled_from(KINDS))
-        # Names in another order than the graph's, as in life.
+        # The order of names differs from the order of the graph, as in real projects.
         name = f"{draw(st.sampled_from('abcdef'))}{number}"
         resource = "model" if kind == "ephemeral" else kind
         uid = f"source.shop.raw.{name}" if kind == "source" else f"{resource}.shop.{name}"

@@ -1,4 +1,4 @@
-"""Dagster's own servers, started by tests in a home of their own."""
+"""Dagster's own servers, which tests start with a separate home."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TELEMETRY_OFF = "telemetry:\n  enabled: false\n"
 
 
 def dagster_home(directory: Path) -> dict[str, str]:
-    """Make a Dagster home; returns an environment that names it."""
+    """Create a Dagster home; return an environment that names it."""
     home = directory / "dagster_home"
     home.mkdir(exist_ok=True)
     (home / "dagster.yaml").write_text(TELEMETRY_OFF)
@@ -28,7 +28,7 @@ def dagster_home(directory: Path) -> dict[str, str]:
 
 @contextmanager
 def process(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[int]:
-    """Run a server in a process group of its own, which the end of the block ends."""
+    """Run a server in its own process group, and end the group with the block."""
     with log.open("ab") as output:
         started = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -47,7 +47,7 @@ def process(command: list[str], log: Path, environment: dict[str, str]) -> Itera
 
 @contextmanager
 def webserver(definitions: Path, environment: dict[str, str]) -> Iterator[str]:
-    """Serve a file of Definitions; yields the URL once it answers."""
+    """Serve a file of Definitions; yield the URL when the server answers."""
     port = free_port()
     url, log = f"http://127.0.0.1:{port}", definitions.with_suffix(".webserver.log")
     command = [sys.executable, "-m", "dagster_webserver", "-f", str(definitions)]

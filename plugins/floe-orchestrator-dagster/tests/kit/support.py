@@ -1,4 +1,4 @@
-"""Building and running real products in tests: dbt projects on DuckDB, compiled by floe."""
+"""Builds and runs real products in tests: dbt projects on DuckDB, compiled by floe."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ DBT_PROJECT = {
 
 
 def cli_runner() -> CliRunner:
-    """Return a runner that keeps stderr apart, which click before 8.2 does only when asked."""
+    """Return a runner that separates stderr; click before 8.2 needs an option for this."""
     old = "mix_stderr" in inspect.signature(CliRunner).parameters
     options: dict[str, Any] = {"mix_stderr": False} if old else {}
     return CliRunner(**options)
 
 
 def spell_for_installed_dbt(directory: Path) -> None:
-    """Write the arguments of generic tests as dbt before 1.10 wants them: not nested."""
+    """Write the arguments of generic tests without nesting, as dbt before 1.10 requires."""
     if DBT >= (1, 10):
         return
 
@@ -82,7 +82,7 @@ class TinyProject:
         config: Mapping[str, Any] | None = None,
         outputs: Mapping[str, Any] | None = None,
     ) -> TinyProject:
-        """Write compiled artifacts with these transforms, plugin config and further outputs."""
+        """Write compiled artifacts with these transforms, plugin config and additional outputs."""
         artifacts = json.loads(json.dumps(self.template))
         if transforms is not None:
             artifacts["transforms"]["models"] = [
@@ -121,7 +121,7 @@ def run(
     partition: str | None = None,
     listener: Callable[[Any], None] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """Materialize a product in this process; `select` are asset names."""
+    """Materialize a product in this process; `select` has asset names."""
     definitions = build_definitions(product, host=Host(listener, lambda _: None))
     ops = {"ops": {f"{job}_dbt": {"config": dict(config)}}} if config else {}
     return job_named(definitions, job).execute_in_process(
@@ -135,7 +135,7 @@ def run(
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> list[str]:
-    """Return the names of what a run materialized, in order."""
+    """Return the names of the assets that a run materialized, in order."""
     return [
         event.asset_key.to_user_string()
         for event in result.all_events
@@ -144,7 +144,7 @@ def materialized(result: dg.ExecuteInProcessResult) -> list[str]:
 
 
 def checked(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
-    """Return each evaluated check and whether it passed."""
+    """Return the evaluated checks, and whether each passed."""
     return {item.check_name: item.passed for item in result.get_asset_check_evaluations()}
 
 
@@ -184,7 +184,7 @@ def asset_edges(definitions: dg.Definitions) -> set[tuple[str, str]]:
 
 
 def dbt(directory: Path, *words: str, profiles: Path, **environment: str) -> str:
-    """Run bare dbt in a project and return what it prints."""
+    """Run bare dbt in a project and return its output."""
     done = subprocess.run(
         [
             str(BIN / "dbt"),

@@ -1,1 +1,1 @@
-"""The nodes of a plan as Dagster knows them: asset specs, check specs, partitions."""
+"""The nodes of a plan in Dagster: asset specs, check specs, partitions."""

@@ -1,4 +1,4 @@
-"""The attributes of an asset besides its key: metadata, group, owners, kinds, tags."""
+"""Returns the attributes of an asset: metadata, group, owners, kinds, tags."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _GROUP = re.compile(r"[A-Za-z0-9_]+")
 
 
 class Attributes:
-    """Attributes that the product decides together with the node."""
+    """Attributes that depend on the product and the node."""
 
     def __init__(self, plan: ProductPlan, project_dir: Path | None = None) -> None:
         self._plan = plan
@@ -40,14 +40,14 @@ class Attributes:
     @cached_property
     def _exposures(self) -> Mapping[str, list[str]]:
         """Names of the exposures that use a node, by its unique id."""
-        found: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for name, parents in self._plan.exposures.items():
             for parent in parents:
-                found.setdefault(parent, []).append(name)
-        return found
+                names.setdefault(parent, []).append(name)
+        return names
 
     def table_metadata(self, node: Node) -> dict[str, Any]:
-        """Return metadata on the table of a node: columns, name, storage."""
+        """Return the metadata of a node's table: columns, name, storage."""
         dbt = node.dbt
         if dbt is None:
             return {}
@@ -76,7 +76,7 @@ class Attributes:
         return metadata
 
     def floe_metadata(self, node: Node) -> dict[str, Any]:
-        """Return metadata that floe knows: product, compute, quality tier, code, exposures."""
+        """Return the metadata from floe: product, compute, quality tier, code, exposures."""
         metadata: dict[str, Any] = {"floe/product": self._plan.name, "floe/compute": node.compute}
         dbt = node.dbt
         if node.tier:
@@ -87,7 +87,7 @@ class Attributes:
             if not all(map(_is_tag, node.tags)):
                 metadata["floe/dbt_tags"] = list(node.tags)
             if self._root and dbt.original_file_path:
-                # A Path for each of 10,000 nodes takes longer.
+                # `os.path` is faster than a Path for each of 10,000 nodes.
                 path = os.path.join(self._root, dbt.original_file_path)  # noqa: PTH118
                 metadata["dagster/code_references"] = CodeReferencesMetadataValue(
                     code_references=[LocalFileCodeReference(file_path=path)]
@@ -98,14 +98,14 @@ class Attributes:
         return metadata
 
     def group(self, node: Node) -> str:
-        """Return the group of a node; that of the product where dbt names none."""
+        """Return the group of a node in dbt, else the group of the product."""
         name: str | None = None
         if node.dbt is not None:
             name = node.dbt.dagster_meta.get("group") or node.dbt.config.group
         return name if name and _GROUP.fullmatch(name) else dagster_name(name or self._plan.name)
 
     def owners(self, node: Node) -> Sequence[str]:
-        """Return the owners of a node that Dagster takes."""
+        """Return the owners of a node that Dagster accepts."""
         if node.dbt is None:
             return []
         owners = node.dbt.dagster_meta.get("owners")
@@ -117,7 +117,7 @@ class Attributes:
         return [owner for owner in owners if is_owner(owner)]
 
     def kinds(self, node: Node) -> set[str]:
-        """Return the kinds of a node: dbt, and its compute's adapter."""
+        """Return the kinds of a node: dbt, and the adapter of its compute."""
         compute = self._plan.computes.get(node.compute)
         return {"dbt", compute.adapter} if compute else {"dbt"}
 
@@ -133,7 +133,7 @@ def description(node: Node) -> str | None:
 
 
 def automation(node: Node) -> AutomationCondition[Any] | None:
-    """Return the automation that a node's meta asks for, in the words of dagster-dbt."""
+    """Return the automation condition in the meta of a node, with the keys of dagster-dbt."""
     policy = node.dbt.dagster_meta.get("auto_materialize_policy") if node.dbt else None
     kind = policy.get("type") if isinstance(policy, Mapping) else None
     if kind == "eager":
@@ -142,7 +142,7 @@ def automation(node: Node) -> AutomationCondition[Any] | None:
 
 
 def tags(node: Node) -> dict[str, str]:
-    """Return the tags of a node that Dagster takes."""
+    """Return the tags of a node that Dagster accepts."""
     return dict(_valid_tags(node.tags))
 
 

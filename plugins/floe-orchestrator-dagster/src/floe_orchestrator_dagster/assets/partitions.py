@@ -1,4 +1,4 @@
-"""Partitions: the time windows that the meta of models asks for, as Dagster defines them."""
+"""Makes Dagster's time-window partitions from the meta of models."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def plan_partitions(plan: ProductPlan) -> Mapping[str, TimeWindowPartitionsDefinition]:
-    """Return the partitions of a plan's assets by unique id; most have none.
+    """Return the partitions of a plan's assets by unique id; most assets have none.
 
     Raises:
-        PlanError: lists all partitions that Dagster cannot define.
+        PlanError: lists every node whose partitions Dagster cannot define.
     """
     partitions: dict[str, TimeWindowPartitionsDefinition] = {}
     problems = []
@@ -35,7 +35,7 @@ def plan_partitions(plan: ProductPlan) -> Mapping[str, TimeWindowPartitionsDefin
             continue
         try:
             partitions[uid] = partitions_definition(PartitionSettings.model_validate(meta))
-        except Exception as error:  # noqa: BLE001  Dagster raises many kinds for a bad date
+        except Exception as error:  # noqa: BLE001  Dagster raises errors of many types
             path = f"dbt model '{node.name}' meta.dagster.partitions"
             problems.append(Problem(path, f"{error}.", PARTITIONS_EXPECTED))
     if problems:
@@ -44,7 +44,7 @@ def plan_partitions(plan: ProductPlan) -> Mapping[str, TimeWindowPartitionsDefin
 
 
 def partitions_definition(settings: PartitionSettings) -> TimeWindowPartitionsDefinition:
-    """Return Dagster's definition of the partitions that a model's meta asks for."""
+    """Return Dagster's definition of the partitions of a model."""
     kinds: dict[str, type[TimeWindowPartitionsDefinition]] = {
         "hourly": HourlyPartitionsDefinition,
         "daily": DailyPartitionsDefinition,
@@ -54,7 +54,7 @@ def partitions_definition(settings: PartitionSettings) -> TimeWindowPartitionsDe
     start, end = settings.start, settings.end
     if settings.type == "hourly":
         start, end = _with_hour(start), end and _with_hour(end)
-    # The four share these arguments, which their common base does not declare.
+    # The four classes share these arguments, but their base class does not declare them.
     make: Any = kinds[settings.type]
     definition: TimeWindowPartitionsDefinition = make(
         start_date=start, end_date=end, timezone=settings.timezone

@@ -1,13 +1,14 @@
-"""Asset and check specs of a plan, equal to those that dagster-dbt's stock translator makes.
+"""Makes the asset and check specs of a plan, like those of dagster-dbt's default translator.
 
-Ours differ in what is listed here, and `tests/integration/test_specs.py` holds them to it:
+Only these attributes differ (`tests/integration/test_specs.py` checks this):
 
-- kinds, storage kind and table name are those of the model's own compute;
-- the group is the product where dbt names none; tags that Dagster refuses are kept in metadata,
-  and ``key:value`` tags become Dagster tags of that key; owners that Dagster refuses are left out;
-- the code version is a digest of all that decides the result (`plan/versions.py`), not of the
-  node's own code alone;
-- metadata `floe/*` and code references are added; the whole manifest is not hung on each spec.
+- Kinds, storage kind and table name are those of the model's compute.
+- A node without a group in dbt is in the group of the product. Tags that Dagster refuses are in the
+  metadata, ``key:value`` tags become Dagster tags with that key, and there are no owners that
+  Dagster refuses.
+- The code version is a digest of everything that decides the result (`plan/versions.py`), not only
+  of the node's code.
+- Each spec has metadata `floe/*` and code references, but not the whole manifest.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ UNIQUE_ID = "dagster_dbt/unique_id"
 
 
 class Specs:
-    """The specs of a plan, and the border between dbt's unique ids and Dagster's keys.
+    """The specs of a plan, which convert between dbt's unique ids and Dagster's keys.
 
-    All other rooms name nodes by unique id.
+    All other modules identify nodes by unique id.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Specs:
 
     @cached_property
     def _nodes(self) -> Mapping[str, Node]:
-        """The nodes of the plan, by the names that they have in Dagster."""
+        """The nodes of the plan, with the names that they have in Dagster."""
         return self.plan.nodes if self._translated is None else self._translated.nodes()
 
     @cached_property
@@ -90,7 +91,7 @@ class Specs:
         return {spec.key: uid for uid, spec in self.checks.items()}
 
     def selection(self, assets: Iterable[str], checks: Iterable[str]) -> AssetSelection:
-        """Return Dagster's selection of these assets and checks, and of no others."""
+        """Return Dagster's selection of only these assets and checks."""
         chosen = AssetSelection.assets(*(self.keys[uid] for uid in assets)).without_checks()
         return chosen | AssetSelection.checks(*(self.checks[uid].key for uid in checks))
 
@@ -101,23 +102,23 @@ class Specs:
 
     @cached_property
     def sources(self) -> Sequence[AssetSpec]:
-        """Specs of sources that no node of the product builds under the same key, and nobody else.
+        """Specs of sources whose asset key has no other definition.
 
-        Dagster takes one definition of an asset. Who sets `meta.dagster.asset_key` on a source, or
-        has a translator give it another key, means an asset that is defined elsewhere.
+        Dagster accepts one definition of an asset. If a user sets `meta.dagster.asset_key` on a
+        source, or the key comes from a translator, the asset is defined elsewhere.
         """
         keys, root = self.keys, self.plan.project_name
         elsewhere = {*self.unique_ids}
-        found: dict[AssetKey, str] = {}
+        source_of: dict[AssetKey, str] = {}
         for uid, node in self.plan.sources.items():
             if has_meta_key(node) or (self._translated and self._translated.chooses_key_of(uid)):
                 elsewhere.add(keys[uid])
-            # Where two packages declare one table, the project's own word on it comes first.
-            elif keys[uid] not in found or (node.dbt and node.dbt.package_name == root):
-                found[keys[uid]] = uid
+            # If two packages declare one table, the declaration of the project comes first.
+            elif keys[uid] not in source_of or (node.dbt and node.dbt.package_name == root):
+                source_of[keys[uid]] = uid
         return [
             self._source(uid, self.plan.nodes[uid])
-            for key, uid in found.items()
+            for key, uid in source_of.items()
             if key not in elsewhere
         ]
 
@@ -127,17 +128,17 @@ class Specs:
         return {uid: self._check(uid, node) for uid, node in self.plan.checks.items()}
 
     def checks_on(self, unique_ids: AbstractSet[str]) -> list[str]:
-        """Return the checks of all kinds that are on one of these assets or sources."""
+        """Return the checks of all kinds on these assets or sources."""
         return [uid for uid, node in self.plan.checks.items() if node.on in unique_ids]
 
     def partitions(self, uid: str) -> TimeWindowPartitionsDefinition | None:
-        """Return the time-window partitions of a node, if its meta asks for any."""
+        """Return the time-window partitions of a node, if it has any."""
         return self._partitions.get(uid)
 
     def code_version(self, uid: str, variables: Mapping[str, Any] | None = None) -> str | None:
-        """Return the code version of an asset that is built with these vars of a launch.
+        """Return the code version of an asset for the vars of a launch.
 
-        A translator's own code versions are left as they are.
+        A code version from a translator does not change.
         """
         node, shown = self.plan.nodes[uid], self.assets[uid].code_version
         return code_version(node, variables) if shown == code_version(node) else shown
@@ -184,19 +185,19 @@ class Specs:
 
     def _deps(self, uid: str) -> Sequence[AssetDep]:
         own, keys = self.keys[uid], self.keys
-        found = dict.fromkeys(keys[parent] for parent in self.plan.folded_parents[uid])
-        return [self._dep(key) for key in found if key != own]
+        parents = dict.fromkeys(keys[parent] for parent in self.plan.folded_parents[uid])
+        return [self._dep(key) for key in parents if key != own]
 
     def _dep(self, key: AssetKey) -> AssetDep:
-        # One serves all who read the asset.
+        # All readers of an asset share one object.
         dep = self._dep_of.get(key)
         if dep is None:
             dep = self._dep_of[key] = AssetDep(asset=key)
         return dep
 
     def _check(self, uid: str, node: Node) -> AssetCheckSpec:
-        # Dagster 1.10 looks names of its own up where the first check is made, `check` among them:
-        # no variable may be called so here.
+        # Dagster 1.10 looks up names such as `check` in the frame that makes the first check, so no
+        # variable here may have this name.
         quality = node.quality
         if quality is not None:
             return AssetCheckSpec(
@@ -209,7 +210,7 @@ class Specs:
         dbt = node.dbt
         on = self.keys[node.on]
         reads = self.plan.folded_parents[uid]
-        # Most tests read nothing else.
+        # Most tests read only their own asset.
         others = () if reads == (node.on,) else {self.keys[read] for read in reads} - {on}
         meta = (dbt.config.meta or dbt.meta) if dbt else {}
         described = meta.get("description")
@@ -226,5 +227,5 @@ class Specs:
 
 
 def code_version(node: Node, variables: Mapping[str, Any] | None = None) -> str | None:
-    """Return the digest of all that decides what a node builds; see `plan.version_of`."""
+    """Return the code version of a node; see `plan.version_of`."""
     return version_of(node, os.environ, variables)

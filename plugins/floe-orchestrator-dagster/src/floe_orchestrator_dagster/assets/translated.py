@@ -1,4 +1,4 @@
-"""What a user's `DagsterDbtTranslator` makes of the nodes of a plan."""
+"""Applies a user's `DagsterDbtTranslator` to the nodes of a plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Translated:
-    """Specs by a user's translator, which reads the manifest of each node's own target."""
+    """Specs from a user's translator, which reads the manifest of each node's target."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class Translated:
         return self._manifests.get(target) or next(iter(self._manifests.values()))
 
     def _spec(self, uid: str) -> AssetSpec:
-        # No project: dagster-dbt wants one only for code references, which are ours to add.
+        # dagster-dbt needs a project only for code references, which this plugin adds itself.
         return self._translator.get_asset_spec(self._manifest(uid), uid, None)
 
     def nodes(self) -> Mapping[str, Node]:
-        """Return the nodes of the plan under the names that the translator gives them."""
+        """Return the nodes of the plan with the names from the translator."""
         plan = self._plan
         nodes = dict(plan.nodes)
         for uid in (*plan.sources, *plan.assets):
@@ -57,17 +57,17 @@ class Translated:
         return nodes | renamed
 
     def chooses_key_of(self, uid: str) -> bool:
-        """Tell whether the translator gives a node another key than dagster-dbt's own."""
+        """Return whether the translator gives a node a different key than dagster-dbt."""
         dbt = self._plan.nodes[uid].dbt
         return dbt is not None and tuple(self._spec(uid).key.path) != asset_path(dbt)
 
     def spec(self, uid: str, keys: Mapping[str, AssetKey]) -> AssetSpec:
-        """Return the translator's spec of a node, by keys that are told apart."""
+        """Return the translator's spec of a node, with the unique keys in `keys`."""
         spec = self._spec(uid)
         read: dict[AssetKey, list[AssetKey]] = {spec.key: [keys[uid]]}
         for parent in self._plan.folded_parents[uid]:
             read.setdefault(self._spec(parent).key, []).append(keys[parent])
-        if all(key == own for key, found in read.items() for own in found):
+        if all(key == unique for key, uniques in read.items() for unique in uniques):
             return spec
         deps = [
             AssetDep(asset=key, partition_mapping=dep.partition_mapping)
@@ -77,7 +77,7 @@ class Translated:
         return spec.replace_attributes(key=keys[uid], deps=deps)
 
     def has_stock_version(self, uid: str, spec: AssetSpec) -> bool:
-        """Tell whether the code version of a spec is the one that dagster-dbt itself would give."""
+        """Return whether the code version of a spec is the one of dagster-dbt."""
         from dagster_dbt import DagsterDbtTranslator
 
         properties = self._manifest(uid)["nodes"][uid]
@@ -85,14 +85,14 @@ class Translated:
 
 
 def _is_chosen(node: Node) -> bool:
-    """Tell whether somebody chose the key of a node: its meta does, or a translator did."""
+    """Return whether the meta of a node or a translator sets its key."""
     return has_meta_key(node) or (node.dbt is not None and node.key != asset_path(node.dbt))
 
 
 def _use_checked_meta(manifests: Mapping[str, Mapping[str, Any]], plan: ProductPlan) -> None:
-    """Leave out of raw manifests what a plan left out of `meta.dagster`.
+    """Remove from raw manifests the values of `meta.dagster` that the plan left out.
 
-    dagster-dbt, which reads them for a translator, ends at a value that it does not expect.
+    dagster-dbt reads these manifests for a translator and fails on an unexpected value.
     """
     for manifest in manifests.values():
         for part in ("nodes", "sources", "unit_tests"):

@@ -182,7 +182,7 @@ def run(
 
     # dbt's process imports dbt while this one imports Dagster, below.
     processes = DbtProcesses()
-    processes.start_ahead()
+    processes.start_spare()
     from floe_orchestrator_dagster.cli.run import run_product
     from floe_orchestrator_dagster.cli.todo import RunOptions
 
@@ -212,7 +212,7 @@ def retry(directory: Path, *, as_json: bool, verbose: bool, lineage: bool) -> No
     from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
     processes = DbtProcesses()
-    processes.start_ahead()
+    processes.start_spare()
     from floe_orchestrator_dagster.cli.run import run_product
     from floe_orchestrator_dagster.cli.todo import RunOptions
 

@@ -1,1 +1,1 @@
-"""Running dbt: the command, the process it runs in, and what it reports as typed events."""
+"""Running dbt: the command, its process, and the typed events that it reports."""

@@ -1,24 +1,27 @@
-"""The dbt side of a run: one dbt command in a process of its own, spoken to in JSON.
+"""The dbt side of a run: one dbt command in a separate process that reports in JSON.
 
-Started as ``python -m floe_orchestrator_dagster.dbt.child``. It reads one request line from
-stdin, then writes one JSON object a line to stdout:
+The parent starts it as ``python -m floe_orchestrator_dagster.dbt.child``. The process reads one
+request line from stdin. Then it writes JSON objects to stdout, one per line:
 
-- dbt's own structured events (``info`` and ``data``), of the kinds that a run needs, in dbt's
-  order. A finished node carries ``floe`` too: ``rows``, ``columns`` and ``checks`` read from the
-  warehouse over dbt's own connection, so that nobody has to open a second one. Where lineage is
-  asked for it has ``inputs``, the columns of what it reads, and the first event that comes with
-  a connection carries ``output``, the dbt output as dbt resolved it;
-- ``{"secrets": [str]}``, for the parent to mask in files that it reads. Everything else that is
-  written here is masked already: this is the one place where words leave dbt;
-- ``{"checked": {"unique_id": str, "checks": [...]}}`` of quality checks on what is not built;
-- last ``{"done": {"success": bool, "exception": str | None}}``.
+- dbt's structured events (``info`` and ``data``) in dbt's order, only the kinds that a run needs.
+  The event of a finished node also has ``floe``: ``rows``, ``columns`` and ``checks``, read from
+  the warehouse over dbt's own connection, so that a second connection is not needed. If the
+  request wants lineage, ``floe`` also has ``inputs``, the columns of the relations that the node
+  reads, and the first event after dbt has connected has ``output``, the dbt output as dbt
+  resolved it, with its secrets;
+- ``{"secrets": [str]}``: values that the parent must mask in files that it reads. All other text
+  is masked already: this process is the only place where text leaves dbt;
+- ``{"checked": {"unique_id": str, "checks": [...]}}``: results of quality checks on a node that
+  this command does not build;
+- ``{"problem": str}``: why an event could not be reported;
+- last, ``{"done": {"success": bool, "exception": str | None}}``.
 
-Another dbt than dbt-core, such as dbt 2 (Fusion), is run as a program (`OTHER_DBT` on the command
-line, `executable` in the request). It writes the same events; there is no connection of its to
-look over, so nothing is read from the warehouse.
+If the request names an `executable`, the command line has `OTHER_DBT`. The process then runs that
+program, such as dbt 2 (Fusion), in place of dbt-core. It writes the same events. Its connection is
+out of reach, so nothing is read from the warehouse.
 
-stdin stays open as long as the parent lives: at its end the process interrupts itself, so that
-no dbt outlives a killed worker.
+stdin stays open as long as the parent lives. When stdin ends, the process interrupts itself, so
+that no dbt outlives a killed worker.
 """
 
 from __future__ import annotations
@@ -51,14 +54,14 @@ EVENTS = frozenset(
     }
 )
 ORPHAN_GRACE_SECONDS = 10.0
-# dbt holds its project in hundreds of thousands of objects, and Python's own thresholds look
-# through them again and again. Looking less often, a build of 500 models takes 7 % less time and
+# dbt holds its project in hundreds of thousands of objects. With Python's default thresholds the
+# collector visits them again and again. With these, a build of 500 models takes 7 % less time and
 # 2 % more memory.
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
 class Reporter:
-    """dbt event callback that writes events to the parent and looks at what a node built."""
+    """A dbt event callback that sends events to the parent and inspects the nodes dbt built."""
 
     def __init__(
         self,
@@ -81,14 +84,17 @@ class Reporter:
         self._send_secrets()
 
     def write(self, message: Mapping[str, Any]) -> None:
-        """Write one message as a line, without secrets; that the parent has gone harms no node."""
+        """Write one message as a line, without secrets.
+
+        If the parent is gone, drop the message: no node may fail because of that.
+        """
         self._write({key: self._masked(key, value) for key, value in message.items()})
 
     def _masked(self, key: str, value: Any) -> Any:
         if key == "output":
             return value
         if key == "data":
-            # What a node is called is no text: the parent looks it up.
+            # These identify a node. The parent looks nodes up by them, so they are not masked.
             return {
                 name: item if name in {"node_info", "unique_id", "status"} else self._text(item)
                 for name, item in value.items()
@@ -115,7 +121,7 @@ class Reporter:
                 self._channel = io.StringIO()
 
     def _send_secrets(self) -> None:
-        """Tell the parent what to mask in the files of this command."""
+        """Send the parent the values that it must mask in the files of this command."""
         if self._scrubber.secrets:
             self._write({"secrets": sorted(self._scrubber.secrets)})
 
@@ -128,13 +134,13 @@ class Reporter:
             self._send_secrets()
 
     def __call__(self, event: Any) -> None:
-        """Take one dbt event. Never raises: dbt would count that as the node's failure."""
+        """Handle one dbt event. Never raises: dbt would fail the node because of an exception."""
         try:
-            self._take(event)
+            self._handle(event)
         except Exception:  # noqa: BLE001
             self.write({"problem": traceback.format_exc(limit=3)})
 
-    def _take(self, event: Any) -> None:
+    def _handle(self, event: Any) -> None:
         from google.protobuf.json_format import MessageToDict
 
         info = event.info
@@ -143,11 +149,11 @@ class Reporter:
         if info.name not in EVENTS and info.level == "debug":
             return
         message = MessageToDict(event, preserving_proto_field_name=True)
-        # protobuf leaves out what is empty.
+        # protobuf omits empty fields.
         message["info"] = {"msg": "", "invocation_id": "", **message["info"]}
         message.setdefault("data", {})
         if info.name in {"NodeStart", "NodeFinished"} and "node_info" not in message["data"]:
-            # dbt could not fill its own event in; what it recorded is read in its place.
+            # dbt could not fill in its own event. The parent uses the recorded result instead.
             return
         if not self._output_sent and info.name in {"NodeStart", "LogHookStartLine"}:
             self._output_sent = True
@@ -156,11 +162,11 @@ class Reporter:
             node = message["data"]["node_info"]
             status = message["data"].get("run_result", {}).get("status")
             if status in BUILT and node.get("resource_type") in {"model", "seed", "snapshot"}:
-                message["floe"] = self._look(node)
+                message["floe"] = self._inspect(node)
         self.write(message)
 
     def check(self, relations: Mapping[str, str]) -> None:
-        """Evaluate the quality checks on relations that are there already, by unique id."""
+        """Evaluate the quality checks on existing relations; `relations` has unique ids as keys."""
         from dbt.adapters.factory import FACTORY
 
         adapter: Any = next(iter(FACTORY.adapters.values()))
@@ -169,8 +175,8 @@ class Reporter:
                 results = [_evaluate(adapter, relations.get(uid), check) for check in checks]
             self.write({"checked": {"unique_id": uid, "checks": results}})
 
-    def _look(self, node: Mapping[str, Any]) -> dict[str, Any]:
-        """Return rows, columns and check results of what was just built."""
+    def _inspect(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Return rows, columns and check results of a node that dbt just built."""
         from dbt.adapters.factory import FACTORY
 
         adapter: Any = next(iter(FACTORY.adapters.values()))
@@ -182,31 +188,31 @@ class Reporter:
             schema=relation_info.get("schema") or None,
             identifier=relation_info.get("alias"),
         )
-        seen: dict[str, Any] = {}
+        observed: dict[str, Any] = {}
         with adapter.connection_named(f"floe_{node['unique_id']}"):
             try:
                 columns = _columns(adapter, relation)
-                seen["columns"] = [[column.name, column.data_type] for column in columns]
-                # A view's count would run its query once more.
+                observed["columns"] = [[column.name, column.data_type] for column in columns]
+                # Counting the rows of a view would run its query again.
                 if self._row_counts and node.get("materialized") != "view":
-                    seen["rows"] = _count(adapter, relation_info["relation_name"])
+                    observed["rows"] = _count(adapter, relation_info["relation_name"])
             except Exception as error:  # noqa: BLE001
-                seen["problem"] = str(error)
+                observed["problem"] = str(error)
             if self._reads is not None:
                 self._described.add(relation_info["relation_name"])
-                seen["inputs"] = self._inputs(adapter, self._reads.get(node["unique_id"], ()))
+                observed["inputs"] = self._inputs(adapter, self._reads.get(node["unique_id"], ()))
             checks = self._checks.get(node["unique_id"], ())
             if checks:
-                seen["checks"] = [
+                observed["checks"] = [
                     _evaluate(adapter, relation_info["relation_name"], check) for check in checks
                 ]
-        return seen
+        return observed
 
     def _inputs(
         self, adapter: Any, relations: Sequence[Mapping[str, Any]]
     ) -> dict[str, list[list[str]]]:
-        """Return the columns of relations that have not been described yet, by name."""
-        found = {}
+        """Return the columns of relations, by name; skip relations that were described before."""
+        columns_by_name = {}
         for read in relations:
             name = read["name"]
             if name in self._described:
@@ -216,25 +222,25 @@ class Reporter:
                 database=read["database"], schema=read["schema"], identifier=read["identifier"]
             )
             if adapter.type() == "duckdb":
-                relation = name  # which may be a file, as `'data/people.csv'`
+                relation = name  # it may be a file, such as `'data/people.csv'`
             try:
                 columns = _columns(adapter, relation)
-            except Exception:  # noqa: BLE001  what cannot be seen stays as it was declared
+            except Exception:  # noqa: BLE001  lineage then uses the declared columns
                 columns = []
-            found[name] = [[column.name, column.data_type] for column in columns]
-        return found
+            columns_by_name[name] = [[column.name, column.data_type] for column in columns]
+        return columns_by_name
 
 
 def _columns(adapter: Any, relation: Any) -> Any:
     """Return the columns of a relation, each with `name` and `data_type`."""
     if adapter.type() == "duckdb":
-        # dbt-duckdb looks into information_schema, which takes longer with each relation there is.
+        # dbt-duckdb queries information_schema, which gets slower with each relation.
         return adapter.get_column_schema_from_query(f"select * from {relation}")  # noqa: S608
     return adapter.get_columns_in_relation(relation)
 
 
 def _output() -> dict[str, Any] | None:
-    """Return the output that dbt connects with, which may hold secrets; None before dbt has one."""
+    """Return the output that dbt connects with, secrets included; None before dbt has one."""
     from dbt.adapters.factory import FACTORY
 
     adapter: Any = next(iter(FACTORY.adapters.values()), None)
@@ -246,13 +252,13 @@ def _output() -> dict[str, Any] | None:
 
 def _count(adapter: Any, relation: str) -> int:
     """Return the number of rows of a relation, or of a query in parentheses with an alias."""
-    sql = f"select count(*) from {relation}"  # noqa: S608  dbt wrote the relation
+    sql = f"select count(*) from {relation}"  # noqa: S608  the text comes from dbt
     _, table = adapter.execute(sql, auto_begin=False, fetch=True)
     return int(table.rows[0][0])
 
 
 def _evaluate(adapter: Any, relation: str | None, check: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a quality check with the dbt generic test of its type; its rows are the failures."""
+    """Run a quality check as the dbt generic test of its type; its rows are the failures."""
     result = {"unique_id": check["unique_id"]}
     if relation is None:
         return result | {"problem": "the project on disk has no such node"}
@@ -269,52 +275,52 @@ def _evaluate(adapter: Any, relation: str | None, check: Mapping[str, Any]) -> d
 
 
 class OtherDbt:
-    """Another dbt than dbt-core: passes on the events that it writes to its output."""
+    """A dbt other than dbt-core; the events that it writes to its output are passed on."""
 
     def __init__(self, reporter: Reporter, request: Mapping[str, Any]) -> None:
         self._reporter = reporter
-        self._words = [request["executable"], *request["args"]]
+        self._command_line = [request["executable"], *request["args"]]
         self._profile = request["profile"] if request.get("reads") is not None else None
-        self._said: dict[str, str] = {}
+        self._error_messages: dict[str, str] = {}
         self._completed = False
 
     def run(self) -> tuple[bool, str | None]:
-        """Run the command; return whether it went well, and why it did not end as a dbt does."""
+        """Run the command; return whether it succeeded, and why it ended without a result."""
         try:
             process = subprocess.Popen(  # noqa: S603  the user's own dbt
-                self._words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                self._command_line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
             )
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            return False, f"cannot start {self._words[0]}: {reason}. Correct dbt_executable"
-        # What interrupts us is for dbt to end; its last words are still to be told.
+            return False, f"cannot start {self._command_line[0]}: {reason}. Correct dbt_executable"
+        # Pass an interrupt on and keep reading: dbt still reports how it ends.
         signal.signal(signal.SIGINT, lambda *_: process.send_signal(signal.SIGINT))
         if process.stdout is not None:
             for line in process.stdout:
-                self._hear(line)
+                self._read(line)
         code = process.wait()
         if code and not self._completed:
-            return False, f"{self._words[0]} ended without a result (exit code {code})"
+            return False, f"{self._command_line[0]} ended without a result (exit code {code})"
         return code == 0, None
 
-    def _hear(self, line: bytes) -> None:
-        """Take one line. Never raises: dbt goes on, whatever we make of it."""
+    def _read(self, line: bytes) -> None:
+        """Handle one line. Never raises: dbt continues, even if a line cannot be handled."""
         try:
-            self._take(line)
+            self._handle(line)
         except Exception:  # noqa: BLE001
             self._reporter.write({"problem": traceback.format_exc(limit=3)})
 
-    def _take(self, line: bytes) -> None:
+    def _handle(self, line: bytes) -> None:
         try:
             message = json.loads(line)
             info, data = message["info"], message["data"]
         except (ValueError, TypeError, KeyError):
-            # No event; whoever looks into the log may make something of it.
+            # Not an event. It may help a person who reads the log.
             sys.stderr.write(line.decode(errors="replace"))
             return
         node = data.get("node_info", {})
         if info["level"] == "error" and "unique_id" in node:
-            self._said[node["unique_id"]] = info["msg"]
+            self._error_messages[node["unique_id"]] = info["msg"]
         if info["level"] == "debug" and info["name"] not in EVENTS:
             return
         if info["name"] == "NodeFinished":
@@ -327,20 +333,20 @@ class OtherDbt:
         self._reporter.write(message)
 
     def _explain(self, uid: str, result: dict[str, Any]) -> None:
-        """Add what dbt-core would have as the message of a result, and dbt 2 says elsewhere."""
+        """Add the message that dbt-core puts on a result; dbt 2 reports it in another event."""
         failures = result.get("num_failures")
-        if uid in self._said:
-            result["message"] = self._said[uid]
+        if uid in self._error_messages:
+            result["message"] = self._error_messages[uid]
         elif failures and result.get("status") in {FAILED_TEST, WARNED}:
             result["message"] = f"failing rows: {failures}"
 
 
 def _secrets(folder: str, profile: str, target: str) -> Iterator[str]:
-    """Yield the secrets that are known before dbt connects: of the environment, of the profile."""
+    """Yield the secrets of the environment and of the profile, which precede dbt's connection."""
     import yaml
 
     yield from environment_secrets(os.environ)
-    # What is wrong with the profile, dbt says better.
+    # dbt itself reports what is wrong with a profile.
     with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
         content = yaml.safe_load((Path(folder) / "profiles.yml").read_text())
         yield from output_secrets(content[profile]["outputs"][target], os.environ)
@@ -359,36 +365,36 @@ def _profile_output(folder: str, profile: str, target: str) -> dict[str, Any]:
 
 
 def _interrupt_when_orphaned() -> None:
-    """Wait for the end of stdin, which is the end of the parent, then act as Ctrl-C would."""
+    """Wait until stdin ends, which means that the parent is gone; then act like Ctrl-C."""
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGINT)
-    # Not every adapter can cancel a query, and nobody is left to wait for it.
+    # Not every adapter can cancel a query, and the parent is no longer there to wait for it.
     time.sleep(ORPHAN_GRACE_SECONDS)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def _move(folder: str, environment: Mapping[str, str]) -> None:
-    """Be in the project, with the environment of the command, as if started there."""
+    """Enter the project folder and take the command's environment, as if started there."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    # `python -m` has put the directory it was started in first.
+    # `python -m` puts the directory in which it was started first.
     sys.path[0] = folder
 
 
 def main() -> int:
     """Run the dbt command that the request on stdin describes; return dbt's exit code."""
-    # The channel is the real stdout; whatever an adapter prints goes to stderr instead.
+    # The channel is the real stdout; everything that an adapter prints goes to stderr instead.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # Before anything is asked: whoever starts this process ahead gains the seconds it takes.
+    # Import dbt before the request arrives: a spare process then saves these seconds.
     missing = ""
     if OTHER_DBT not in sys.argv:
         try:
             from dbt.cli.main import dbtRunner
         except ImportError as error:
-            missing = f"dbt cannot be imported: {error}"
+            missing = f"dbt cannot be imported: {error}. Install dbt-core in this environment"
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     request_line = b""
@@ -411,18 +417,18 @@ def main() -> int:
         reporter.write({"done": {"success": False, "exception": missing}})
         return 2
     if OTHER_DBT in sys.argv:
-        success, said = OtherDbt(reporter, request).run()
+        success, exception = OtherDbt(reporter, request).run()
     else:
         try:
             result = dbtRunner(callbacks=[reporter]).invoke(request["args"])
-            success, said = bool(result.success), str(result.exception or "") or None
+            success, exception = bool(result.success), str(result.exception or "") or None
             if success and request["args"][0] == "parse" and request.get("checks"):
                 manifest: Any = result.result
                 nodes = manifest.nodes.items()
                 reporter.check({uid: node.relation_name for uid, node in nodes})
         except KeyboardInterrupt:
-            success, said = False, "interrupted"
-    reporter.write({"done": {"success": success, "exception": said}})
+            success, exception = False, "interrupted"
+    reporter.write({"done": {"success": success, "exception": exception}})
     return 0 if success else 1
 
 

@@ -1,4 +1,4 @@
-"""One dbt command: its words, its selection, and what our process adds to it."""
+"""One dbt command: its command line, its selection, and the extra work of its process."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ SELECTED = "success"
 class DbtCommand:
     """One dbt command on one target.
 
-    `select` are the unique ids to run (None: everything). `checks` are quality checks, nodes of
-    the plan, by the unique id of the model they are on: they are evaluated as soon as it is built,
-    or, by a command that builds nothing (`parse`), at its end, and are no part of `select`.
-    `reads` asks for lineage: by the unique id of a node, the relations it reads. `window` are start
-    and end (UTC, ISO 8601 without an offset, the end excluded) of what microbatch models build.
-    `environment` is added to that of this process. `executable` is another dbt than the dbt-core
-    beside this plugin. `compute` and `attempt` are
-    put on the events.
+    Attributes:
+        select: the unique ids to run; None for everything.
+        checks: quality checks (nodes of the plan, not in `select`) by the unique id of their model.
+            They are evaluated as soon as dbt has built the model. A command that builds nothing
+            (`parse`) evaluates them at its end.
+        reads: the relations that each node reads, by unique id; None without lineage.
+        window: the time window that microbatch models build: start and end in UTC, ISO 8601
+            without an offset, the end excluded.
+        environment: variables to add to the environment of this process.
+        executable: a dbt to run in place of the installed dbt-core.
+        compute: copied to the events.
+        attempt: copied to the events.
     """
 
     verb: str
@@ -54,12 +58,12 @@ class DbtCommand:
     attempt: int = 1
 
     def arguments(self) -> list[str]:
-        """Return dbt's command line; a selection has been written by `write_selection`."""
-        # dbt-core calls us back with its events; another dbt writes them to its output.
+        """Return dbt's command line; `write_selection` writes the selection that it refers to."""
+        # dbt-core passes its events to our callback; another dbt writes them to its output.
         console = (
             ("--log-level", "none", "--no-use-colors")
             if self.executable is None
-            # It would ask the network for its newest version.
+            # Without this flag dbt queries the network for its newest version.
             else ("--log-format", "json", "--no-version-check")
         )
         words = [
@@ -83,7 +87,7 @@ class DbtCommand:
         if self.verb != "deps":
             words += ["--target-path", str(self.target_path)]
         if self.variables:
-            # dbt reads it as YAML, which knows no surrogate pairs.
+            # dbt parses the value as YAML, which does not support surrogate pairs.
             words += ["--vars", json.dumps(dict(self.variables), ensure_ascii=False)]
         if self.window is not None:
             start, end = self.window
@@ -91,24 +95,24 @@ class DbtCommand:
         if self.select is not None:
             words += ["--select", f"result:{SELECTED}", "--state", str(self.selection_dir)]
             words += ["--indirect-selection", "empty"]
-            # What became of each node is read from there, whatever the environment says.
+            # The step needs run_results.json, even if the environment turns it off.
             words += ["--write-json"]
         return words
 
     def evaluations(self) -> dict[str, list[dict[str, Any]]]:
-        """Return how dbt's process is to evaluate `checks`, by the model they are on."""
+        """Return `checks` as dbt's process evaluates them, by the model that they are on."""
         return {uid: [_evaluation(node) for node in nodes] for uid, nodes in self.checks.items()}
 
     @property
     def selection_dir(self) -> Path:
-        """Directory of the state file that carries the selection."""
+        """The directory of the state file that holds the selection."""
         return self.target_path / "selection"
 
     def parsed_ids(self) -> frozenset[str]:
-        """Return the unique ids of the project as this command found it; empty if it did not."""
+        """Return the unique ids in the manifest that this command wrote; empty without one."""
         try:
-            written = (self.target_path / "manifest.json").read_bytes()
-            manifest = decode_dbt_json(msgspec.json.decode, written)
+            content = (self.target_path / "manifest.json").read_bytes()
+            manifest = decode_dbt_json(msgspec.json.decode, content)
         except (OSError, msgspec.DecodeError):
             return frozenset()
         return frozenset([*manifest.get("nodes", ()), *manifest.get("unit_tests", ())])
@@ -116,8 +120,9 @@ class DbtCommand:
     def write_selection(self) -> None:
         """Write the selection as the results of an earlier run, for dbt's `result:` method.
 
-        It selects by unique id, in one pass over the graph and whatever its length. Names on the
-        command line would be ambiguous, checked one by one, and end at 128 KiB.
+        This method selects by unique id, in one pass over the graph, and its length has no limit.
+        Names on the command line would be ambiguous, dbt would check them one by one, and the
+        system limits one argument to 128 KiB.
         """
         if self.select is None:
             return

@@ -1,8 +1,8 @@
-"""dbt's own environment variables and project flags: what each is to a product of ours.
+"""How the plugin treats each of dbt's own environment variables and project flags.
 
-dbt takes nearly every option of its command line from the environment too, and many from `flags:`
-in dbt_project.yml. Ours is not the only command line of a project, so that they are dbt's as far as
-can be; `SETTINGS` says of each what becomes of it, and why.
+dbt also reads nearly every command-line option from the environment, and many from `flags:` in
+dbt_project.yml. Users run the same project with dbt itself, so these settings keep their effect
+where that is possible. `SETTINGS` gives the verdict on each setting and the reason.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-# honoured: it means what it means to dbt.
-# ours: we always say it ourselves; nobody can tell the difference, or a run config says it.
-# overruled: what it asks for would make a run of ours untrue or impossible; a warning says so.
-# unused: it belongs to commands that we never run.
-Verdict = Literal["honoured", "ours", "overruled", "unused"]
+# honored: the setting has the same effect as in dbt.
+# ours: the plugin always sets it. The result is the same, or the run config controls it.
+# overruled: it would make a run incorrect or impossible, so it is ignored with a warning.
+# unused: it belongs to commands that the plugin never runs.
+Verdict = Literal["honored", "ours", "overruled", "unused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What becomes of one of dbt's variables, and of the flag of dbt_project.yml of that name.
+    """The verdict on one of dbt's variables and on the flag of that name in dbt_project.yml.
 
-    `parses` tells that another value may make another manifest of the same files.
+    `parses` is True if another value may produce another manifest from the same files.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """The names of the variable, dbt's newest first: it wins."""
+        """The names of the variable, the newest first. dbt prefers the newest."""
         if self.name.startswith("DBT_ENGINE_"):
             return (self.name,)
         return (self.name.replace("DBT_", "DBT_ENGINE_", 1), self.name)
@@ -49,71 +49,76 @@ def _settings(verdict: Verdict, why: str, *names: str, parses: bool = False) -> 
     return [Setting(f"DBT_{name}", verdict, why, parses) for name in names]
 
 
-_DBTS = "dbt itself honours it."
-_LEGACY = "An older name that dbt still honours."
-_LOOKS = "Shapes dbt's log file and output; no result depends on it."
-_LOG = "Every dbt run writes its own log beside its artifacts, at level debug."
-_TESTING = "For tests of dbt itself: it takes the project, or the time, from elsewhere."
-_FILES = "Our runs read the results, the manifest and the parsed project of each dbt run."
+_DBTS = "dbt itself honors it."
+_LEGACY = "An older name that dbt still honors."
+_LOOKS = "Changes dbt's log file and output; no result depends on it."
+_LOG = "Every dbt run writes its own log next to its artifacts, at level debug."
+_TESTING = "For tests of dbt itself: it replaces the project or the time."
+_OUTPUT = "The plugin reads dbt's events and writes the output itself."
+_FILES = "The plugin reads the results, the manifest and the parsed project of each dbt run."
 
 SETTINGS: Sequence[Setting] = (
     # Where the project and its connection are.
-    *_settings("overruled", "The product says where its dbt project is.", "PROJECT_DIR"),
+    *_settings("overruled", "The product defines where its dbt project is.", "PROJECT_DIR"),
     *_settings(
-        "honoured",
-        "Its profiles.yml is read, and none else; outputs of the compiled artifacts are added.",
+        "honored",
+        "Only the profiles.yml in this folder is used, with the outputs of the compiled artifacts "
+        "added.",
         "PROFILES_DIR",
     ),
-    *_settings("honoured", "The profile of that name is read.", "PROFILE"),
+    *_settings("honored", "The profile of that name is used.", "PROFILE"),
     *_settings(
-        "honoured",
-        "Decides which output a compute stands for, where several fit; a compute that names its "
-        "output keeps it.",
+        "honored",
+        "Decides which output a compute uses if several match. A compute that names its output "
+        "keeps that one.",
         "TARGET",
     ),
     *_settings(
-        "honoured", "Our own files go below it; each dbt run has a directory there.", "TARGET_PATH"
+        "honored",
+        "The plugin keeps its files below this folder, with one directory per dbt run.",
+        "TARGET_PATH",
     ),
     *_settings("ours", _LOG, "LOG_PATH", "LOG_LEVEL", "LOG_LEVEL_FILE"),
     # What is built.
     *_settings(
-        "honoured",
-        "For `test` and `unit_test`: checks that are left out are not planned. For what is an "
-        "asset it is overruled, with a warning: a run leaves it out by selection.",
+        "honored",
+        "For `test` and `unit_test`: excluded checks are not planned. For assets it is overruled, "
+        "with a warning: exclude an asset from a run by selection.",
         "RESOURCE_TYPES",
         "EXCLUDE_RESOURCE_TYPES",
     ),
-    *_settings("ours", "A run selects each node and test by itself.", "INDIRECT_SELECTION"),
-    *_settings("honoured", _DBTS, "DEFER", "DEFER_STATE"),
+    *_settings("ours", "A run selects each node and test by unique id.", "INDIRECT_SELECTION"),
+    *_settings("honored", _DBTS, "DEFER", "DEFER_STATE"),
     *_settings(
-        "honoured",
-        "Handed to dbt as --defer-state, as --state carries our selection.",
+        "honored",
+        "Passed to dbt as --defer-state, because --state holds the selection of the run.",
         "STATE",
         "ARTIFACT_STATE_PATH",
     ),
     *_settings(
-        "honoured",
-        "What an earlier dbt run of the same run of Dagster has built goes before the state.",
+        "honored",
+        "Relations that an earlier dbt run of the same Dagster run built take precedence over the "
+        "state.",
         "FAVOR_STATE",
     ),
-    *_settings("honoured", _LEGACY, "DEFER_TO_STATE", "FAVOR_STATE_MODE", "NO_PRINT"),
-    *_settings("honoured", _DBTS, "FULL_REFRESH", "EMPTY", "SAMPLE", parses=True),
+    *_settings("honored", _LEGACY, "DEFER_TO_STATE", "FAVOR_STATE_MODE", "NO_PRINT"),
+    *_settings("honored", _DBTS, "FULL_REFRESH", "EMPTY", "SAMPLE", parses=True),
     *_settings(
-        "honoured",
-        "For runs without a partition; a partition has a window of its own.",
+        "honored",
+        "For runs without a partition. A partition has its own window.",
         "EVENT_TIME_START",
         "EVENT_TIME_END",
         parses=True,
     ),
-    *_settings("honoured", _DBTS, "STORE_FAILURES", parses=True),
-    *_settings("honoured", _DBTS, "EXPORT_SAVED_QUERIES", "INCLUDE_SAVED_QUERY"),
+    *_settings("honored", _DBTS, "STORE_FAILURES", parses=True),
+    *_settings("honored", _DBTS, "EXPORT_SAVED_QUERIES", "INCLUDE_SAVED_QUERY"),
     # What counts as a failure.
-    *_settings("honoured", _DBTS, "FAIL_FAST"),
-    *_settings("honoured", _DBTS, "WARN_ERROR", "WARN_ERROR_OPTIONS", parses=True),
-    *_settings("honoured", _DBTS, "VERSION_CHECK", parses=True),
+    *_settings("honored", _DBTS, "FAIL_FAST"),
+    *_settings("honored", _DBTS, "WARN_ERROR", "WARN_ERROR_OPTIONS", parses=True),
+    *_settings("honored", _DBTS, "VERSION_CHECK", parses=True),
     # How it is parsed.
     *_settings(
-        "honoured",
+        "honored",
         _DBTS,
         "PARTIAL_PARSE",
         "STATIC_PARSER",
@@ -123,16 +128,16 @@ SETTINGS: Sequence[Setting] = (
     ),
     *_settings("overruled", _FILES, "PARTIAL_PARSE_FILE_PATH", "WRITE_JSON"),
     *_settings(
-        "overruled", "dbt would not look at the files of the project.", "PARTIAL_PARSE_FILE_DIFF"
+        "overruled", "dbt would not check the files of the project.", "PARTIAL_PARSE_FILE_DIFF"
     ),
     *_settings("overruled", _TESTING, "PP_FILE_DIFF_TEST", "PP_TEST", "RECORDED_FILE_PATH"),
     *_settings("overruled", _TESTING, "TEST_STATE_MODIFIED"),
     *_settings(
-        "overruled", "A debugger would wait for a terminal that is not there.", "MACRO_DEBUGGING"
+        "overruled", "A debugger would wait for a terminal that does not exist.", "MACRO_DEBUGGING"
     ),
-    # How it goes about it.
+    # How it is run.
     *_settings(
-        "honoured",
+        "honored",
         _DBTS,
         "CACHE_SELECTED_ONLY",
         "POPULATE_CACHE",
@@ -147,7 +152,7 @@ SETTINGS: Sequence[Setting] = (
     *_settings("ours", "Always off.", "SEND_ANONYMOUS_USAGE_STATS"),
     # How it looks.
     *_settings(
-        "honoured",
+        "honored",
         _LOOKS,
         "DEBUG",
         "QUIET",
@@ -159,31 +164,29 @@ SETTINGS: Sequence[Setting] = (
         "USE_COLORS_FILE",
         "SHOW_RESOURCE_REPORT",
     ),
-    *_settings("ours", "dbt's events are read as they are; ours is the output.", "LOG_FORMAT"),
-    *_settings("ours", "dbt's events are read as they are; ours is the output.", "USE_COLORS"),
+    *_settings("ours", _OUTPUT, "LOG_FORMAT", "USE_COLORS"),
     *_settings("unused", "`dbt docs serve`, `dbt clean`.", "HOST", "CLEAN_PROJECT_FILES_ONLY"),
 )
-# As click reads a switch.
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
-# Of what dbt can leave out by its type, checks can be left out of a plan; assets cannot.
+# dbt can exclude nodes by type. A plan can exclude these types, but not assets.
 CHECK_TYPES = frozenset({"test", "unit_test"})
 _ASSET_TYPES = frozenset({"model", "seed", "snapshot"})
 _RESOURCE_TYPES = ("DBT_RESOURCE_TYPES", "DBT_EXCLUDE_RESOURCE_TYPES")
-# "default" is what `dbt build` builds without being told.
+# "default" means the types that `dbt build` builds without this setting.
 _ALL_TYPES = frozenset({"all", "default"})
 
 
 def value_of(name: str, environment: Mapping[str, str]) -> str:
-    """Return one of dbt's variables, in whichever spelling it is set; "" if it is not."""
+    """Return the value of one of dbt's variables, under any of its spellings; "" if not set."""
     values = (environment.get(spelling) for spelling in _BY_NAME[name].spellings)
     return next(filter(None, values), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """What a dbt command of ours needs besides its own words.
+    """What to add to a dbt command of the plugin.
 
-    `environment` is laid over that of this process; dbt takes an empty value for none.
+    `environment` overrides the environment of this process. dbt treats an empty value as not set.
     """
 
     flags: tuple[str, ...] = ()
@@ -196,15 +199,15 @@ def adjusted(
     *,
     selects: bool,
 ) -> Adjusted:
-    """Return what keeps dbt's variables and flags true to `SETTINGS` in a command of ours.
+    """Return what enforces the verdicts of `SETTINGS` in a dbt command of the plugin.
 
-    `selects` tells that the command has a selection of ours, which goes by `--state`.
+    `selects` is True if the command has a selection, which `--state` holds.
     """
     flags: list[str] = []
     if project_flags.get("write_json") is False:
         flags.append("--write-json")
     cleared = [setting for setting in SETTINGS if setting.verdict == "overruled"]
-    # What is left out has not been planned, and so is not selected.
+    # Excluded checks are not planned, so the command does not select them.
     cleared += [_BY_NAME[name] for name in _RESOURCE_TYPES]
     if selects:
         state = value_of("DBT_ARTIFACT_STATE_PATH", environment) or value_of(
@@ -212,7 +215,7 @@ def adjusted(
         )
         if state and not value_of("DBT_DEFER_STATE", environment):
             flags += ["--defer-state", state]
-        # dbt puts the older name above the --state of the command line.
+        # dbt prefers the older name to --state on the command line.
         cleared.append(_BY_NAME["DBT_ARTIFACT_STATE_PATH"])
     return Adjusted(
         tuple(flags),
@@ -221,7 +224,7 @@ def adjusted(
 
 
 def types_left_out(environment: Mapping[str, str]) -> frozenset[str]:
-    """Return the types of dbt node that the environment leaves out of a build."""
+    """Return the types of dbt node that the environment excludes from a build."""
     wanted, unwanted = (
         frozenset(value_of(name, environment).lower().split()) for name in _RESOURCE_TYPES
     )
@@ -232,24 +235,25 @@ def types_left_out(environment: Mapping[str, str]) -> frozenset[str]:
 
 
 def overruled(environment: Mapping[str, str], project_flags: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each setting that is not followed, in order of `SETTINGS`."""
-    found = []
+    """Return a warning for each setting that is ignored, in order of `SETTINGS`."""
+    warnings = []
     for setting in SETTINGS:
         if setting.verdict != "overruled":
             continue
         if value_of(setting.name, environment):
-            found.append(f"{_spelled(setting, environment)} is ignored. {setting.why}")
-        # On is dbt's default of these: only off is a wish.
+            warnings.append(f"{_spelled(setting, environment)} is ignored. {setting.why}")
+        # dbt's default is on, so only off is a choice of the user.
         elif project_flags.get(setting.flag) is False:
-            found.append(f"`{setting.flag}` in flags of dbt_project.yml is ignored. {setting.why}")
+            warnings.append(
+                f"`{setting.flag}` in flags of dbt_project.yml is ignored. {setting.why}"
+            )
     assets = sorted(types_left_out(environment) & _ASSET_TYPES)
     if assets:
-        found.append(
-            f"{' and '.join(name for name in _RESOURCE_TYPES if value_of(name, environment))} "
-            f"leaves out {', '.join(assets)}: ignored for these. What is an asset is left out of "
-            "a run by selection."
+        names = " and ".join(name for name in _RESOURCE_TYPES if value_of(name, environment))
+        warnings.append(
+            f"{names} is ignored for {', '.join(assets)}. Exclude assets from a run by selection."
         )
-    return found
+    return warnings
 
 
 def _spelled(setting: Setting, environment: Mapping[str, str]) -> str:
@@ -257,7 +261,7 @@ def _spelled(setting: Setting, environment: Mapping[str, str]) -> str:
 
 
 def parsing_values(environment: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Yield the variables that are set and may make another manifest of the same files."""
+    """Yield the variables that are set and may change the manifest of the same files."""
     for setting in SETTINGS:
         value = value_of(setting.name, environment) if setting.parses else ""
         if value:

@@ -1,7 +1,7 @@
-"""What a dbt process reports, decoded once into frozen records.
+"""The events of a dbt process as frozen records, each decoded once.
 
-The lines are dbt's structured events (`info` and `data`) with what `dbt.child` adds to them; an
-`EventReader` makes each into one of the records below, or into nothing.
+Each line is one of dbt's structured events (`info` and `data`) with the additions of `dbt.child`.
+An `EventReader` turns a line into the records below.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import msgspec
 from floe_orchestrator_dagster.dbt.status import PARTIAL, RETRIED
 from floe_orchestrator_dagster.errors import DbtError
 
-# A batch as dbt gives it: its start and its end, ISO 8601 with an offset.
+# A batch in dbt's own form: its start and its end, ISO 8601 with an offset.
 Window: TypeAlias = tuple[str, str]
 MAX_BATCH_ERRORS = 3
 
 
 class Relation(msgspec.Struct, frozen=True):
-    """The relation of a node, by the names that dbt used in this run."""
+    """The relation of a node, with the names that dbt used in this run."""
 
     name: str
     database: str | None = None
@@ -30,7 +30,7 @@ class Relation(msgspec.Struct, frozen=True):
 
 
 class QualityResult(msgspec.Struct, frozen=True):
-    """What became of one quality check: a count of failing rows, or why there is none."""
+    """The result of one quality check: the count of failing rows, or why it could not run."""
 
     unique_id: str
     failures: int | None = None
@@ -38,17 +38,17 @@ class QualityResult(msgspec.Struct, frozen=True):
 
     @property
     def message(self) -> str:
-        """Why the check did not pass; "" if it did."""
+        """Why the check did not pass; "" if it passed."""
         if self.problem is not None:
             return self.problem
         return f"{self.failures} failing rows" if self.failures else ""
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What was read from the warehouse, over dbt's own connection, after a node was built.
+    """Facts that were read from the warehouse, over dbt's own connection, after a node was built.
 
-    `columns` are names and types in order; `inputs` are the columns of what the node reads, by
-    relation name.
+    `columns` are names and types in order. `inputs` are the columns of the relations that the node
+    reads, by relation name. `problem` is why some facts are missing.
     """
 
     rows: int | None = None
@@ -70,13 +70,13 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Connected(msgspec.Struct, frozen=True):
-    """dbt has a connection: `output` is the dbt output as dbt resolved it, secrets and all."""
+    """dbt has a connection: `output` is the dbt output as dbt resolved it, with its secrets."""
 
     output: dict[str, Any]
 
 
 class Secrets(msgspec.Struct, frozen=True):
-    """What may not be shown of what this process reads beside dbt's events."""
+    """Values to mask in every text that this process reads from files of the command."""
 
     values: tuple[str, ...]
 
@@ -96,9 +96,9 @@ class NodeStarted(msgspec.Struct, frozen=True):
 class NodeFinished(msgspec.Struct, frozen=True):
     """dbt finished a node, or a hook of kind "operation".
 
-    `status` is dbt's own word in lower case, `seconds` dbt's own measure, never negative. Times
-    are ISO 8601 in UTC. `failures` counts failing rows of a test. `batches_failed` are the
-    windows of a microbatch model that are missing, `batches_built` those that are there.
+    `status` is dbt's status in lower case. `seconds` is dbt's own measure, never negative. Times
+    are ISO 8601 in UTC. `failures` counts the failing rows of a test. `batches_failed` are the
+    windows of a microbatch model that are missing, `batches_built` those that exist.
     """
 
     unique_id: str
@@ -122,7 +122,7 @@ class NodeFinished(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> int | None:
-        """The rows that were counted in the relation."""
+        """The number of rows in the relation; None if they were not counted."""
         return self.observed.rows
 
     @property
@@ -137,7 +137,7 @@ class NodeFinished(msgspec.Struct, frozen=True):
 
 
 class BatchFinished(msgspec.Struct, frozen=True):
-    """dbt finished one batch of a microbatch model; the model itself is finished later."""
+    """dbt finished one batch of a microbatch model; the model itself finishes later."""
 
     unique_id: str
     status: str
@@ -152,8 +152,8 @@ class Checked(msgspec.Struct, frozen=True):
     checks: tuple[QualityResult, ...] = ()
 
 
-class Cancelled(msgspec.Struct, frozen=True):
-    """dbt cancelled the query of a node, because another one failed or dbt was interrupted."""
+class Canceled(msgspec.Struct, frozen=True):
+    """dbt canceled the query of a node, because another node failed or dbt was interrupted."""
 
     unique_id: str
 
@@ -167,12 +167,12 @@ class Line(msgspec.Struct, frozen=True):
 
 
 Event: TypeAlias = (
-    Started | Connected | NodeStarted | NodeFinished | BatchFinished | Checked | Cancelled | Line
+    Started | Connected | NodeStarted | NodeFinished | BatchFinished | Checked | Canceled | Line
 )
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The end of the process's report: whether dbt calls it a success, and its exception."""
+    """The last message of the process: whether dbt reports success, and dbt's exception."""
 
     success: bool
     exception: str | None = None
@@ -187,7 +187,7 @@ class Trouble(msgspec.Struct, frozen=True):
 Message: TypeAlias = Done | Trouble | Secrets
 
 
-# What stands on the wire.
+# The lines as they are on the wire.
 
 
 class _Info(msgspec.Struct):
@@ -266,10 +266,10 @@ class EventReader:
         self._exceptions: defaultdict[str, list[str]] = defaultdict(list)
 
     def read(self, line: bytes) -> list[Event | Message]:
-        """Return what a line says, in order.
+        """Return the events and messages of one line, in order.
 
         Raises:
-            DbtError: the line is not one that `dbt.child` writes.
+            DbtError: `dbt.child` did not write the line.
         """
         try:
             wire = _wire.decode(line)
@@ -294,8 +294,8 @@ class EventReader:
                 raise msgspec.ValidationError("no node_info")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DbtError(
-                f"Cannot understand what dbt's process wrote ({error}): {line[:100]!r}. Is "
-                "another program writing to its output?"
+                f"Cannot decode a line from dbt's process ({error}): {line[:100]!r}. Does an "
+                "adapter or another program write to its output? Stop that, then run again."
             ) from error
         events += self._events(wire.info, data, wire.floe or NOTHING_OBSERVED)
         return events
@@ -304,7 +304,7 @@ class EventReader:
         node = data.node_info
         if info.name == "NodeStart" and node is not None:
             self._open[node.unique_id] += 1
-            # A batch of a microbatch model starts within its model.
+            # dbt sends the start of a batch under the name of its model, which is running already.
             return [self._started(node, info)] if self._open[node.unique_id] == 1 else []
         if info.name == "NodeFinished" and node is not None:
             return [self._finished(node, info, data.run_result or _RunResult(), observed)]
@@ -315,7 +315,7 @@ class EventReader:
             result = _RunResult(status=data.status, execution_time=seconds)
             return [self._result(node, info, result), _line(info)]
         if info.name == "LogCancelLine" and data.conn_name is not None:
-            return [Cancelled(data.conn_name), _line(info)]
+            return [Canceled(data.conn_name), _line(info)]
         if info.name == "GenericExceptionOnRun" and data.unique_id and data.exc:
             self._exceptions[data.unique_id].append(data.exc)
         return [_line(info)]
@@ -335,15 +335,15 @@ class EventReader:
         self, node: _NodeInfo, info: _Info, result: _RunResult, observed: Observed
     ) -> NodeFinished | BatchFinished:
         uid = node.unique_id
-        # dbt may skip a node of which it has announced nothing.
+        # dbt may skip a node without reporting its start.
         self._open[uid] = max(0, self._open[uid] - 1)
         finished = self._result(node, info, result, observed)
         if self._open[uid]:
             return BatchFinished(uid, finished.status, finished.message, finished.seconds)
-        words = self._exceptions.pop(uid, [])
-        if words and finished.status in RETRIED and not _says_why(finished):
-            told = [*dict.fromkeys(word.removeprefix(_WORKER) for word in words)]
-            message = "\n".join([finished.message, *told[:MAX_BATCH_ERRORS]])
+        exceptions = self._exceptions.pop(uid, [])
+        if exceptions and finished.status in RETRIED and not _has_reason(finished):
+            reasons = [*dict.fromkeys(text.removeprefix(_WORKER) for text in exceptions)]
+            message = "\n".join([finished.message, *reasons[:MAX_BATCH_ERRORS]])
             return msgspec.structs.replace(finished, message=message)
         return finished
 
@@ -360,7 +360,7 @@ class EventReader:
             status=str(result.status or node.node_status or "error").lower(),
             name=node.node_name,
             kind=node.resource_type,
-            # dbt subtracts wall clocks, which may be set back in between.
+            # dbt subtracts two readings of the wall clock, which may be set back in between.
             seconds=max(0.0, result.execution_time or 0.0),
             message=(result.message or "").strip(),
             failures=result.num_failures,
@@ -378,23 +378,23 @@ class EventReader:
 _WORKER = "Exception on worker thread. "
 
 
-def _says_why(result: NodeFinished) -> bool:
-    """Tell whether a message is more than the status once more, as that of a microbatch model."""
+def _has_reason(result: NodeFinished) -> bool:
+    """Return whether the message gives a reason; that of a microbatch model repeats the status."""
     return result.status != PARTIAL and result.message.upper() not in {"", "ERROR"}
 
 
 def _relation(node: _NodeInfo) -> Relation | None:
-    found = node.node_relation
-    if found is None or not found.relation_name:
+    info = node.node_relation
+    if info is None or not info.relation_name:
         return None
     return Relation(
-        found.relation_name, found.database or None, found.schema or None, found.alias or None
+        info.relation_name, info.database or None, info.schema or None, info.alias or None
     )
 
 
 def _invocation(info: _Info, data: msgspec.Raw) -> Started:
-    told = _data.decode(data) if info.name == "MainReportVersion" else _Data()
-    return Started(info.invocation_id, zoned(info.ts), (told.version or "").lstrip("="))
+    decoded = _data.decode(data) if info.name == "MainReportVersion" else _Data()
+    return Started(info.invocation_id, zoned(info.ts), (decoded.version or "").lstrip("="))
 
 
 def _line(info: _Info) -> Line:
@@ -402,7 +402,7 @@ def _line(info: _Info) -> Line:
 
 
 def zoned(time: str | None) -> str:
-    """Return one of dbt's times with the zone that it means: UTC."""
+    """Return one of dbt's times with its zone, which is UTC; "" without a time."""
     if not time:
         return ""
     return time if time.endswith("Z") or "+" in time else f"{time}Z"

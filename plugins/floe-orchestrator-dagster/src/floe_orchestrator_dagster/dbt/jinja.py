@@ -1,4 +1,4 @@
-"""Renders the Jinja of a dbt project's settings as dbt does, and without dbt where it can."""
+"""Renders the Jinja in a dbt project's settings exactly as dbt does, without dbt if possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _JINJA = re.compile(r"\{\{|\{%|\{#")
 _ENV_VAR = re.compile(r"""\benv_var\s*\(\s*(['"])(.+?)\1""")
-# dbt has filters of these names that Jinja has not.
+# Filters that dbt adds to Jinja.
 _DBT_FILTERS = frozenset({"as_text", "as_bool", "as_native", "as_number"})
 
 
@@ -23,15 +23,15 @@ def render(
     environment: Mapping[str, str],
     target: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Return a setting as dbt reads it; `where` names the setting in errors.
+    """Return a setting as dbt renders it; `where` names the setting in errors.
 
-    `target` is what dbt calls so: the output that is built on, where one is known.
+    `target` is dbt's `target` variable: the current output, if it is known.
 
-    dbt takes seconds to import, so a template that calls nothing but `env_var` and `var` is
-    rendered by Jinja itself, which comes to the same; dbt renders every other one.
+    dbt takes seconds to import. So Jinja itself renders a template that calls only `env_var` and
+    `var`, with the same result. dbt renders every other template.
 
     Raises:
-        ProductError: the template is wrong, or asks for a variable that is not set.
+        ProductError: the template is wrong, or a variable that it reads is not set.
     """
     if not isinstance(value, str) or not _JINJA.search(value):
         return value
@@ -40,7 +40,7 @@ def render(
             return _rendered_by_jinja(value, variables, environment)
         return _rendered_by_dbt(value, variables, environment, target)
     except Exception as error:
-        # Jinja, dbt, and whatever the template calls, each raise errors of their own.
+        # Jinja, dbt and every function that a template calls raise different errors.
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
         raise ProductError(
             f"Cannot render {where}: {value!r}. {str(reason).strip().rstrip('.')}. Correct the "
@@ -48,8 +48,8 @@ def render(
         ) from error
 
 
-def asks_for_target(value: Any) -> bool:
-    """Tell whether dbt needs to know the output that is built on to render a setting."""
+def needs_target(value: Any) -> bool:
+    """Return whether dbt needs to know the current output to render a setting."""
     return any(
         "target" in text and _JINJA.search(text) and "target" in _undeclared(text)
         for _, text in texts(value)
@@ -62,7 +62,7 @@ def environment_names(text: str) -> frozenset[str]:
 
 
 def _is_plain(template: str) -> bool:
-    """Tell whether a template uses nothing that dbt adds to Jinja but `env_var` and `var`."""
+    """Return whether a template uses only `env_var` and `var` of dbt's additions to Jinja."""
     from jinja2 import Environment, nodes
 
     tree = Environment().parse(template)  # noqa: S701  never shown in a browser
@@ -71,13 +71,13 @@ def _is_plain(template: str) -> bool:
 
 
 def _undeclared(template: str) -> set[str]:
-    """Return the names that a template takes from dbt; none of one that cannot be parsed."""
+    """Return the names that a template takes from dbt; none if the template cannot be parsed."""
     from jinja2 import Environment, TemplateSyntaxError
 
     try:
         return _names(Environment().parse(template))  # noqa: S701  never shown in a browser
     except TemplateSyntaxError:
-        # Whoever renders it will say what is wrong.
+        # `render` reports what is wrong.
         return set()
 
 
@@ -95,19 +95,18 @@ def _rendered_by_jinja(
     from jinja2.sandbox import SandboxedEnvironment
 
     def env_var(name: str, default: str | None = None) -> str:
-        found = environment.get(name, default)
-        if found is None:
+        value = environment.get(name, default)
+        if value is None:
             raise LookupError(f"Environment variable '{name}' is not set")
-        return found
+        return value
 
     def var(name: str, *default: Any) -> Any:
-        found = [variables[name]] if name in variables else [*default]
-        if not found:
+        values = [variables[name]] if name in variables else [*default]
+        if not values:
             raise LookupError(f"Variable '{name}' is not set")
-        return found[0]
+        return values[0]
 
-    made = SandboxedEnvironment().from_string(template)
-    return made.render(env_var=env_var, var=var)
+    return SandboxedEnvironment().from_string(template).render(env_var=env_var, var=var)
 
 
 def _rendered_by_dbt(
@@ -122,9 +121,9 @@ def _rendered_by_dbt(
     from dbt_common.context import set_invocation_context
 
     set_invocation_context(dict(environment))
-    asked = dict(variables)
-    made = BaseContext(asked) if target is None else TargetContext(dict(target), asked)
-    return get_rendered(template, made.to_dict(), native=True)
+    cli_vars = dict(variables)
+    context = BaseContext(cli_vars) if target is None else TargetContext(dict(target), cli_vars)
+    return get_rendered(template, context.to_dict(), native=True)
 
 
 def texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -1,4 +1,4 @@
-"""Runs one dbt command in a process of its own and yields what it reports, event by event."""
+"""Runs one dbt command in a separate process and yields its events as they happen."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# dbt cancels its queries on SIGINT; a warehouse may take a while to answer that. Kubernetes kills
-# a pod 30 s after it asked it to end.
+# dbt cancels its queries on SIGINT, and a warehouse may need some seconds for that. Kubernetes
+# kills a pod 30 s after the request to end.
 INTERRUPT_TIMEOUT_SECONDS = 10.0
 
 
 class DbtRun:
-    """A running dbt command: iterate its events, then read how it ended.
+    """A running dbt command: iterate over its events, then read how it ended.
 
-    `success` is dbt's own word, `exception` why it did not end as a command does, and `results`
-    what dbt recorded of each node (see `dbt.results`). `scrubber` masks the secrets of what is
-    read beside the events, such as compiled SQL: the events hold none.
+    `success` is dbt's own verdict, `exception` is why the command ended without a regular result,
+    and `results` is dbt's record of each node (see `dbt.results`). `scrubber` masks secrets in
+    text from other sources, such as compiled SQL; texts of events are masked already.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], command: DbtCommand) -> None:
@@ -53,7 +53,7 @@ class DbtRun:
         self._done = False
 
     def __iter__(self) -> Iterator[Event]:
-        """Yield dbt's events as they come."""
+        """Yield dbt's events as they happen."""
         if self._process.stdout is None:
             raise DbtError("dbt's output was not captured")
         for line in self._process.stdout:
@@ -62,7 +62,7 @@ class DbtRun:
                     self._done = True
                     self.success, self.exception = event.success, event.exception
                 elif isinstance(event, Trouble):
-                    logger.warning("Could not report a dbt event: %s", event.text)
+                    logger.warning("dbt's process could not report an event: %s", event.text)
                 elif isinstance(event, Secrets):
                     self.scrubber = Scrubber(event.values)
                 else:
@@ -78,17 +78,20 @@ class DbtRun:
 
     @property
     def results(self) -> RunResults:
-        """What dbt recorded of the nodes of this command."""
+        """The record that dbt wrote for this command."""
         return read_results(self._command.target_path, self._invocation_id)
 
     def stop(self) -> None:
-        """End the process if it still runs: SIGINT, time to cancel its queries, then SIGKILL."""
+        """End the process: send SIGINT, give dbt time to cancel its queries, then send SIGKILL."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
                 self._process.wait(INTERRUPT_TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
-                logger.warning("dbt did not stop within %s s: killed", INTERRUPT_TIMEOUT_SECONDS)
+                logger.warning(
+                    "dbt did not stop within %s s after SIGINT, so it is killed",
+                    INTERRUPT_TIMEOUT_SECONDS,
+                )
         _end(self._process)
 
 
@@ -101,46 +104,46 @@ def _ending(code: int) -> str:
 
 
 class DbtProcesses:
-    """Starts dbt processes for one owner, one of them ahead of the command that it is for.
+    """Starts dbt processes for one owner, and keeps a spare one that waits for the next command.
 
-    The owner closes it; it can be used again afterwards.
+    The owner must call `close`, and may use the object again afterwards.
     """
 
     def __init__(self) -> None:
-        # It has imported dbt, or is about to have, and waits for a command.
-        self._ahead: subprocess.Popen[bytes] | None = None
+        # It imports dbt, then waits for a command.
+        self._spare: subprocess.Popen[bytes] | None = None
 
-    def start_ahead(self) -> None:
-        """Start a process for the next command: dbt takes seconds to import, on another core."""
-        if self._ahead is None:
-            # Whoever needs it will start it, and say what is wrong.
+    def start_spare(self) -> None:
+        """Start a process for the next command; it imports dbt meanwhile, on another core."""
+        if self._spare is None:
+            # `run` starts a process if there is no spare one, and reports the error.
             with suppress(OSError):
-                self._ahead = _spawn()
+                self._spare = _spawn()
                 atexit.register(self.close)
 
     def close(self) -> None:
-        """End the process that was started ahead and got no command."""
+        """End the spare process."""
         atexit.unregister(self.close)
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            _end(ahead)
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            _end(spare)
 
     @contextmanager
     def run(self, command: DbtCommand) -> Iterator[DbtRun]:
-        """Start a dbt command; whatever ends the block ends its process too.
+        """Start a dbt command, and end its process together with the block.
 
         Raises:
-            DbtError: if the process cannot be started.
+            DbtError: the folder of the command cannot be written, or the process cannot be started.
         """
         request = _request(command)
         try:
             process = self._start(command)
         except OSError as error:
-            raise DbtError(f"Cannot start dbt in {command.project_dir}: {error}") from error
+            raise DbtError(f"Cannot start dbt in {command.project_dir}: {error}.") from error
         run = DbtRun(process, command)
         try:
             if process.stdin is not None:
-                # A process that has died already says so by its exit code.
+                # If the process has died, its exit code shows why.
                 with suppress(BrokenPipeError):
                     process.stdin.write(msgspec.json.encode(request) + b"\n")
                     process.stdin.flush()
@@ -152,40 +155,41 @@ class DbtProcesses:
     def _start(self, command: DbtCommand) -> subprocess.Popen[bytes]:
         if command.executable:
             return _spawn(OTHER_DBT)
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
             atexit.unregister(self.close)
-            if ahead.poll() is None:
-                return ahead
-            _end(ahead)
+            if spare.poll() is None:
+                return spare
+            _end(spare)
         return _spawn()
 
 
 @contextmanager
 def run_dbt(command: DbtCommand) -> Iterator[DbtRun]:
-    """Run a dbt command in a process of its own; see `DbtProcesses.run`."""
+    """Run a dbt command in a separate process; see `DbtProcesses.run`."""
     with DbtProcesses().run(command) as run:
         yield run
 
 
 def _request(command: DbtCommand) -> dict[str, Any]:
-    """Prepare the folder of a command; return what its process is asked for.
+    """Prepare the folder of a command; return the request to its process.
 
     Raises:
-        DbtError: if the folder cannot be written.
+        DbtError: the folder cannot be written.
     """
     try:
         command.target_path.mkdir(parents=True, exist_ok=True)
         command.write_selection()
     except OSError as error:
         raise DbtError(
-            f"Cannot prepare {command.target_path} for dbt: {error.strerror}."
+            f"Cannot prepare {command.target_path} for dbt: {error.strerror}. Make the folder "
+            "writable, and free some space if its disk is full."
         ) from error
     environment = {
         **os.environ,
         **child_environment(),
         **command.environment,
-        # The project may ask in Jinja who runs it, as with dagster-dbt.
+        # dagster-dbt sets this too: Jinja in a project may read it.
         "DAGSTER_DBT_CLI": "true",
     }
     return {
@@ -200,18 +204,18 @@ def _request(command: DbtCommand) -> dict[str, Any]:
     }
 
 
-def _spawn(*words: str) -> subprocess.Popen[bytes]:
+def _spawn(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603  our own program
-        [sys.executable, "-m", "floe_orchestrator_dagster.dbt.child", *words],
+        [sys.executable, "-m", "floe_orchestrator_dagster.dbt.child", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # Only we signal it: Ctrl-C in a terminal would reach dbt twice.
+        # In the same session, Ctrl-C in a terminal would reach dbt twice.
         start_new_session=True,
     )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    # Also whatever it has started and left behind, such as a Spark JVM.
+    # The group includes processes that dbt left behind, such as a Spark JVM.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""A dbt project on disk: its settings as dbt renders them, and every file that dbt reads of it."""
+"""A dbt project on disk: its settings as dbt renders them, and the files that dbt reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from floe_orchestrator_dagster.dbt.environment import value_of
-from floe_orchestrator_dagster.dbt.jinja import asks_for_target, render
+from floe_orchestrator_dagster.dbt.jinja import needs_target, render
 from floe_orchestrator_dagster.errors import ProductError
 from floe_orchestrator_dagster.files import read_yaml
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DBT_PROJECT = "dbt_project.yml"
 IGNORED = ".dbtignore"
-# What dbt reads of a project and of each of its packages, besides the folders of `PATHS`.
+# Files that dbt reads in a project and in each of its packages, in addition to `PATHS`.
 PROJECT_FILES = (
     DBT_PROJECT,
     "packages.yml",
@@ -30,7 +30,7 @@ PROJECT_FILES = (
     IGNORED,
     ".env",
 )
-# dbt's settings of where a project's files are, with dbt's defaults. The second name is older.
+# dbt's settings for the folders of a project: an older name of the setting, and dbt's default.
 PATHS: Mapping[str, tuple[str | None, Sequence[str]]] = {
     "model-paths": ("source-paths", ("models",)),
     "seed-paths": ("data-paths", ("seeds",)),
@@ -41,18 +41,18 @@ PATHS: Mapping[str, tuple[str | None, Sequence[str]]] = {
     "function-paths": (None, ("functions",)),
     "docs-paths": (None, ()),
 }
-# dbt passes over files whose name begins so: what editors leave beside the real ones.
-_PASSED_OVER = (".", "#", "~")
+# dbt ignores files with these prefixes, which are backup and temporary files of editors.
+_IGNORED_PREFIXES = (".", "#", "~")
 _REINSTALL = "Correct it, or install the package again with `dbt deps`."
 _INITIALIZE = "Write one with `dbt init`."
 
 
 @dataclass(frozen=True)
 class DbtProject:
-    """A dbt project: `settings` is dbt_project.yml as it is written.
+    """A dbt project.
 
-    `variables` are those that dbt parses with, `target` the output that is built on where one is
-    known.
+    `settings` are the contents of dbt_project.yml, not rendered. dbt parses with `variables`.
+    `target` is the current output, if it is known.
     """
 
     root: Path
@@ -62,11 +62,11 @@ class DbtProject:
     target: Mapping[str, Any] | None = None
 
     def on(self, target: Mapping[str, Any]) -> DbtProject:
-        """Return the project as it is on one output: `name`, `type` and what else is known."""
+        """Return the project on one output: its `name`, its `type` and its other known settings."""
         return replace(self, target=target)
 
     def setting(self, name: str) -> Any:
-        """Return a setting as dbt renders it; None if it is not there."""
+        """Return a setting as dbt renders it; None if it is missing."""
         return self._rendered(self.settings.get(name), name)
 
     @property
@@ -81,31 +81,30 @@ class DbtProject:
 
     @cached_property
     def target_path(self) -> Path:
-        """Where dbt's artifacts go.
+        """The folder of dbt's artifacts, below which the plugin keeps its own files.
 
-        It is but the place of our own files, so that a path that depends on the target is not
-        waited for: dbt's own name stands for it.
+        A setting that depends on the target is not rendered. dbt's default replaces it.
         """
-        named = value_of("DBT_TARGET_PATH", self.environment)
-        if not named and not asks_for_target(self.settings.get("target-path")):
-            named = self.setting("target-path")
-        return self.root / str(named or "target")
+        path = value_of("DBT_TARGET_PATH", self.environment)
+        if not path and not needs_target(self.settings.get("target-path")):
+            path = self.setting("target-path")
+        return self.root / str(path or "target")
 
     @cached_property
     def packages_path(self) -> Path:
-        """Where packages are installed."""
+        """The folder of installed packages."""
         return self.root / str(self.setting("packages-install-path") or "dbt_packages")
 
     @cached_property
     def paths(self) -> Sequence[str]:
-        """The folders of what is parsed, as the project names them."""
+        """The folders that dbt parses, as the project names them."""
         return tuple(dict.fromkeys(folder for name in PATHS for folder in self.folders(name)))
 
     def folders(self, name: str) -> Sequence[str]:
-        """Return the folders that a setting of `PATHS` names, or dbt's own.
+        """Return the folders that a setting of `PATHS` names, or dbt's default.
 
         Raises:
-            ProductError: it is not a list.
+            ProductError: the setting is not a list.
         """
         older, default = PATHS[name]
         value = self.setting(name)
@@ -114,35 +113,36 @@ class DbtProject:
         listed = default if value is None else [value] if isinstance(value, str) else value
         if not isinstance(listed, (list, tuple)):
             raise ProductError(
-                f"Cannot read {self.root / DBT_PROJECT}: {name} is not a list. Correct it."
+                f"Cannot read {self.root / DBT_PROJECT}: {name} is not a list of folders. "
+                "Correct it."
             )
         return tuple(str(self._rendered(item, name)) for item in listed)
 
     @property
     def depends_on_target(self) -> bool:
-        """Whether it has other files on another target."""
-        named = [*PATHS, "source-paths", "data-paths", "packages-install-path"]
-        return any(asks_for_target(self.settings.get(name)) for name in named)
+        """Whether the folders of the project depend on the target."""
+        names = [*PATHS, "source-paths", "data-paths", "packages-install-path"]
+        return any(needs_target(self.settings.get(name)) for name in names)
 
     @cached_property
     def packages(self) -> Sequence[DbtProject]:
-        """The packages that are installed, in order of name; links are followed, as dbt does."""
+        """The installed packages in order of name, linked ones included, as in dbt."""
         if not self.packages_path.is_dir():
             return ()
-        found = (
+        folders = (
             path
             for path in sorted(self.packages_path.iterdir())
             if path.is_dir() and not path.name.startswith("__")
         )
         return tuple(
             replace(self, root=path, settings=read_yaml(path / DBT_PROJECT, _REINSTALL))
-            for path in found
+            for path in folders
             if (path / DBT_PROJECT).is_file()
         )
 
     @property
     def wants_packages(self) -> bool:
-        """Whether it names packages to be installed."""
+        """Whether the project names packages to install."""
         return any(
             read_yaml(self.root / name, "Correct it.").get("packages")
             for name in ("packages.yml", "dependencies.yml")
@@ -150,42 +150,42 @@ class DbtProject:
         )
 
     def files(self) -> Iterator[str]:
-        """Yield the path of every file that dbt reads of the project and its packages.
+        """Yield the path of every file that dbt reads in the project and its packages.
 
-        They are below `root` as far as names go; through links they may be anywhere. One that is
-        in two folders comes twice. What `.dbtignore` names is left out.
+        Paths begin with `root`; links may lead elsewhere. A file that is in two folders comes
+        twice. Files that match `.dbtignore` are left out.
         """
         for project in (self, *self.packages):
             yield from project.own_files()
 
     def own_files(self) -> Iterator[str]:
-        """Yield the files that dbt reads of the project alone; see `files`."""
+        """Yield the files that dbt reads in the project, without its packages; see `files`."""
         root = str(self.root)
         for name in PROJECT_FILES:
             path = os.path.join(root, name)  # noqa: PTH118
             if os.path.isfile(path):  # noqa: PTH113
                 yield path
         ignored = self._ignored()
-        for named in self.paths:
-            top = os.path.join(root, named)  # noqa: PTH118
+        for relative in self.paths:
+            top = os.path.join(root, relative)  # noqa: PTH118
             for folder, folders, names in os.walk(top):
                 folders.sort()
                 for name in sorted(names):
-                    if name.startswith(_PASSED_OVER):
+                    if name.startswith(_IGNORED_PREFIXES):
                         continue
                     path = f"{folder}{os.sep}{name}"
                     if ignored is not None and ignored.match_file(
-                        os.path.join(named, os.path.relpath(path, top))  # noqa: PTH118
+                        os.path.join(relative, os.path.relpath(path, top))  # noqa: PTH118
                     ):
                         continue
                     yield path
 
     def _ignored(self) -> Any:
-        """Return what `.dbtignore` says, as dbt reads it; None without one."""
+        """Return the patterns of `.dbtignore`; None without that file."""
         path = self.root / IGNORED
         if not path.is_file():
             return None
-        # It comes with dbt-core, which reads the file by it.
+        # dbt-core installs this library and reads the file with it.
         from pathspec import PathSpec
 
         return PathSpec.from_lines("gitwildmatch", path.read_text().splitlines())

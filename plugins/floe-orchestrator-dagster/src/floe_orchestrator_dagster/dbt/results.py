@@ -1,4 +1,4 @@
-"""Reads run_results.json, dbt's own record of what became of each node of a command."""
+"""Reads run_results.json, dbt's own record of the result of each node of a command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUN_RESULTS = "run_results.json"
 
 
 class BatchResults(msgspec.Struct, frozen=True):
-    """The windows of a microbatch model that were built, and that were not."""
+    """The windows of a microbatch model that were built, and those that failed."""
 
     successful: tuple[Window, ...] = ()
     failed: tuple[Window, ...] = ()
@@ -30,7 +30,7 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What dbt recorded of one node or hook."""
+    """dbt's record of one node or hook."""
 
     unique_id: str
     status: str
@@ -44,7 +44,7 @@ class Result(msgspec.Struct, frozen=True):
 
     @property
     def batch_results(self) -> BatchResults:
-        """The windows of a microbatch model; none of any other node."""
+        """The windows of a microbatch model; empty for every other node."""
         return self.recorded_batches or BatchResults()
 
 
@@ -66,21 +66,21 @@ _decoder = msgspec.json.Decoder(_File)
 
 
 class RunResults(msgspec.Struct, frozen=True):
-    """What dbt recorded of a command; `by_id` is empty where it recorded nothing."""
+    """dbt's record of a command; `by_id` is empty if dbt recorded nothing."""
 
     by_id: dict[str, Result] = {}
     fail_fast: bool = False
 
 
 def read_results(folder: Path, invocation_id: str) -> RunResults:
-    """Return what the invocation recorded in its target folder; nothing of any other one."""
+    """Return dbt's record in a target folder; an empty one if another invocation wrote it."""
     try:
         file = decode_dbt_json(_decoder.decode, (folder / RUN_RESULTS).read_bytes())
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return RunResults()
     if invocation_id and file.metadata.invocation_id != invocation_id:
         return RunResults()
-    # A node that was run by several threads, such as one that fail_fast cancelled, is in it twice.
+    # A node can be in the file twice, for example after fail_fast canceled it.
     by_id: dict[str, Result] = {}
     for result in file.results:
         by_id.setdefault(result.unique_id, result)

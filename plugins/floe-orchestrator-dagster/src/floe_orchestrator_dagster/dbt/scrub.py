@@ -1,4 +1,4 @@
-"""Removes secrets from text, however they are spelled; needs the standard library alone."""
+"""Removes secrets from text, in every encoding of them; needs only the standard library."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 MASK = "*****"
-# dbt's own rule: what is in an environment variable of this prefix is a secret.
+# dbt's own rule: an environment variable with this prefix holds a secret.
 ENVIRONMENT_PREFIX = "DBT_ENV_SECRET"
-# Words in the name of a setting of a dbt output whose value is a secret.
+# If the name of a setting in a dbt output contains one of these words, its value is a secret.
 NAMES = (
     *("password", "passwd", "passphrase", "passcode", "token", "secret", "private_key", "api_key"),
     *("access_key", "account_key", "client_key", "keyfile_json", "credential", "sas_key", "dsn"),
 )
 EXACT_NAMES = frozenset({"pass", "pwd", "key", "keyfile_json", "authorization"})
-# Names that hold such a word and no secret.
+# Settings whose names contain such a word, but whose values are not secret.
 HARMLESS_NAMES = frozenset({"token_url", "token_endpoint", "token_uri", "private_key_path"})
-# A shorter value, such as a password of one letter, is in every other word of a message.
+# Masking a shorter value, such as a password of one letter, would make messages unreadable.
 SHORTEST = 4
 _SHORTEST_ENCODED = 8
 _LONG_LINE = 16
@@ -32,7 +32,7 @@ _ENV_VAR = re.compile(r"""env_var\(\s*['"]([^'"]+)['"]""")
 
 
 class Scrubber:
-    """Masks a set of secrets in texts, also base64-, URL- and JSON-encoded ones."""
+    """Masks a set of secrets in texts, also if they are base64-, URL- or JSON-encoded."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self.secrets = frozenset(filter(None, secrets))
@@ -41,11 +41,11 @@ class Scrubber:
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
     def text(self, text: str) -> str:
-        """Return a text without the secrets."""
+        """Return a text with the secrets masked."""
         return self._pattern.sub(MASK, text) if self._pattern is not None else text
 
     def value(self, value: Any) -> Any:
-        """Return a value of JSON with no secret in any of its texts; keys stay."""
+        """Return a JSON value with the secrets masked in all its texts; keys stay."""
         if self._pattern is None:
             return value
         if isinstance(value, str):
@@ -58,7 +58,7 @@ class Scrubber:
 
 
 def environment_secrets(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the secrets of an environment, by dbt's naming rule."""
+    """Yield the secrets of an environment, according to dbt's naming rule."""
     for name, value in environment.items():
         if name.startswith(ENVIRONMENT_PREFIX) and value.strip():
             yield value
@@ -67,20 +67,20 @@ def environment_secrets(environment: Mapping[str, str]) -> Iterator[str]:
 def output_secrets(
     output: Any, environment: Mapping[str, str] | None = None, name: str = ""
 ) -> Iterator[str]:
-    """Yield the secrets of a dbt output: values of secret-looking settings, credentials in URLs.
+    """Yield the secrets of a dbt output: values of secret-looking settings, passwords in URLs.
 
-    Where a setting refers to variables of the environment, their values are the secrets.
+    If a setting refers to environment variables, their values are the secrets.
     """
     if isinstance(output, dict):
         for key, item in output.items():
-            # Below a secret-looking name everything is one, such as the parts of a key file.
+            # Everything below a secret-looking name is secret, such as the parts of a key file.
             below = name if is_secret_name(name) else str(key)
             yield from output_secrets(item, environment, below)
     elif isinstance(output, (list, tuple)):
         for item in output:
             yield from output_secrets(item, environment, name)
     elif isinstance(output, str):
-        values = [(environment or {}).get(found, "") for found in _ENV_VAR.findall(output)]
+        values = [(environment or {}).get(variable, "") for variable in _ENV_VAR.findall(output)]
         for value in values or [output]:
             if len(value) < SHORTEST:
                 continue
@@ -90,7 +90,7 @@ def output_secrets(
 
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether a setting of this name holds a secret."""
+    """Return whether a setting of this name holds a secret."""
     lower = name.lower()
     if lower in HARMLESS_NAMES:
         return False
@@ -98,7 +98,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield the spellings in which a secret may stand in a text."""
+    """Yield the encodings of a secret that may occur in a text."""
     yield secret
     yield secret.strip()
     yield json.dumps(secret)[1:-1]
@@ -109,8 +109,8 @@ def _forms(secret: str) -> Iterator[str]:
     yield quote(secret)
     yield quote_plus(secret)
     data = secret.encode()
-    # In base64 a text looks different at each of three offsets; what is the same in each whole
-    # text that holds it is what stands apart from its neighbours' bits.
+    # base64 encodes a secret in three ways, depending on its offset in the whole text. The piece
+    # below leaves out the characters at both ends, which mix in bits of the neighboring text.
     for offset in range(3):
         padded = base64.b64encode(b"\0" * offset + data).decode()
         start = -(-offset * 8 // 6)
@@ -118,7 +118,7 @@ def _forms(secret: str) -> Iterator[str]:
         piece = padded[start:end]
         yield piece
         yield piece.replace("+", "-").replace("/", "_")
-    # A key of many lines may be quoted in part.
+    # A message may quote only some lines of a key.
     lines = secret.splitlines()
     if len(lines) > 1:
         yield from (line for line in lines if len(line) >= _LONG_LINE and "-----" not in line)

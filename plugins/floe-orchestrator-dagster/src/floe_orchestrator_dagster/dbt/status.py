@@ -1,4 +1,4 @@
-"""What each of dbt's statuses means; imports nothing, so that dbt's own process can use it."""
+"""The meaning of each of dbt's statuses; imports nothing, so that dbt's own process can use it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from __future__ import annotations
 # batches of the model are missing.
 BUILT = frozenset({"success", "warn", "no-op", "reused"})
 PASSED = frozenset({"pass", "success"})
-# A test that warns has run, and stops nothing.
+# A test that warns blocks nothing.
 WARNED = "warn"
 HARMLESS = PASSED | {WARNED}
 SKIPPED = "skipped"
 PARTIAL = "partial success"
-# An error may go away when dbt runs the node again; a failed test has given its answer.
+# An error may disappear if dbt runs the node again. A failed test is a final result.
 RETRIED = frozenset({"error", "runtime error", PARTIAL})
 FAILED_TEST = "fail"
-# A data test that ended so has counted its failing rows; dbt leaves the number out where it is 0.
+# With these statuses a data test has counted its failing rows; dbt's event omits a zero.
 COUNTED = frozenset({"pass", WARNED, FAILED_TEST})
 
 
 def is_good(status: str, *, check: bool) -> bool:
-    """Tell whether dbt calls a node built, or a check passed or only warned."""
+    """Return whether a status means that a node is built, or that a check passed or warned."""
     return status in (HARMLESS if check else BUILT)
 
 
 def is_failure(status: str) -> bool:
-    """Tell whether dbt exits with an error because of a node with this status."""
-    # A status that nobody knows is a failure, too.
+    """Return whether dbt exits with an error because of a node with this status."""
+    # An unknown status counts as a failure.
     return status not in BUILT | PASSED | {SKIPPED}

@@ -1,1 +1,1 @@
-"""OpenLineage of every run and node: what it says, what things are called, how it gets there."""
+"""Describes every run and node as OpenLineage events and delivers them to a backend."""

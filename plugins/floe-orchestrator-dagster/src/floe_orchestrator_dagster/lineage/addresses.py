@@ -1,7 +1,7 @@
-"""Reads addresses out of profiles: URLs, connection strings, paths, places of files.
+"""Reads addresses from profiles: URLs, connection strings, paths and locations of files.
 
-What comes out holds hosts, ports and paths, never a user or a password. What cannot be read is
-`UNKNOWN`; nothing is raised.
+The results contain hosts, ports and paths, never a user or a password. A part that cannot be read
+is `UNKNOWN`; nothing is raised.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, unquote
 UNKNOWN = "unknown"
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  only compared
-# Users and passwords may hold anything but `/?#`; elsewhere an `@` means an unquoted password, and
-# then nothing is read at all.
+# Users and passwords may contain anything but `/?#`. An `@` elsewhere means an unquoted password;
+# such a text does not match at all.
 _URL = re.compile(
     r"(?:(?P<scheme>[a-z][a-z0-9+.\-]*)://)?(?:[^/?#]*@)?(?P<host>\[[^\]@]*\]|[^:/?#@\[\]]*)"
     r"(?::(?P<port>\d*))?(?:/(?P<path>[^?#@]*))?(?:\?(?P<query>[^#@]*))?(?:#[^@]*)?",
@@ -27,14 +27,14 @@ _PAIR = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)\s*")
 
 
 def server_uri(scheme: str, host: str, port: str, default: str) -> str:
-    """Return `scheme://host:port`; an explicit port wins over one beside the host."""
-    name, beside = host_and_port(host)
-    number = as_port(port) or beside or default
+    """Return `scheme://host:port`; an explicit port wins over one in the host."""
+    name, own_port = host_and_port(host)
+    number = as_port(port) or own_port or default
     return f"{scheme}://{bracketed(name)}" + (f":{number}" if number else "")
 
 
 def host_and_port(text: str) -> tuple[str, str]:
-    """Return the host, in lower case and one word for this machine, and the port beside it."""
+    """Return the host in lower case, `localhost` for this machine, and the port after it."""
     if text.startswith("/"):
         return text.replace("/", "%2F"), ""
     if text.count(":") > 1 and "://" not in text and "[" not in text:
@@ -52,24 +52,24 @@ def as_port(text: str) -> str:
 
 
 def bracketed(host: str) -> str:
-    """Return a host as a URL has it: an IPv6 address in brackets."""
+    """Return a host in the form of a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def read_connection(text: str) -> dict[str, str]:
-    """Return the words of a connection URL or of `key=value` pairs; `{"": unknown}` of neither."""
+    """Return the parts of a connection URL or of `key=value` pairs; else `{"": unknown}`."""
     bare = re.sub(r"^(?:postgres|postgresql|mysql):(?!//)", "", text.strip(), flags=re.IGNORECASE)
     if "://" in bare:
         url = _URL.fullmatch(bare)
         if url is None or "/" in (url["path"] or ""):
             return {"": UNKNOWN}
         query = {key: values[-1] for key, values in parse_qs(url["query"] or "").items()}
-        said = {
+        parts = {
             "host": unquote(url["host"] or "").strip("[]"),
             "port": url["port"] or "",
             "dbname": unquote(url["path"] or ""),
         }
-        return {key: said.get(key) or first_text(query.get(key)) for key in said}
+        return {key: parts.get(key) or first_text(query.get(key)) for key in parts}
     pairs: dict[str, str] = {}
     at = 0
     while at < len(bare):
@@ -83,7 +83,7 @@ def read_connection(text: str) -> dict[str, str]:
 
 
 def file_path(path: str, root: str) -> str:
-    """Return a file's path in one form, without what a URL carries besides."""
+    """Return the normalized path of a file, without the credentials and query of a URL."""
     if "://" in path:
         url = _URL.fullmatch(path)
         if url is None or not url["scheme"]:
@@ -95,13 +95,13 @@ def file_path(path: str, root: str) -> str:
 
 
 def plain_uri(uri: str) -> str | None:
-    """Return a URI without user, password and query; None of what is not one."""
+    """Return a URI without user, password and query; None if the text is not a URI."""
     url = _URL.fullmatch(uri)
     return file_path(uri, "").rstrip("/") if url and url["scheme"] and url["host"] else None
 
 
 def place_of_files(uri: str) -> tuple[str, str]:
-    """Return the namespace and name of files: buckets by bucket and key, others by path."""
+    """Return the namespace and name of files: bucket and key, or the path of other files."""
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.lower()
     if not separator:
@@ -110,7 +110,7 @@ def place_of_files(uri: str) -> tuple[str, str]:
     authority, _, path = rest.partition("?")[0].partition("/")
     path = path.rstrip("/")
     if not _AUTHORITY.fullmatch(authority) or (":" in authority and "@" in path):
-        # Something else than a bucket or a server, so perhaps part of a password.
+        # This is neither a bucket nor a server, so it may be part of a password.
         return f"{scheme}://{UNKNOWN}", UNKNOWN
     if scheme not in {"abfs", "abfss", "wasb", "wasbs"}:
         authority = authority.rpartition("@")[2]
@@ -121,7 +121,7 @@ def place_of_files(uri: str) -> tuple[str, str]:
 
 
 def first_text(*values: object) -> str:
-    """Return the first value that is a word or a number, as text."""
+    """Return the first value that is a number or a text that is not empty, as text."""
     for value in values:
         if isinstance(value, (str, int)) and not isinstance(value, bool):
             text = str(value).strip()
@@ -131,5 +131,5 @@ def first_text(*values: object) -> str:
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
-    """Return what should be a mapping, empty where it is something else."""
+    """Return the value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Says what a test, or a quality check of floe.yaml, has shown of the dataset it is on."""
+"""Turns the result of a test or a quality check into facets of the dataset that it is on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assertion:
-    """One test and its outcome; None for what it does not say.
+    """One test and its outcome; a value that is not known is None.
 
     Attributes:
         kind: the name of the generic test, else `test` or `unit_test`.
-        name: of the test.
-        outcome: of OpenLineage's words; a test that only warned has failed.
+        name: the name of the test.
+        outcome: the outcome in OpenLineage's terms; a test that only warns counts as failed.
         severity: error or warn.
-        column: that it is on.
-        description: by its author.
+        column: the column that the test is on.
+        description: the description by its author.
         expected: the number of failing rows that it allows, as text.
-        actual: the number that it found.
+        actual: the number of failing rows, as text.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class Assertion:
     actual: str | None = None
 
     def put_on(self, event: dict[str, Any]) -> None:
-        """Add the facets of a test's run event, and of the dataset it reads first."""
+        """Add the facets to the run event of a test and to the first dataset that it reads."""
         stated = {
             "name": self.name,
             "severity": self.severity,
@@ -63,16 +63,16 @@ class Assertion:
 
 
 def of_test(node: Node, result: NodeFinished) -> Assertion:
-    """Return what a dbt test has shown."""
+    """Return the assertion of a dbt test."""
     dbt, status = node.dbt, result.status
-    # dbt's message leaves out a number that is 0; a unit test counts nothing.
+    # dbt's event has no number if it is 0; a unit test counts no rows.
     counts = node.kind == "test" and status in HARMLESS | {FAILED_TEST}
     return Assertion(
         kind=dbt.test_metadata.name if dbt and dbt.test_metadata else node.kind,
         name=dbt.name if dbt else node.name,
         outcome="pass" if status in PASSED else "skip" if status == SKIPPED else "fail",
         severity=((dbt.config.severity if dbt else None) or "error").lower(),
-        # What dbt inlines is no dataset: the column is not one of the tables that it reads.
+        # If dbt inlines the tested model, the column is not in the tables that the test reads.
         column=dbt.column_name if dbt and node.on in node.parents else None,
         description=(dbt.description if dbt else None) or None,
         expected="0" if counts else None,
@@ -81,7 +81,7 @@ def of_test(node: Node, result: NodeFinished) -> Assertion:
 
 
 def of_quality_check(check: QualityCheck, result: QualityResult) -> Assertion:
-    """Return what a quality check of floe.yaml has shown; one that could not run has failed."""
+    """Return the assertion of a quality check of floe.yaml; one that could not run has failed."""
     counts = result.problem is None
     return Assertion(
         kind=check.type,

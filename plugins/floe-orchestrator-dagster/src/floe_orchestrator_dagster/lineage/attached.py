@@ -1,7 +1,7 @@
-"""Names tables that DuckDB reaches: in its file, in memory, or in what is attached to it.
+"""Names the tables that DuckDB reaches: in its file, in memory, or in an attached database.
 
-A table of an attached server or catalog is named as that store names it, so that two computes agree
-on it.
+A table of an attached server or catalog is named by the rules of that store, so that two computes
+agree on the name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def duckdb(table: Table) -> DatasetName:
-    """Name a table by the file, or the database of another kind, it really is in."""
+    """Name a table by the file, or the foreign database, that it is really in."""
     main = table.get("path") or ":memory:"
     for entry in _attached(table.output):
         path = first_text(entry.get("path"))
@@ -46,22 +46,22 @@ def _attachment(entry: Mapping[str, Any], path: str, table: Table) -> DatasetNam
     if kind in {"postgres", "postgresql"}:
         return postgres(replace(table, output=_connection(entry, path, table), database=""))
     if kind == "mysql":
-        found = _connection(entry, path, table)
+        server = _connection(entry, path, table)
         schema = (
-            table.schema if table.schema not in {"", "main"} else first_text(found.get("database"))
+            table.schema if table.schema not in {"", "main"} else first_text(server.get("database"))
         )
-        return mysql(replace(table, output=found, schema=schema))
+        return mysql(replace(table, output=server, schema=schema))
     if kind == "iceberg":
         options = {
             str(key).lower(): value for key, value in as_mapping(entry.get("options")).items()
         }
-        said = {**_secret(entry, kind, table), **options}
-        glue = first_text(said.get("endpoint_type")).lower() == "glue"
+        settings = {**_secret(entry, kind, table), **options}
+        glue = first_text(settings.get("endpoint_type")).lower() == "glue"
         catalog = {
             "type": "glue" if glue else "rest",
-            "uri": said.get("endpoint"),
+            "uri": settings.get("endpoint"),
             "warehouse": path,
-            "region": said.get("region"),
+            "region": settings.get("region"),
             "account_id": path if glue else "",
         }
         return in_iceberg(catalog, table)
@@ -74,17 +74,17 @@ def _attachment(entry: Mapping[str, Any], path: str, table: Table) -> DatasetNam
 
 
 def _ducklake(path: str, table: Table) -> DatasetName:
-    """Name a lake by the database that holds its catalog, without what opens it."""
+    """Name a lake by the database that holds its catalog, without credentials."""
     store = path.partition(":")[2] if path.lower().startswith("ducklake:") else path
     name = dotted(table.schema or "main", table.identifier)
     scheme = re.match(r"(postgresql|postgres|mysql):", store, re.IGNORECASE)
     catalog = Catalog("ducklake", scheme[1].lower() if scheme else "duckdb", table.database)
     if not scheme:
         return DatasetName(f"ducklake://{file_path(store, table.root)}", name, catalog=catalog)
-    found = _connection({}, store, table)
-    host, beside = host_and_port(first_text(found.get("host")))
-    port = first_text(found.get("port")) or beside or "5432"
-    database = first_text(found.get("database")) or UNKNOWN
+    server = _connection({}, store, table)
+    host, own_port = host_and_port(first_text(server.get("host")))
+    port = first_text(server.get("port")) or own_port or "5432"
+    database = first_text(server.get("database")) or UNKNOWN
     return DatasetName(
         f"ducklake://{bracketed(host)}:{port}/{database}",
         name,
@@ -93,9 +93,10 @@ def _ducklake(path: str, table: Table) -> DatasetName:
 
 
 def _duckdb_file(path: str, table: Table) -> DatasetName:
-    """Name by the file and DuckDB's own name for it, whatever it is attached as.
+    """Name a table by its file and DuckDB's own name of it, independent of the alias.
 
-    MotherDuck is one place for all of an account's databases, which no profile names.
+    MotherDuck is one namespace for all databases of an account, because no profile names the
+    account.
     """
     schema = table.schema or "main"
     if _is_motherduck(path):
@@ -115,23 +116,23 @@ def _attached(output: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _connection(entry: Mapping[str, Any], path: str, table: Table) -> dict[str, Any]:
-    """Return host, port and database of an attached server; the string wins over the secret."""
+    """Return host, port and database of an attached server; the path wins over the secret."""
     secret = _secret(entry, first_text(entry.get("type")).lower(), table)
-    found = read_connection(path)
-    database = found.get("dbname") or found.get("database") or found.get("db")
+    parts = read_connection(path)
+    database = parts.get("dbname") or parts.get("database") or parts.get("db")
     database = database or first_text(secret.get("database"), secret.get("dbname"))
-    host = found.get("host") or found.get("hostaddr") or first_text(secret.get("host"))
-    if not host and found.get("") != UNKNOWN:
+    host = parts.get("host") or parts.get("hostaddr") or first_text(secret.get("host"))
+    if not host and parts.get("") != UNKNOWN:
         host = "localhost"
     return {
         "host": host or UNKNOWN,
-        "port": found.get("port") or first_text(secret.get("port")),
+        "port": parts.get("port") or first_text(secret.get("port")),
         "database": database or UNKNOWN,
     }
 
 
 def _secret(entry: Mapping[str, Any], kind: str, table: Table) -> Mapping[str, Any]:
-    """Return the profile's secret that an attachment names, or the unnamed one of its kind."""
+    """Return the secret of the profile that an attachment names, else the unnamed one by type."""
     secrets = table.output.get("secrets")
     wanted = first_text(entry.get("secret")).lower()
     for item in secrets if isinstance(secrets, (list, tuple)) else ():
@@ -149,7 +150,7 @@ def _is_motherduck(path: str) -> bool:
 
 
 def _stem(path: str) -> str:
-    """Return the name DuckDB gives a database by its path."""
+    """Return the name that DuckDB derives from a path."""
     if _is_motherduck(path):
         return path.partition(":")[2].partition("?")[0]
     if path.startswith(":memory:"):

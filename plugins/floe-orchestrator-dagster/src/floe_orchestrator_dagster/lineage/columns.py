@@ -1,15 +1,19 @@
-"""Says which columns of which relations a model's columns are made of, from its compiled SQL.
+"""Finds the source columns of a model's columns in its compiled SQL.
 
-The words are those of OpenLineage's ColumnLineageDatasetFacet 1-2-0, used as its Spark and Hive
-integrations use them. DIRECT: IDENTITY (unchanged, renamed or not), TRANSFORMATION (a cast too),
-AGGREGATION. INDIRECT on a column: CONDITIONAL (what a CASE looks at), WINDOW, and what filters or
-sorts a subquery or an aggregate. INDIRECT on the dataset: JOIN, FILTER (WHERE, HAVING, QUALIFY, the
-right side of EXCEPT and INTERSECT), GROUP_BY (DISTINCT and UNION too), SORT. Masking: digests, and
-COUNT. Several steps are named after the strongest: a renamed sum is an AGGREGATION.
+The terms are those of OpenLineage's ColumnLineageDatasetFacet 1-2-0, with the meaning that they
+have in OpenLineage's Spark and Hive integrations:
 
-What dbt does elsewhere needs nothing here: ephemeral models are inlined as common table
-expressions; a seed has no upstream; a snapshot's own query is compiled like a model's, and
-`snapshot_lineage` adds the columns that dbt adds.
+- DIRECT: IDENTITY (unchanged, even if renamed), TRANSFORMATION (including a cast), AGGREGATION.
+- INDIRECT on a column: CONDITIONAL (the condition of a CASE), WINDOW, and the filters and sorting
+  of a subquery or an aggregate.
+- INDIRECT on the dataset: JOIN, FILTER (WHERE, HAVING, QUALIFY, the right side of EXCEPT and
+  INTERSECT), GROUP_BY (including DISTINCT and UNION), SORT.
+- Masking: digests and COUNT.
+
+Several steps in a row have the name of the strongest: a renamed sum is an AGGREGATION.
+
+dbt inlines ephemeral models as common table expressions, a seed has no upstream, and the query of a
+snapshot is compiled like that of a model; `snapshot_lineage` adds the columns that dbt adds.
 """
 
 from __future__ import annotations
@@ -25,21 +29,21 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.lineage.query import Output, Uses
 
 MAX_SQL = 1_000_000
-"""Characters of SQL above which there is no lineage; time and memory grow with it (1 to 5 s)."""
+"""The limit of characters of SQL; time and memory grow with them (1 to 5 s at the limit)."""
 
 MAX_NESTING = 150
-"""Brackets, CASEs or repeated words within each other above which there is no lineage."""
+"""The limit of nested brackets, nested CASEs and repeated words."""
 
 MAX_OPEN_JOINS = 8
-"""Joins in a row without a condition; sqlglot's time doubles with each (14 took 0.1 s)."""
+"""The limit of joins in a row without a condition; each doubles sqlglot's time (14 take 0.1 s)."""
 
 MAX_PIPES = 50
-"""Steps of pipe syntax; sqlglot's time grows with their square."""
+"""The limit of steps in pipe syntax; sqlglot's time grows with their square."""
 
 MAX_LINKS = 50
-"""Subscripts or method calls in a row, `a[1][2]`; sqlglot's time grows with their cube."""
+"""The limit of subscripts or method calls in a row; sqlglot's time grows with their cube."""
 
-# dbt adapters whose name is not that of their sqlglot dialect.
+# dbt adapters whose name differs from that of their sqlglot dialect.
 _DIALECTS = {
     "glue": "spark",
     "materialize": "postgres",
@@ -50,10 +54,10 @@ _DIALECTS = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Source:
-    """One way in which one upstream column takes part.
+    """One way in which one upstream column contributes.
 
-    `relation` is the key the caller gave for it in `relation_columns`, or, for a relation that was
-    not among them, its name as it stands in the SQL.
+    `relation` is its key in `relation_columns`, or its name in the SQL if the caller did not pass
+    that relation.
     """
 
     relation: str
@@ -65,7 +69,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ColumnLineage:
-    """Sources of each output column, in the order of the columns, and of the dataset as a whole."""
+    """The sources of each output column, in column order, and of the dataset as a whole."""
 
     fields: dict[str, tuple[Source, ...]]
     dataset: tuple[Source, ...] = ()
@@ -78,13 +82,13 @@ def column_lineage(
 
     Args:
         sql: compiled SQL, one query, at most `MAX_SQL` characters.
-        dialect: a dbt adapter's type or a sqlglot dialect; an unknown one is read as plain SQL.
-        relation_columns: upstream relations under dbt's `relation_name`, quoted or not, each with
-            its columns (name to type; the types are not looked at). No columns: not known, and
-            every column asked of it is taken to exist.
+        dialect: a dbt adapter's type or a sqlglot dialect; an unknown one means plain SQL.
+        relation_columns: upstream relations by dbt's `relation_name`, quoted or not, each with
+            its columns (name to type; the types are ignored). A relation without columns is not
+            known: every column that the SQL reads from it is assumed to exist.
 
-    Nothing is raised or logged. A column whose name only the database knows (an unnamed
-    expression) and one that needs an unknown schema are left out.
+    Nothing is raised or logged. A column is left out if only the database knows its name (an
+    unnamed expression), or if it depends on an unknown schema.
     """
     from sqlglot.errors import SqlglotError
 
@@ -99,15 +103,15 @@ def column_lineage(
     except _UnreadError as error:
         return None, str(error)
     except TooMuchError:
-        return None, f"its columns have more than {MAX_WORK:,} sources on the way"
+        return None, f"its columns pass through more than {MAX_WORK:,} sources"
     except SqlglotError:
         return None, f"its SQL cannot be parsed as {language or 'plain SQL'}"
-    except Exception as error:  # noqa: BLE001  a tree of an unforeseen shape
-        return None, f"its SQL has an unforeseen form ({type(error).__name__})"
+    except Exception as error:  # noqa: BLE001  a syntax tree of unexpected shape
+        return None, f"its SQL has an unexpected form ({type(error).__name__})"
 
 
 class _UnreadError(Exception):
-    """This text is not read; says why."""
+    """The SQL is not read; the text says why."""
 
 
 def _read(sql: str, dialect: str, relation_columns: Mapping[str, Mapping[str, str]]) -> Output:
@@ -136,17 +140,17 @@ def snapshot_lineage(
     updated_at: str | None,
     names: Mapping[str, str],
 ) -> ColumnLineage:
-    """Return the lineage of a snapshot, which has the columns of its query and some of dbt's.
+    """Return the lineage of a snapshot: the columns of its query and those that dbt adds.
 
     Args:
         query: the lineage of the snapshot's own query.
-        unique_key: its key; what is no column of the query adds nothing.
-        updated_at: the column that says when a row was changed; None where dbt takes the time of
-            the run, as the strategy `check` does.
-        names: what dbt's columns are called where that is not their own name
-            (`snapshot_meta_column_names`).
+        unique_key: its key; a part that is not a column of the query adds nothing.
+        updated_at: the column with the time of a row's last change; None if dbt uses the time of
+            the run, as with the strategy `check`.
+        names: other names of dbt's columns (`snapshot_meta_column_names`), by the standard name.
 
-    dbt-core 1.11 takes validity from `updated_at`, and `dbt_scd_id` is a digest of it and the key.
+    dbt-core 1.11 derives the validity from `updated_at`, and `dbt_scd_id` is a digest of
+    `updated_at` and the key.
     """
 
     def changed(column: str, *, masking: bool = False) -> list[Source]:
@@ -188,7 +192,7 @@ def _dialect(name: str) -> str:
 
 
 def _is_query(tokens: list[Any]) -> bool:
-    """Tell whether this is a query; of other statements sqlglot may log that it is lost."""
+    """Return whether this is a query; sqlglot may log warnings about other statements."""
     from sqlglot import TokenType
 
     if not tokens:
@@ -206,19 +210,19 @@ def _is_query(tokens: list[Any]) -> bool:
 
 
 def _is_hostile(tokens: list[Any]) -> bool:
-    """Tell whether the parser would need its whole C stack, or time without bound."""
+    """Return whether the parser could overflow the C stack, or need unlimited time."""
     return _is_deep(tokens) or _is_repetitive(tokens)
 
 
 def _is_deep(tokens: list[Any]) -> bool:
-    """Look for brackets within brackets, and for subscripts or calls of calls in a row."""
+    """Return whether brackets are nested too deeply or chains of subscripts or calls too long."""
     from sqlglot import TokenType as Type
 
     opening = {Type.L_PAREN, Type.L_BRACKET, Type.L_BRACE, Type.CASE}
     closing = {Type.R_PAREN, Type.R_BRACKET, Type.R_BRACE, Type.END}
     linking = {Type.L_BRACKET, Type.DOT}
     between = opening | closing | linking
-    links = [0]  # in a row, for each bracket that is open
+    links = [0]  # links in a row, for each open bracket
     before = None
     for token in tokens:
         kind = token.token_type
@@ -237,7 +241,7 @@ def _is_deep(tokens: list[Any]) -> bool:
 
 
 def _is_repetitive(tokens: list[Any]) -> bool:
-    """Look for repeated words, joins without conditions, pipes, and types within types."""
+    """Return whether words, joins without conditions, pipes or nested types repeat too often."""
     from sqlglot import TokenType as Type
 
     nested_types = {Type.STRUCT, Type.ARRAY, Type.MAP, Type.NESTED}
@@ -264,9 +268,9 @@ def _is_repetitive(tokens: list[Any]) -> bool:
 def _tables(
     relation_columns: Mapping[str, Mapping[str, str]], dialect: str
 ) -> dict[tuple[str, ...], Output | None]:
-    """Return each relation under its full name and every shorter one that is not ambiguous.
+    """Return each relation by its full name and by each shorter name that is not ambiguous.
 
-    Each of these also in lower case; a name as it is written is found first.
+    Each name is also there in lower case; the original spelling has precedence.
     """
     from floe_orchestrator_dagster.lineage.query import IDENTITY, Output
 
@@ -290,9 +294,9 @@ def _tables(
 
 @lru_cache(maxsize=4096)
 def _parts(relation: str, dialect: str) -> tuple[str, ...]:
-    """Return the parts of a relation name as the database keeps them.
+    """Return the parts of a relation name in the case of the database.
 
-    What dbt writes in place of a name, such as `read_csv('a.csv')`, is one part: its SQL.
+    An expression in place of a name, such as `read_csv('a.csv')`, is one part: its SQL.
     """
     from sqlglot import exp
     from sqlglot.dialects.dialect import Dialect
@@ -312,13 +316,13 @@ def _parts(relation: str, dialect: str) -> tuple[str, ...]:
 
 def _lineage(output: Output, dialect: str) -> ColumnLineage:
     fields: dict[str, tuple[Source, ...]] = {}
-    again: Counter[str] = Counter()
+    repeats: Counter[str] = Counter()
     for name, uses in output.columns:
         unused = name
         while unused in fields and dialect == "duckdb":
-            # DuckDB, alone in allowing a name twice, counts them.
-            again[name] += 1
-            unused = f"{name}_{again[name]}"
+            # Only DuckDB allows a name twice; it numbers the copies.
+            repeats[name] += 1
+            unused = f"{name}_{repeats[name]}"
         if name.startswith("?") or unused in fields:
             continue
         fields[unused] = _sources(uses)

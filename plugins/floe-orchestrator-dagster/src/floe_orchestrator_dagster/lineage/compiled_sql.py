@@ -1,4 +1,4 @@
-"""Reads the SQL that dbt has compiled for a node, from what dbt left in its run's directory."""
+"""Reads the SQL that dbt has compiled for a node from the directory of the dbt run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def compiled_sql(run_dir: Path, node: Node | None) -> str | None:
-    """Return the SQL that dbt has compiled for a model, of a microbatch model its last batch's.
+    """Return the SQL that dbt has compiled for a model; for microbatch, of the last batch.
 
-    None for what is no SQL, and for what dbt writes no file of.
+    Return None if the node is not an SQL model, or if dbt wrote no file for it.
     """
     dbt = node.dbt if node else None
     if node is None or dbt is None or node.kind != "model":
@@ -31,13 +31,13 @@ def compiled_sql(run_dir: Path, node: Node | None) -> str | None:
 
 
 def compiled_in_results(run_dir: Path) -> dict[str, str]:
-    """Return the SQL that dbt's run_results.json has, by unique id; {} where there is no file."""
+    """Return the compiled SQL in dbt's run_results.json by unique id; {} if there is no file."""
     try:
         content = (run_dir / "run_results.json").read_bytes()
     except FileNotFoundError:  # dbt was killed
         return {}
-    found = msgspec.json.decode(content, type=_Results)
-    return {item.unique_id: item.compiled_code for item in found.results if item.compiled_code}
+    decoded = msgspec.json.decode(content, type=_Results)
+    return {item.unique_id: item.compiled_code for item in decoded.results if item.compiled_code}
 
 
 class _Result(msgspec.Struct):

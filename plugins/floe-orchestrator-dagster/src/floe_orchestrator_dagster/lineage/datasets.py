@@ -1,4 +1,4 @@
-"""What a dataset is called: its name, its other names, its catalog, and the table it stands for."""
+"""Holds the names of a dataset, its catalog, and the table that it stands for."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class DatasetName:
-    """Where a dataset is and what it is called there, its other names, and its catalog."""
+    """The namespace and name of a dataset, its other names, and its catalog."""
 
     namespace: str
     name: str
@@ -42,22 +42,22 @@ class DatasetName:
 
     @property
     def uri(self) -> str:
-        """The namespace as a URI; that of local files, and some others, is a bare word."""
+        """The namespace as a URI; some namespaces, such as that of local files, are bare words."""
         return self.namespace if ":" in self.namespace else f"{self.namespace}:///"
 
     def as_symlink(self) -> Symlink:
-        """Return this as another dataset's other name."""
+        """Return this name as an alternative name of another dataset."""
         return Symlink(self.namespace, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """What dbt calls a table or view.
+    """The name of a table or view in dbt.
 
     Attributes:
-        database: dbt's `database` of the relation; None means the output's own.
-        schema: dbt's `schema` of the relation; None means the output's own.
-        identifier: the table's name; of a source its `identifier`, not its `name`.
+        database: dbt's `database` of the relation; None means that of the output.
+        schema: dbt's `schema` of the relation; None means that of the output.
+        identifier: the name of the table; for a source its `identifier`, not its `name`.
     """
 
     database: str | None
@@ -67,10 +67,9 @@ class TableName:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table to be named, and the profile output that reaches it; "" for what nobody says.
+    """A table and the profile output that reaches it; a part that is not known is "".
 
-    `root` is the directory that relative paths start from, and `scope` tells databases in memory
-    apart.
+    Relative paths start from `root`. `scope` distinguishes databases in memory.
     """
 
     output: Mapping[str, Any]
@@ -81,7 +80,7 @@ class Table:
     scope: str
 
     def get(self, *keys: str) -> str:
-        """Return the first of the output's values that says something."""
+        """Return the first value of the output under `keys` that is not empty."""
         return first_text(*(self.output.get(key) for key in keys))
 
     def full(self) -> str:
@@ -89,7 +88,7 @@ class Table:
         return dotted(self.database, self.schema, self.identifier)
 
     def cased(self, fold: Callable[[str], str]) -> Table:
-        """Return the table in the case in which the database keeps unquoted names."""
+        """Return the table with its names in the case of the database's unquoted names."""
         return replace(
             self,
             database=fold(self.database),

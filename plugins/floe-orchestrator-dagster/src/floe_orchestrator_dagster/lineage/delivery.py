@@ -122,9 +122,9 @@ def open_delivery(
 def replay(
     transport: Mapping[str, Any], directory: Path, deadline: float, *, hurry: bool = False
 ) -> DeliveryReport:
-    """Send what earlier runs left in a spool, for at most `deadline` seconds.
+    """Send the events that earlier runs left in a spool, for at most `deadline` seconds.
 
-    With `hurry` a backend that fails some times in a row is left alone.
+    With `hurry`, stop after a few failures in a row.
 
     Raises:
         LineageError: the transport cannot be used.

@@ -1,8 +1,8 @@
-"""dbt's events become OpenLineage run events, at dbt's own times.
+"""Turns dbt's events into OpenLineage run events, at dbt's own times.
 
-A tree of runs: the product's run on top, below it every dbt invocation, below that every node.
-Nothing here reads a file or a clock: what an event says comes from the plan, from dbt's message,
-and from what the caller hands in.
+The runs form a tree: the product's run is the root, its children are the dbt invocations, and
+theirs the nodes. Nothing here reads a file or a clock: the content of an event comes from the plan,
+from dbt's events and from the arguments.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 Columns = list[tuple[str, str]]
 
-NOT_REACHED = "a node or a test above it failed"
+NOT_REACHED = "a node or test upstream of it failed"
 _DATASET_KINDS = frozenset({"model", "seed", "snapshot", "source"})
 _RUN_IDS = UUID("5b0f3a0e-5a0d-4c63-9f6c-0f6a2b7f1d3e")
 
 
 @dataclass(frozen=True, slots=True)
 class StepRun:
-    """What every event of one Dagster step says.
+    """The content that all events of one Dagster step share.
 
-    `started_at` and `nominal_time` are ISO 8601 with a zone; `root` is run id, namespace and job
-    of the run above this one, where the step is a part of a run.
+    `started_at` and `nominal_time` are ISO 8601 with a zone. If the step is part of a larger run,
+    `root` has run id, namespace and job of that run.
     """
 
     namespace: str
@@ -78,7 +78,7 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class WaveRun:
-    """A dbt run that is about to start on a compute: `number` of `waves`, over so many nodes."""
+    """A dbt run of `nodes` nodes that is about to start on a compute: wave `number` of `waves`."""
 
     compute: Compute
     number: int
@@ -87,21 +87,21 @@ class WaveRun:
 
 
 def run_id_of(*parts: object) -> str:
-    """Return the run id of what `parts` name: always the same one."""
+    """Return the run id for `parts`; the same parts always give the same id."""
     return str(uuid5(_RUN_IDS, "\n".join(map(str, parts))))
 
 
 class StepLineage:
-    """The runs of one step: takes what happens, returns the events that tell it.
+    """The runs of one step: each method takes one happening and yields its events.
 
-    `without_columns` says of which models there is no column lineage, by unique id, and why.
+    `without_columns` has the reason for each model without column lineage, by unique id.
     """
 
     def __init__(self, step: StepRun, plan: ProductPlan) -> None:
         self._step = step
         self._plan = plan
-        # Columns by the name of the relation, relations by unique id: as this run has met them.
-        self._seen: dict[str, Columns] = {}
+        # As this run reports them: columns by relation name, relations by unique id.
+        self._columns_of: dict[str, Columns] = {}
         self._relations: dict[str, Relation] = {}
         self._open: dict[str, Event] = {}
         self._ended: set[str] = set()
@@ -127,13 +127,13 @@ class StepLineage:
         yield self._product_event("START", self._step.started_at)
 
     def finish(self, at: str, message: str = "") -> Iterator[Event]:
-        """Yield the end of the product's run: complete, or failed with `message`."""
+        """Yield the end of the product's run: completed, or failed with `message`."""
         yield from self.invocation_ended(at, success=not message, message=message)
         ending = "FAIL" if message else "COMPLETE"
         yield self._product_event(ending, at, errorMessage=facets.error(message) if message else {})
 
     def abort(self, at: str, message: str) -> Iterator[Event]:
-        """Yield the end of everything that still runs: it was cancelled, or its process died."""
+        """Yield the end of all runs that are still open, after a cancellation or a crash."""
         for uid in [*self._open]:
             yield from self._end_early(uid, at, message)
         yield from self.invocation_ended(at, success=False, message=message, ending="ABORT")
@@ -162,14 +162,14 @@ class StepLineage:
         }
         if step.root is not None:
             run_facets["parent"] = facets.parent(*step.root, root=step.root)
-        about = {"jobType": job_type("DAGSTER", "JOB")}
+        of_job = {"jobType": job_type("DAGSTER", "JOB")}
         if plan.owner:
-            about["ownership"] = facets.owners("OwnershipJobFacet", [plan.owner])
+            of_job["ownership"] = facets.owners("OwnershipJobFacet", [plan.owner])
         run = {"runId": step.run_id, "facets": run_facets}
-        return _event(kind, at, run, self._job(step.job, about))
+        return _event(kind, at, run, self._job(step.job, of_job))
 
-    def _job(self, name: str, about: dict[str, Facet]) -> Facet:
-        return {"namespace": self._step.namespace, "name": name, "facets": about}
+    def _job(self, name: str, of_job: dict[str, Facet]) -> Facet:
+        return {"namespace": self._step.namespace, "name": name, "facets": of_job}
 
     def _floe(self, **more: Any) -> Facet:
         step = self._step
@@ -190,14 +190,14 @@ class StepLineage:
     def invocation_started(
         self, invocation_id: str, at: str, wave: WaveRun, dbt_version: str = ""
     ) -> Iterator[Event]:
-        """Yield that the product's run goes on, and the start of a dbt invocation.
+        """Yield an update of the product's run, and the start of a dbt invocation.
 
-        `dbt_version` is what the invocation reports; "" stands for the installed one.
+        `dbt_version` is the version that the invocation reports; "" means the installed one.
         """
         dbt_version = dbt_version or self._step.dbt_version
         compute = wave.compute
         self._wave = _Invocation(invocation_id, compute)
-        told = self._floe(
+        floe = self._floe(
             compute=compute.name,
             target=compute.target,
             wave=wave.number,
@@ -205,7 +205,7 @@ class StepLineage:
             nodes=wave.nodes,
         )
         running = self._product_event("RUNNING", at)
-        running["run"]["facets"]["floe_run"] = told
+        running["run"]["facets"]["floe_run"] = floe
         yield running
         self._wave.facets = {
             **self._common,
@@ -218,7 +218,7 @@ class StepLineage:
                 profile_name=self._step.profile or None,
             ),
         }
-        self._wave.told = told
+        self._wave.floe = floe
         self._wave.job = f"{self._plan.name}.dbt.{compute.target}"
         self._wave.parent = facets.parent(
             invocation_id, self._step.namespace, self._wave.job, self._root
@@ -227,14 +227,14 @@ class StepLineage:
         yield self._invocation_event("START", at)
 
     def connected(self, output: Mapping[str, Any]) -> None:
-        """Take the resolved dbt output of the invocation: it tells what its tables are called."""
+        """Take the resolved dbt output of the invocation, from which its tables are named."""
         if self._wave is not None:
             self._outputs[self._wave.compute.name] = output
 
     def invocation_ended(
         self, at: str, *, success: bool, message: str = "", ending: str = "FAIL"
     ) -> Iterator[Event]:
-        """Yield the end of the dbt invocation, and of nodes that it left without an end."""
+        """Yield the end of the dbt invocation, and of nodes that it left open."""
         if self._wave is None:
             return
         for uid in [*self._open]:
@@ -247,7 +247,7 @@ class StepLineage:
         wave, step = self._current(), self._step
         root = (step.run_id, step.namespace, step.job)
         parent = facets.parent(*root, root=self._root)
-        run_facets = {**wave.facets, "parent": parent, "floe_run": wave.told, **extra}
+        run_facets = {**wave.facets, "parent": parent, "floe_run": wave.floe, **extra}
         run = {"runId": wave.invocation_id, "facets": run_facets}
         return _event(kind, at, run, self._job(wave.job, {"jobType": job_type("DBT", "JOB")}))
 
@@ -261,7 +261,7 @@ class StepLineage:
     def node_started(
         self, uid: str, at: str, attempt: int, relation: Relation | None = None
     ) -> Iterator[Event]:
-        """Yield the start of a node; `relation` is what dbt calls it in this run."""
+        """Yield the start of a node; `relation` is its relation in this run."""
         node = self._plan.nodes.get(uid)
         if node is None:
             return
@@ -278,14 +278,14 @@ class StepLineage:
         if node is None:
             return
         observed = result.observed
-        self._seen.update({name: list(found) for name, found in observed.inputs.items()})
+        self._columns_of.update({name: list(columns) for name, columns in observed.inputs.items()})
         if uid not in self._open:
-            # dbt says nothing of a node before it skips it.
+            # dbt reports no start of a node that it skips.
             started_at = result.started_at or at
             yield from self.node_started(uid, started_at, result.attempt, result.relation)
         relation = self._relation(node)
         if observed.columns and relation:
-            self._seen[relation] = list(observed.columns)
+            self._columns_of[relation] = list(observed.columns)
         opened = self._open.pop(uid)
         self._ended.add(uid)
         ending = _ending(result.status)
@@ -298,8 +298,8 @@ class StepLineage:
             seconds=result.seconds,
         )
         if ending != "COMPLETE":
-            said = result.message or f"dbt says: {result.status}"
-            event["run"]["facets"]["errorMessage"] = facets.error(said)
+            message = result.message or f"dbt reports the status {result.status}"
+            event["run"]["facets"]["errorMessage"] = facets.error(message)
         if compiled:
             event["job"]["facets"]["sql"] = facet(
                 "SQLJobFacet",
@@ -315,17 +315,17 @@ class StepLineage:
         yield from self._quality(node, at, result.attempt, observed.checks)
 
     def quality_checked(
-        self, uid: str, at: str, attempt: int, found: Sequence[QualityResult]
+        self, uid: str, at: str, attempt: int, results: Sequence[QualityResult]
     ) -> Iterator[Event]:
-        """Yield the quality checks of floe.yaml that ran on a node that this dbt run left alone."""
+        """Yield the quality checks of floe.yaml on a node that this dbt run did not build."""
         node = self._plan.nodes.get(uid)
         if node is not None:
-            yield from self._quality(node, at, attempt, found)
+            yield from self._quality(node, at, attempt, results)
 
     def skipped(
         self, uids: Iterable[str], at: str, reasons: Mapping[str, str] | None = None
     ) -> Iterator[Event]:
-        """Yield nodes that dbt never saw; `reasons` says by unique id why, where that is known."""
+        """Yield the nodes that dbt never reached; `reasons` has known reasons by unique id."""
         for uid in uids:
             node = self._plan.nodes.get(uid)
             # A quality check of floe.yaml has its run only together with its model's.
@@ -336,14 +336,15 @@ class StepLineage:
             for kind in ("START", "ABORT"):
                 event = self._node_event(kind, at, node, 1)
                 if kind == "ABORT":
-                    said = f"Not run: {reason.rstrip('.')}."
-                    event["run"]["facets"]["errorMessage"] = facets.error(said)
+                    message = f"Not run: {reason.rstrip('.')}."
+                    event["run"]["facets"]["errorMessage"] = facets.error(message)
                 yield event
 
     def _node_event(self, kind: str, at: str, node: Node, attempt: int, **more: Any) -> Event:
-        """Return an event of a node; `more` goes into the facet `floe_run`."""
+        """Return an event of a node; `more` are further fields of the facet `floe_run`."""
         step = self._step
-        # After the last wave: what was never reached hangs below the dbt run that it belonged to.
+        # After the last wave, a node that was never reached belongs to the last dbt run on its
+        # compute.
         wave = self._wave or self._invocations.get(node.compute)
         compute = self._compute(node)
         above = wave.parent if wave else None
@@ -367,47 +368,47 @@ class StepLineage:
     # datasets
 
     def _datasets(self, node: Node) -> tuple[list[Event], list[Event]]:
-        """Return what a node reads and what it writes.
+        """Return the datasets that a node reads and those that it writes.
 
-        None of either where it was never known what the tables of its compute are called: a name
-        made of guesses is that of another dataset.
+        Both are empty if dbt never reported the output of its compute: a guessed name could be
+        that of another dataset.
         """
         compute = self._compute(node)
         if compute is None or compute.name not in self._outputs:
             return [], []
-        # What a test is on comes first: its assertion goes there.
+        # The node that a test is on comes first: its assertion goes there.
         folded = self._plan.folded_parents.get(node.unique_id, ())
         reads = sorted(folded, key=lambda uid: uid != node.on)
         inputs = [self._dataset(self._plan.nodes[uid], compute) for uid in reads]
         writes = node.kind in _DATASET_KINDS and node.relation
         outputs = [self._dataset(node, compute)] if writes else []
-        return [found for found in inputs if found], [found for found in outputs if found]
+        return [item for item in inputs if item], [item for item in outputs if item]
 
     def _compute(self, node: Node) -> Compute | None:
         """Return the compute of this wave; after the last one, that of the node."""
         return self._wave.compute if self._wave else self._plan.computes.get(node.compute)
 
     def _relation(self, node: Node) -> str | None:
-        """Return the relation of a node as dbt called it in this run, else as it was planned."""
-        told = self._relations.get(node.unique_id)
-        return told.name if told else node.relation
+        """Return the relation of a node as dbt reports it in this run, else as planned."""
+        reported = self._relations.get(node.unique_id)
+        return reported.name if reported else node.relation
 
     def _name(self, node: Node, compute: Compute) -> DatasetName | None:
-        """Return what a node is called as `compute` meets it; None if it is no dataset."""
+        """Return the dataset name of a node as `compute` sees it; None if it is not a dataset."""
         dbt, root = node.dbt, self._step.project_dir
         if dbt is None or node.kind not in _DATASET_KINDS:
             return None
         if reads_outside(node, compute.adapter):
             return source_name(node, root)
         output = self._outputs.get(compute.name, {})
-        told = self._relations.get(node.unique_id)
+        reported = self._relations.get(node.unique_id)
         named = dataset_name(
             compute.adapter,
             output,
             TableName(
-                told.database if told else dbt.database,
-                told.schema if told else dbt.schema,
-                (told.identifier if told else None) or node.identifier,
+                reported.database if reported else dbt.database,
+                reported.schema if reported else dbt.schema,
+                (reported.identifier if reported else None) or node.identifier,
             ),
             root=root,
             scope=self._plan.name,
@@ -418,37 +419,37 @@ class StepLineage:
         name = self._name(node, compute)
         if name is None:
             return None
-        found: dict[str, Facet] = {
+        of_dataset: dict[str, Facet] = {
             "dataSource": facet("DatasourceDatasetFacet", name=name.namespace, uri=name.uri)
         }
         columns = self._columns(node)
         if columns:
-            found["schema"] = facets.schema(columns, descriptions(node))
+            of_dataset["schema"] = facets.schema(columns, descriptions(node))
         if name.symlinks:
-            found["symlinks"] = facets.symlinks(name.symlinks)
+            of_dataset["symlinks"] = facets.symlinks(name.symlinks)
         if name.catalog is not None:
-            found["catalog"] = facets.catalog(name.catalog, adapter=compute.adapter)
-        return {"namespace": name.namespace, "name": name.name, "facets": found}
+            of_dataset["catalog"] = facets.catalog(name.catalog, adapter=compute.adapter)
+        return {"namespace": name.namespace, "name": name.name, "facets": of_dataset}
 
     def _columns(self, node: Node) -> Sequence[tuple[str, str | None]]:
-        """Return the columns that the warehouse or its query has told, else those declared."""
-        seen = self._seen.get(self._relation(node) or "")
-        if seen:
-            return seen
+        """Return the columns from the warehouse or the node's query, else the declared ones."""
+        columns = self._columns_of.get(self._relation(node) or "")
+        if columns:
+            return columns
         declared = node.dbt.columns if node.dbt else {}
         return [(name, column.data_type) for name, column in declared.items()]
 
     def _built(self, event: Event, node: Node, result: NodeFinished, compiled: str | None) -> None:
-        """Put on the output what building it has shown."""
+        """Add the facets of a built dataset to the output of the event."""
         output = event["outputs"][0]
-        found, compute = output["facets"], self._current().compute
-        found |= built(self._plan, node, compute)
+        of_dataset, compute = output["facets"], self._current().compute
+        of_dataset |= built(self._plan, node, compute)
         if not compiled and result.status == "success" and _is_sql(node):
-            self.without_columns[node.unique_id] = "dbt left no compiled SQL of it"
+            self.without_columns[node.unique_id] = "dbt wrote no compiled SQL for it"
         lineage = self._column_lineage(node, compiled, compute)
         if lineage is not None:
-            found["columnLineage"] = lineage
-            found["schema"] = facets.schema(self._columns(node), descriptions(node))
+            of_dataset["columnLineage"] = lineage
+            of_dataset["schema"] = facets.schema(self._columns(node), descriptions(node))
         measured = statistics(result)
         if measured:
             output["outputFacets"] = {
@@ -459,26 +460,25 @@ class StepLineage:
         if not compiled:
             return None
         names, known = self._read_by(node, compute)
-        found, why = column_lineage(compiled, compute.adapter, known)
-        if found is None:
+        lineage, why = column_lineage(compiled, compute.adapter, known)
+        if lineage is None:
             self.without_columns[node.unique_id] = why
             return None
         if node.kind == "snapshot" and node.dbt is not None:
-            found = _of_snapshot(found, node.dbt.config)
+            lineage = _of_snapshot(lineage, node.dbt.config)
         own_relation = self._relation(node)
-        if own_relation and own_relation not in self._seen:
-            # Nobody could look at the table: its query names more columns than are declared.
+        if own_relation and own_relation not in self._columns_of:
+            # The table's columns were not read; the query names more columns than are declared.
             declared = {name.lower(): kind for name, kind in self._columns(node)}
-            self._seen[own_relation] = [
-                (name, declared.get(name.lower()) or "") for name in found.fields
+            self._columns_of[own_relation] = [
+                (name, declared.get(name.lower()) or "") for name in lineage.fields
             ]
-
-        return facets.column_lineage(found, names)
+        return facets.column_lineage(lineage, names)
 
     def _read_by(
         self, node: Node, compute: Compute
     ) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, str]]]:
-        """Return namespace and name, and the columns, of each relation that a node's SQL reads."""
+        """Return names (namespace, name) and columns of the relations that a node's SQL reads."""
         names: dict[str, tuple[str, str]] = {}
         columns: dict[str, dict[str, str]] = {}
         own = [node.unique_id] if node.materialized == "incremental" else []
@@ -493,11 +493,11 @@ class StepLineage:
     # tests
 
     def _quality(
-        self, node: Node, at: str, attempt: int, found: Sequence[QualityResult]
+        self, node: Node, at: str, attempt: int, results: Sequence[QualityResult]
     ) -> Iterator[Event]:
-        """Yield the quality checks of floe.yaml that ran on a node that was just built."""
-        for item in found:
-            planned = self._plan.nodes.get(item.unique_id)
+        """Yield the quality checks of floe.yaml that ran on a node."""
+        for result in results:
+            planned = self._plan.nodes.get(result.unique_id)
             check = planned.quality if planned else None
             compute = self._compute(node)
             dataset = self._dataset(node, compute) if compute else None
@@ -510,12 +510,12 @@ class StepLineage:
                 event["job"]["facets"] = {"jobType": job_type("DBT", "TEST")}
                 event["inputs"], event["outputs"] = [{**dataset}], []
                 if kind == "END":
-                    _end_of_check(event, check, item)
+                    _end_of_check(event, check, result)
                 yield event
 
 
 def _end_of_check(event: Event, check: QualityCheck, result: QualityResult) -> None:
-    """Make an event the end of a quality check; it fails only where the check may stop a run."""
+    """Turn an event into the end of a quality check; only severity error makes it a failure."""
     assertion = of_quality_check(check, result)
     assertion.put_on(event)
     is_failed = assertion.outcome != "pass" and check.severity == "error"
@@ -527,20 +527,20 @@ def _end_of_check(event: Event, check: QualityCheck, result: QualityResult) -> N
 
 @dataclass
 class _Invocation:
-    """The dbt process that runs now."""
+    """A dbt invocation and the facets that its events share."""
 
     invocation_id: str
     compute: Compute
     job: str = ""
     facets: dict[str, Facet] = field(default_factory=dict)
-    told: Facet = field(default_factory=dict)
+    floe: Facet = field(default_factory=dict)
     parent: Facet = field(default_factory=dict)
 
 
 def _event(
     kind: str, at: str, run: Facet, job: Facet, datasets: tuple[list[Event], list[Event]] = ([], [])
 ) -> Event:
-    """Return a run event; `run` and `job` as it has them, `datasets` are inputs and outputs."""
+    """Return a run event with `run`, `job` and the pair (inputs, outputs) of `datasets`."""
     inputs, outputs = datasets
     return {
         "eventType": kind,
@@ -555,14 +555,14 @@ def _event(
 
 
 def _ending(status: str) -> str:
-    """Return how the run of a node ended, by dbt's status of it."""
+    """Return the event type that ends the run of a node, by dbt's status."""
     if status == SKIPPED:
         return "ABORT"
     return "FAIL" if is_failure(status) else "COMPLETE"
 
 
 def _of_snapshot(query: ColumnLineage, config: DbtConfig) -> ColumnLineage:
-    """Return the lineage of a snapshot's query with that of the columns that dbt adds."""
+    """Return the lineage of a snapshot: that of its query and of the columns that dbt adds."""
     key, named = config.unique_key, config.snapshot_meta_column_names
     return snapshot_lineage(
         query,

@@ -1,7 +1,7 @@
-"""OpenLineage facets as plain dictionaries, each with the schema that it follows.
+"""Builds OpenLineage facets as plain dictionaries, each with the URL of its schema.
 
-The versions are the newest of the OpenLineage specification's `facets` folder; facets of dbt's
-are those of `openlineage-integration-common`; `floe_run` is ours, its schema lies in `schemas`.
+The versions are the newest in the `facets` folder of the OpenLineage specification. dbt's facets
+are those of `openlineage-integration-common`. `floe_run` is our own; its schema is in `schemas`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ VERSIONS = {
     "TagsJobFacet": "1-0-0",
     "TestRunFacet": "1-0-1",
 }
-# What a backend stores for one facet has its limits; dbt's whole text is in its log.
+# Backends limit the size of a facet; the whole text is in dbt's log.
 MAX_TEXT = 256 * 1024
 
 
@@ -62,25 +62,22 @@ def dbt_facet(kind: str, **fields: Any) -> Facet:
 
 
 def floe_run(**fields: Any) -> Facet:
-    """Return our own run facet: product, compute, attempt, and where Dagster shows the run."""
+    """Return our own run facet: product, compute, attempt and the ids of the run in Dagster."""
     return _facet(f"{_OURS}/FloeRunFacet.json#/$defs/RunFacetFloe", fields)
 
 
 def _facet(url: str, fields: Mapping[str, Any]) -> Facet:
-    made: Facet = {"_producer": PRODUCER, "_schemaURL": url}
-    for name, value in fields.items():
-        if value is not None:
-            made[name] = value
-    return made
+    present = {name: value for name, value in fields.items() if value is not None}
+    return {"_producer": PRODUCER, "_schemaURL": url, **present}
 
 
 def text(value: str) -> str:
-    """Return a text cut to what a facet may carry."""
+    """Return a text, cut to `MAX_TEXT`."""
     return value if len(value) <= MAX_TEXT else f"{value[:MAX_TEXT]} ... (cut)"
 
 
 def parent(run_id: str, namespace: str, job: str, root: tuple[str, str, str]) -> Facet:
-    """Return the parent facet; `root` is run id, namespace and job of the run on top."""
+    """Return the parent facet; `root` is run id, namespace and job of the root run."""
     root_id, root_namespace, root_job = root
     return facet(
         "ParentRunFacet",
@@ -91,25 +88,25 @@ def parent(run_id: str, namespace: str, job: str, root: tuple[str, str, str]) ->
 
 
 def error(message: str) -> Facet:
-    """Return what went wrong, in dbt's own words."""
+    """Return the error facet with dbt's message."""
     return facet("ErrorMessageRunFacet", message=text(message), programmingLanguage="SQL")
 
 
-def schema(columns: Iterable[Sequence[str | None]], said: Mapping[str, str]) -> Facet:
-    """Return a dataset's columns; each is name and type, `said` has descriptions by lower name."""
+def schema(columns: Iterable[Sequence[str | None]], descriptions: Mapping[str, str]) -> Facet:
+    """Return the schema facet for columns of name and type; `descriptions` has lower-case keys."""
     fields = []
     for position, (name, kind) in enumerate(columns, 1):
         field: dict[str, Any] = {"name": name, "ordinal_position": position}
         if kind:
             field["type"] = kind
-        if said.get((name or "").lower()):
-            field["description"] = said[(name or "").lower()]
+        if description := descriptions.get((name or "").lower()):
+            field["description"] = description
         fields.append(field)
     return facet("SchemaDatasetFacet", fields=fields)
 
 
 def catalog(held: Catalog, *, adapter: str) -> Facet:
-    """Return the catalog that holds a dataset, as the compute's profile configures it."""
+    """Return the facet of the catalog that holds a dataset."""
     return facet(
         "CatalogDatasetFacet",
         framework=held.framework,
@@ -132,9 +129,9 @@ def symlinks(names: Iterable[Symlink]) -> Facet:
 
 
 def column_lineage(lineage: ColumnLineage, names: Mapping[str, tuple[str, str]]) -> Facet:
-    """Return what columns are made of; `names` are namespace and name of datasets by relation.
+    """Return the sources of columns; `names` has namespace and name of datasets by relation.
 
-    Sources in other relations are left out, and so are columns without a source.
+    Sources in other relations and columns without a source are left out.
     """
     columns = {name: _inputs(sources, names) for name, sources in lineage.fields.items()}
     return facet(
@@ -147,7 +144,7 @@ def column_lineage(lineage: ColumnLineage, names: Mapping[str, tuple[str, str]])
 def _inputs(
     sources: Iterable[Source], names: Mapping[str, tuple[str, str]]
 ) -> list[dict[str, Any]]:
-    """Return each source column once, with all the ways in which it takes part."""
+    """Return each source column once, with all its transformations."""
     changes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for source in sources:
         if source.relation in names:
@@ -155,8 +152,8 @@ def _inputs(
             change = {"type": source.type, "subtype": source.subtype, "masking": source.masking}
             changes.setdefault(column, []).append(change)
     return [
-        {"namespace": space, "name": name, "field": column, "transformations": made}
-        for (space, name, column), made in changes.items()
+        {"namespace": space, "name": name, "field": column, "transformations": transformations}
+        for (space, name, column), transformations in changes.items()
     ]
 
 
@@ -166,9 +163,9 @@ def owners(kind: str, names: Iterable[str]) -> Facet:
 
 
 def tags(kind: str, names: Iterable[str]) -> Facet:
-    """Return dbt tags; `key:value` tags are split, others are true."""
-    made = []
+    """Return dbt's tags; a tag `key:value` is split, any other gets the value true."""
+    entries = []
     for name in names:
         key, _, value = name.partition(":")
-        made.append({"key": key, "value": value or "true", "source": "DBT"})
-    return facet(kind, tags=made)
+        entries.append({"key": key, "value": value or "true", "source": "DBT"})
+    return facet(kind, tags=entries)

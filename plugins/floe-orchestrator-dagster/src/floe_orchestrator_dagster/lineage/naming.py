@@ -1,8 +1,8 @@
-"""Names datasets as OpenLineage's Naming page does, the same from whichever compute.
+"""Names datasets by the rules of OpenLineage's Naming page, the same from every compute.
 
-Names hold hosts, ports, paths and identifiers, never a user or a password. A connection string that
-cannot be read gives the host `unknown`, as does a profile that names none; nothing is raised.
-Dots inside identifiers are not escaped: that is the default of OpenLineage's clients.
+Names contain hosts, ports, paths and identifiers, never a user or a password. If a connection
+string cannot be read, or a profile names no host, the host is `unknown`; nothing is raised. Dots
+inside identifiers are not escaped, which is the default of OpenLineage's clients.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ def dataset_name(
     """Return the name of the table or view that a dbt relation stands for.
 
     Args:
-        adapter_type: dbt's adapter, as `duckdb`; one without a store of its own is named
-            `{adapter}://{host}:{port}`.
-        output: the resolved profile output by which it is read or written.
-        table: what dbt calls it.
-        root: the directory that relative paths of database files start from.
-        scope: what tells databases in memory apart, as the product's name.
+        adapter_type: dbt's adapter, such as `duckdb`; for an adapter without a rule the namespace
+            is `{adapter}://{host}:{port}`.
+        output: the resolved profile output through which the table is read or written.
+        table: its name in dbt.
+        root: the directory from which relative paths of database files start.
+        scope: a name that distinguishes databases in memory, such as that of the product.
 
-    A table of an Iceberg catalog that the output configures is named by that catalog: two computes
-    on one catalog agree.
+    A table of an Iceberg catalog that the output configures is named by that catalog, so that two
+    computes on one catalog agree.
     """
     kind = str(adapter_type).lower()
-    asked = Table(
+    named = Table(
         output=output,
         database=first_text(table.database),
         schema=first_text(table.schema, output.get("schema")),
@@ -69,17 +69,17 @@ def dataset_name(
         scope=scope,
     )
     store = _STORES.get(kind)
-    return store(asked) if store is not None else stores.generic(kind, asked)
+    return store(named) if store is not None else stores.generic(kind, named)
 
 
 def file_name(path: str, root: str) -> DatasetName:
-    """Return the name of a file, a folder or a pattern of them; a relative one is below `root`."""
+    """Return the name of a file, a folder or a glob pattern; a relative path starts at `root`."""
     scheme, separator, rest = path.partition("://")
     if not separator:
         local = path[5:] if path.lower().startswith("file:") else path
         return DatasetName("file", posixpath.normpath(posixpath.join(root, local)))
     authority, slash, key = rest.partition("?")[0].partition("/")
-    # Of `user:password@host` the host is left; `container@account` has no password.
+    # Keep only the host of `user:password@host`; `container@account` has no password.
     if ":" in authority.rpartition("@")[0]:
         authority = authority.rpartition("@")[2]
     scheme = "gs" if scheme.lower() == "gcs" else scheme

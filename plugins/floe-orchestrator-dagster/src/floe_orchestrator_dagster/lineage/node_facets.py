@@ -1,4 +1,4 @@
-"""Turns what the plan and dbt say of a node into facets of its job and of its dataset."""
+"""Builds the facets of a node's job and dataset from the plan and from dbt's result."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def job_facets(plan: ProductPlan, node: Node, code: SourceCode | None) -> dict[str, Facet]:
-    """Return the facets of a node's job, by name; `code` is where git keeps the project."""
-    found: dict[str, Facet] = {"jobType": job_type("DBT", node.kind.upper())}
+    """Return the facets of a node's job by name; `code` is the git location of the project."""
+    by_name: dict[str, Facet] = {"jobType": job_type("DBT", node.kind.upper())}
     dbt = node.dbt
     if dbt is None:
-        return found
-    found |= described(plan, node, "Job")
+        return by_name
+    by_name |= described(plan, node, "Job")
     if code is not None and dbt.original_file_path:
-        found["sourceCodeLocation"] = code.locate(dbt.original_file_path)
+        by_name["sourceCodeLocation"] = code.locate(dbt.original_file_path)
     is_test = node.kind == "test"
-    found["dbt_node"] = dbt_facet(
+    by_name["dbt_node"] = dbt_facet(
         "dbt-node-job-facet",
         unique_id=node.unique_id,
         original_file_path=dbt.original_file_path or None,
@@ -34,33 +34,33 @@ def job_facets(plan: ProductPlan, node: Node, code: SourceCode | None) -> dict[s
         alias=dbt.alias,
         test_type=("generic" if dbt.test_metadata else "singular") if is_test else None,
     )
-    return found
+    return by_name
 
 
 def job_type(integration: str, kind: str) -> Facet:
-    """Return the type of a job: of Dagster or dbt, and what it is there."""
+    """Return the facet of a job's type: the integration, Dagster or dbt, and the kind in it."""
     return facet("JobTypeJobFacet", processingType="BATCH", integration=integration, jobType=kind)
 
 
 def described(plan: ProductPlan, node: Node, kind: Literal["Job", "Dataset"]) -> dict[str, Facet]:
-    """Return what people have said of a node, as facets of its job or of its dataset."""
-    found: dict[str, Facet] = {}
+    """Return description, owners and tags of a node as facets of its job or dataset."""
+    by_name: dict[str, Facet] = {}
     if node.dbt is not None and node.dbt.description:
-        found["documentation"] = facet(
+        by_name["documentation"] = facet(
             f"Documentation{kind}Facet",
             description=node.dbt.description,
             contentType="text/markdown",
         )
-    owned = _owners(plan, node)
-    if owned:
-        found["ownership"] = facets.owners(f"Ownership{kind}Facet", owned)
+    owners = _owners(plan, node)
+    if owners:
+        by_name["ownership"] = facets.owners(f"Ownership{kind}Facet", owners)
     if node.tags:
-        found["tags"] = facets.tags(f"Tags{kind}Facet", node.tags)
-    return found
+        by_name["tags"] = facets.tags(f"Tags{kind}Facet", node.tags)
+    return by_name
 
 
 def _owners(plan: ProductPlan, node: Node) -> Sequence[str]:
-    """Return the owners of a node: its own, else those of its group, else the product's."""
+    """Return the owners of a node, else those of its group, else the owner of the product."""
     dbt = node.dbt
     named = dbt.dagster_meta.get("owners") if dbt else None
     if isinstance(named, list) and named:
@@ -70,17 +70,17 @@ def _owners(plan: ProductPlan, node: Node) -> Sequence[str]:
 
 
 def built(plan: ProductPlan, node: Node, compute: Compute) -> dict[str, Facet]:
-    """Return the facets of a dataset that was just built on a compute."""
-    found = described(plan, node, "Dataset")
+    """Return the facets of a dataset that was built on a compute."""
+    by_name = described(plan, node, "Dataset")
     is_view = (node.materialized or "").endswith("view")
-    found["datasetType"] = facet(
+    by_name["datasetType"] = facet(
         "DatasetTypeDatasetFacet",
         datasetType="VIEW" if is_view else "TABLE",
         subType="MATERIALIZED" if node.materialized == "materialized_view" else None,
     )
     file_format = node.dbt.config.file_format if node.dbt else None
     if file_format or compute.adapter == "duckdb":
-        found["storage"] = facet(
+        by_name["storage"] = facet(
             "StorageDatasetFacet", storageLayer=compute.adapter, fileFormat=file_format
         )
     exposures = [
@@ -89,12 +89,12 @@ def built(plan: ProductPlan, node: Node, compute: Compute) -> dict[str, Facet]:
         if node.unique_id in parents
     ]
     if exposures:
-        found["dbt_exposures"] = dbt_facet("dbt-exposures-dataset-facet", exposures=exposures)
-    return found
+        by_name["dbt_exposures"] = dbt_facet("dbt-exposures-dataset-facet", exposures=exposures)
+    return by_name
 
 
 def descriptions(node: Node) -> dict[str, str]:
-    """Return what is said of a node's columns, by their names in lower case."""
+    """Return the descriptions of a node's columns, by their names in lower case."""
     declared = node.dbt.columns if node.dbt else {}
     return {
         name.lower(): column.description for name, column in declared.items() if column.description
@@ -102,14 +102,14 @@ def descriptions(node: Node) -> dict[str, str]:
 
 
 def statistics(result: NodeFinished) -> dict[str, int]:
-    """Return rows and bytes: counted in the warehouse, else as the adapter reports them."""
+    """Return the numbers of rows and bytes: counted in the warehouse, else from the adapter."""
     reported = result.adapter_response
-    found = {}
+    numbers = {}
     rows = reported.get("rows_affected") if result.rows is None else result.rows
     if rows is not None and int(float(rows)) >= 0:
-        found["rowCount"] = int(float(rows))
-    # BigQuery tells what it has written only in words; what it has read is another thing.
+        numbers["rowCount"] = int(float(rows))
+    # BigQuery has no such number: its `bytes_processed` counts what it reads.
     size = reported.get("bytes_written")
     if size is not None:
-        found["size"] = int(float(size))
-    return found
+        numbers["size"] = int(float(size))
+    return numbers

@@ -1,8 +1,8 @@
-"""Names the files and servers that dbt-duckdb reads and writes outside of its database.
+"""Names the files and servers that dbt-duckdb reads and writes outside its database.
 
-A source with `external_location` is no table: dbt prints what DuckDB reads instead, such as
-`'data/people.csv'` or `read_parquet('s3://lake/*.parquet')`. A source with a plugin is loaded from
-its location. A model materialized as `external` is a file with a view over it.
+A source with `external_location` is not a table: dbt renders an expression that DuckDB reads, such
+as `'data/people.csv'` or `read_parquet('s3://lake/*.parquet')`. A source with a plugin is loaded
+from its location. A model materialized as `external` is a file with a view over it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from floe_orchestrator_dagster.lineage.naming import dataset_name, file_name
 if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan import Node
 
-# DuckDB's and its extensions' functions whose first argument is the place of files.
+# Functions of DuckDB and its extensions whose first argument is the location of files.
 _READS_FILES = re.compile(
     r"read_\w+|parquet_scan|delta_scan|iceberg_scan|arrow_scan_ipc|st_read|st_readosm|csv_scan"
 )
-# What dbt-duckdb's plugins call the place they load a source from.
+# The keys under which dbt-duckdb's plugins find the location of a source.
 _PLUGIN_LOCATIONS = ("external_location", "delta_table_path")
 _STORES_A_FILE = "external"
 
 
 def reads_outside(node: Node, adapter: str) -> bool:
-    """Tell whether a source is something else than a table of the database that reads it."""
+    """Return whether a source is not a table of the database that reads it."""
     return (
         node.kind == "source"
         and adapter == "duckdb"
@@ -38,9 +38,9 @@ def reads_outside(node: Node, adapter: str) -> bool:
 
 
 def source_name(node: Node, root: str) -> DatasetName | None:
-    """Return what such a source really is; None where that cannot be told.
+    """Return the name of the file or table behind such a source; None if it is not known.
 
-    `root` is the directory from which relative paths start.
+    Relative paths start at `root`.
     """
     location = _plugin_location(node)
     if location is not None:
@@ -51,9 +51,9 @@ def source_name(node: Node, root: str) -> DatasetName | None:
 def with_file(
     named: DatasetName, node: Node, adapter: str, output: Mapping[str, Any], root: str
 ) -> DatasetName:
-    """Return the name of a relation; of an `external` model that of its file.
+    """Return the name of a relation; for an `external` model that of its file.
 
-    As with any data that has a place, the place is the name, and the view over it is a symlink.
+    As everywhere, the location of the data is the name, and the view over it is a symlink.
     """
     if adapter != "duckdb" or node.materialized != _STORES_A_FILE or node.dbt is None:
         return named
@@ -64,13 +64,13 @@ def with_file(
         ending = "" if options.get("partition_by") else f".{config.format or 'parquet'}"
         location = f"{output.get('external_root', '.')}/{node.identifier}{ending}"
     if not isinstance(location, str) or "{{" in location:
-        return named  # dbt renders it while it runs
+        return named  # dbt renders it only during the run
     file = file_name(location, root)
     return replace(file, symlinks=(named.as_symlink(), *named.symlinks))
 
 
 def is_expression(relation: str) -> bool:
-    """Tell whether a relation of dbt's is a file in quotes or an expression, not a name."""
+    """Return whether a relation in dbt is a quoted file or an expression, not a name."""
     return relation.startswith("'") or re.match(r"\w*\s*\(", relation) is not None
 
 
@@ -79,18 +79,18 @@ def _plugin_location(node: Node) -> str | None:
     if dbt is None:
         return None
     config = dbt.config
-    said = {**dbt.meta, **config.meta, **_without_none(config)}
-    if not said.get("plugin"):
+    settings = {**dbt.meta, **config.meta, **_without_none(config)}
+    if not settings.get("plugin"):
         return None
     known = {
         "name": dbt.name,
         "identifier": node.identifier,
         "schema": dbt.schema,
         "database": dbt.database,
-        **said,
+        **settings,
     }
     for key in _PLUGIN_LOCATIONS:
-        template = said.get(key)
+        template = settings.get(key)
         if isinstance(template, str):
             try:
                 return template.format_map(known).strip("'")
@@ -106,7 +106,7 @@ def _without_none(config: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _read_by(relation: str, root: str) -> DatasetName | None:
-    """Return what an expression of DuckDB's reads first."""
+    """Return the name of the first file or table that an expression of DuckDB reads."""
     from sqlglot import exp, parse_one
     from sqlglot.errors import SqlglotError
 
@@ -116,7 +116,7 @@ def _read_by(relation: str, root: str) -> DatasetName | None:
         return None
     table = query.find(exp.Table)
     if table is not None and isinstance(table.this, exp.Identifier):
-        # Of a subquery over a table nobody knows which table it is.
+        # The table behind a subquery is not known.
         return file_name(table.name, root) if relation.startswith("'") else None
     for call in query.find_all(exp.Func):
         anonymous = isinstance(call, exp.Anonymous)

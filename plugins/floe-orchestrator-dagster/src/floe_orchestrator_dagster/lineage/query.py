@@ -1,7 +1,7 @@
-"""Walks one parsed query once, from its tables outward, and says where each column comes from.
+"""Walks a parsed query once, from its tables outward, and finds the sources of each column.
 
-sqlglot parses; names are resolved here rather than by its optimizer, because qualifying a query
-and asking for one column at a time cost several times what parsing does.
+sqlglot parses the query. This module resolves the names itself, because sqlglot's optimizer, which
+qualifies a query and then traces one column at a time, costs several times as much as parsing.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ WINDOW = "WINDOW"
 CONDITIONAL = "CONDITIONAL"
 
 STRENGTH = {IDENTITY: 0, TRANSFORMATION: 1, AGGREGATION: 2}
-"""The direct kinds, weakest first: a path is named after its strongest step."""
+"""The direct kinds, weakest first: a path has the kind of its strongest step."""
 
 MAX_WORK = 2_000_000
-"""Sources copied while one query is walked; a query that doubles its columns stops here."""
+"""The limit of sources copied during one walk; it stops a query that keeps doubling its columns."""
 
 Use = tuple[str, str, str, bool]
 """Relation, column, kind and whether the value is masked."""
@@ -40,37 +40,37 @@ Uses = dict[Use, None]
 """A set of uses that keeps its order."""
 
 TreeNode: type[exp.Expr] = getattr(exp, "Expr", exp.Expression)
-"""Every node's class; before sqlglot 30 it had another name."""
+"""The class of every node; it had another name before sqlglot 30."""
 
 _TRANSPARENT = (exp.Paren, exp.Alias, exp.IgnoreNulls, exp.RespectNulls)
 _LEAVES = (exp.Literal, exp.DataType, exp.Identifier, exp.Var, exp.Null, exp.Boolean)
-# Masking as OpenLineage's Spark and Hive integrations have it: digests, and counting. By name,
-# since of these functions sqlglot has classes for some, in some versions.
+# Masking as in OpenLineage's Spark and Hive integrations: digests and counting. Matched by name,
+# because sqlglot has classes for only some of these functions, in some versions.
 _MASKS = re.compile(
     r"((xx|murmur|hive|sip|city|farm|standard)_?)?hash[0-9_]*(agg|text)?"
     r"|(sha|md5)[0-9_]*(hex|binary|digest|number_?lower64|number_?upper64)?"
     r"|crc32|checksum|(farm_?)?fingerprint|mask|count(_?if)?|approx_?(count_?)?distinct",
     re.IGNORECASE,
 )
-# Aggregates only by their class: over a window they give the value of one row.
+# Aggregates only by class: over a window they return the value of one row.
 _PICKS = (exp.Lag, exp.Lead, exp.FirstValue, exp.LastValue, exp.NthValue, exp.First, exp.Last)
 
-# Functions that sqlglot calls as PostgreSQL calls their columns; others it may call otherwise.
+# Functions whose name in sqlglot is the column name in PostgreSQL; for others it may differ.
 _NAMED = (exp.Count, exp.Sum, exp.Min, exp.Max, exp.Avg, exp.Coalesce, exp.Upper, exp.Lower)
 
 Step = tuple[object, "str | None", bool]
-"""A part of an expression, its kind where it has one of its own, and whether it is masked."""
+"""A part of an expression, its own kind if it has one, and whether it is masked."""
 
 
 class TooMuchError(Exception):
-    """The query asks for more work than its lineage is worth."""
+    """The query needs more work than its lineage is worth."""
 
 
 class Output:
-    """The columns of a relation, in order, and what shaped its rows.
+    """The columns of a relation in order, and the sources that shape its rows (`effects`).
 
-    `open` names the relations whose columns are not known: a name not found here is theirs.
-    `anything`, where set, is the source of every column (a table function's).
+    `open` names the relations whose columns are not known: a name that is not a column here belongs
+    to one of them. `anything`, if set, is the source of every column (for a table function).
     """
 
     __slots__ = ("anything", "columns", "effects", "exact", "folded", "open")
@@ -90,25 +90,25 @@ class Output:
         self.folded: dict[str, str] = {}
 
     def find(self, name: str) -> Uses | None:
-        """Return what a column is made of, by its exact name, else by its name in any case."""
+        """Return the sources of a column, by its exact name, else by its name in any case."""
         if self.exact is None:
             self.exact = {}
-            for column, made_of in self.columns:
-                self.exact.setdefault(column, made_of)
+            for column, sources in self.columns:
+                self.exact.setdefault(column, sources)
                 self.folded.setdefault(column.lower(), column)
         uses: Uses | None = self.exact.get(name)
         return self.exact.get(self.folded.get(name.lower(), "")) if uses is None else uses
 
     def spelled(self, name: str) -> str | None:
-        """Return a column's name as it is kept; None when there is no such column."""
+        """Return the spelling of a column's name; None if there is no such column."""
         return None if self.find(name) is None else self.folded[name.lower()]
 
-    def said(self) -> list[tuple[str, set[Use]]]:
-        """Return all that is known, to tell whether it has grown."""
+    def content(self) -> list[tuple[str, set[Use]]]:
+        """Return columns and effects, for a comparison with another output."""
         return [(name, set(uses)) for name, uses in (*self.columns, ("", self.effects))]
 
     def guess(self, name: str) -> Uses | None:
-        """Return what a column not known must be made of, when there is only one answer."""
+        """Return the sources of an unknown column, if there is only one possibility."""
         if self.anything is not None:
             return self.anything
         return {(self.open[0], name, IDENTITY, False): None} if len(self.open) == 1 else None
@@ -116,7 +116,7 @@ class Output:
 
 @dataclass(slots=True)
 class Scope:
-    """What names mean inside one SELECT."""
+    """The meaning of names inside one SELECT."""
 
     parent: Scope | None
     ctes: dict[str, Output]
@@ -127,7 +127,7 @@ class Scope:
     windows: dict[str, exp.Window] = field(default_factory=dict)
 
     def add(self, name: str, output: Output, qualified: str | None = None) -> None:
-        """Bring a relation into scope under its alias, and under its schema too."""
+        """Bring a relation into scope under its alias and under its qualified name."""
         if name:
             self.named.setdefault(name.lower(), output)
         if qualified:
@@ -136,7 +136,7 @@ class Scope:
 
 
 class Walker:
-    """Resolves one query; holds the tables it may read and the work it has done."""
+    """Resolves one query; holds the tables that it may read and counts its work."""
 
     def __init__(self, dialect: Dialect, tables: Mapping[tuple[str, ...], Output | None]) -> None:
         self._tables = tables
@@ -145,8 +145,8 @@ class Walker:
         self._upper = case == "UPPERCASE"
         self._lower = case == "LOWERCASE"
         self._keeps_spelling = type(dialect).__name__ == "DuckDB"
-        # These have no word for it, or need not say it.
-        self._recursive_unsaid = type(dialect).__name__ in {"Snowflake", "TSQL", "Fabric"}
+        # Dialects in which RECURSIVE does not exist or is optional.
+        self._recursive_is_implicit = type(dialect).__name__ in {"Snowflake", "TSQL", "Fabric"}
         self._work = 0
         # A source may be a call, such as `read_csv('a.csv')`, whose columns are known.
         self._reads_calls = any(len(parts) == 1 and "(" in parts[0] for parts in tables)
@@ -154,7 +154,7 @@ class Walker:
     # --- names and their sources ---------------------------------------------------------------
 
     def name(self, identifier: exp.Expr | str | None) -> str:
-        """Return a name in the case the database keeps it."""
+        """Return a name in the case in which the database stores it."""
         if isinstance(identifier, exp.Column):
             identifier = identifier.this
         if isinstance(identifier, str):
@@ -167,7 +167,7 @@ class Walker:
         return name.upper() if self._upper else name.lower() if self._lower else name
 
     def through(self, uses: Uses, kind: str, into: Uses, *, masked: bool = False) -> None:
-        """Add what is used, seen through one more step."""
+        """Add sources after one more step of the given kind."""
         self._work += len(uses)
         if self._work > MAX_WORK:
             raise TooMuchError
@@ -186,10 +186,10 @@ class Walker:
             else:
                 into.setdefault(use)
 
-    def _meant(self, node: exp.Expr, scope: Scope) -> Uses:
-        """Return what a column is made of; of the star in `HASH(*)` or `f(t.*)`, the whole row."""
+    def _sources(self, node: exp.Expr, scope: Scope) -> Uses:
+        """Return the sources of a column; for the star in `HASH(*)` or `f(t.*)` the whole row's."""
         if isinstance(node, exp.Star):
-            # COUNT(*) looks at no value.
+            # COUNT(*) reads no value.
             counted = isinstance(node.parent, exp.Count)
             return {} if counted else self._row(self._everything(scope))
         if isinstance(node.this, exp.Star):
@@ -198,7 +198,7 @@ class Walker:
         return self._resolve(node, scope) if isinstance(node, exp.Column) else {}
 
     def _resolve(self, column: exp.Column, scope: Scope) -> Uses:
-        """Return what a column of the text is made of; nothing when its name is not found."""
+        """Return the sources of a column in the SQL; empty if its name is not known."""
         name = self.name(column.this)
         table = column.args.get("table")
         if table is None:
@@ -217,7 +217,7 @@ class Walker:
         return self._within(column, scope)
 
     def _within(self, column: exp.Column, scope: Scope) -> Uses:
-        """Return what a field of a struct is made of: `column.field` or `table.column.field`."""
+        """Return the sources of a struct field: `column.field` or `table.column.field`."""
         parts = [self.name(part) for part in column.parts]
         output = scope.named.get(parts[0].lower())
         uses = output.find(parts[1]) if output and len(parts) > 1 else self._bare(parts[0], scope)
@@ -248,7 +248,7 @@ class Walker:
         return None
 
     def _row(self, output: Output) -> Uses:
-        """Return what a whole row, named by its table, is made of."""
+        """Return the sources of a whole row, named by its table."""
         into: Uses = dict(output.anything or {})
         for _, uses in output.columns:
             self.through(uses, TRANSFORMATION, into)
@@ -257,9 +257,9 @@ class Walker:
     # --- expressions ---------------------------------------------------------------------------
 
     def walk(self, root: exp.Expr, kind: str, scope: Scope, into: Uses) -> None:
-        """Add what an expression uses; a step inside it only ever strengthens the kind.
+        """Add the sources of an expression; a step inside it can only strengthen the kind.
 
-        One loop, not a recursion: `a + b + c + ...` is as deep as it is long.
+        This is a loop, not a recursion: the tree of `a + b + c + ...` is as deep as it is long.
         """
         stack: list[tuple[object, str, bool]] = [(root, kind, False)]
         while stack:
@@ -270,7 +270,7 @@ class Walker:
             if not isinstance(node, TreeNode) or isinstance(node, _LEAVES):
                 continue
             if isinstance(node, (exp.Column, exp.Star)):
-                self.through(self._meant(node, scope), kind, into, masked=masked)
+                self.through(self._sources(node, scope), kind, into, masked=masked)
             elif isinstance(node, _TRANSPARENT):
                 stack.append((node.this, kind, masked))
             elif isinstance(node, exp.Query):
@@ -317,7 +317,7 @@ class Walker:
             seen.add(name)
 
     def _nested(self, node: exp.Expr, kind: str, scope: Scope, into: Uses) -> Output:
-        """Return a subquery among the columns or conditions, having added what shaped its rows."""
+        """Return the output of a subquery in an expression; add the effects on its rows."""
         output = self.query(node, scope, scope.ctes)
         self.through(output.effects, IDENTITY if kind in STRENGTH else kind, into)
         return output
@@ -330,7 +330,7 @@ class Walker:
     # --- queries -------------------------------------------------------------------------------
 
     def query(self, node: exp.Expr, parent: Scope | None, ctes: dict[str, Output]) -> Output:
-        """Return the output of a query; `parent` is the scope a correlated one may look into."""
+        """Return the output of a query; a correlated query also resolves names in `parent`."""
         with_ = _arg(node, "with")
         if with_ is not None:
             ctes = self._with(with_, parent, ctes)
@@ -361,7 +361,7 @@ class Walker:
             name = self.name(alias.this).lower()
             body = cte.this
             recursive = with_.args.get("recursive") or (
-                self._recursive_unsaid and _reads(body, cte.alias)
+                self._recursive_is_implicit and _reads(body, cte.alias)
             )
             if recursive and isinstance(body, exp.SetOperation):
                 ctes[name] = self._recursive(body, name, alias, parent, ctes)
@@ -377,14 +377,14 @@ class Walker:
         parent: Scope | None,
         ctes: dict[str, Output],
     ) -> Output:
-        """Feed a recursive query its own output until it has nothing new to say.
+        """Resolve a recursive query with its own output until the output no longer changes.
 
-        At first it is a relation of no known columns and no sources.
+        It begins as a relation without known columns and without sources.
         """
         known = Output([], anything={})
         while True:
             output = self._renamed(self.query(body, parent, {**ctes, name: known}), alias)
-            if output.said() == known.said():
+            if output.content() == known.content():
                 return output
             known = output
 
@@ -423,7 +423,7 @@ class Walker:
         return Output(columns, effects, unknown)
 
     def _from(self, node: exp.Select, scope: Scope, effects: Uses) -> None:
-        """Bring all relations into scope before any condition is read: it may name a later one."""
+        """Bring all relations into scope before any condition, which may name a later one."""
         joins = node.args.get("joins") or ()
         from_ = _arg(node, "from")
         if from_ is not None:
@@ -466,9 +466,9 @@ class Walker:
         return columns, unknown
 
     def _output_name(self, item: exp.Expr, at: int) -> str:
-        """Return a column's name; `?` and its number where each database makes up its own.
+        """Return a column's name; `?` and its number if each database generates its own name.
 
-        PostgreSQL, alone among those that fold to lower case, calls it after the function.
+        Of the databases that fold to lower case, only PostgreSQL names a column after its function.
         """
         if isinstance(item, exp.Alias):
             return self.name(item.args["alias"])
@@ -488,7 +488,7 @@ class Walker:
         return f"?{at}"
 
     def _spelled(self, column: exp.Column, name: str, scope: Scope) -> str:
-        """Return a column's name as its relation has it, where that wins over how it is written."""
+        """Return a column's name in the spelling of its relation, if the relation has it."""
         owner = scope.named.get(self.name(column.args.get("table")).lower())
         for output in scope.visible if owner is None else (owner,):
             if (spelled := output.spelled(name)) is not None:
@@ -498,7 +498,7 @@ class Walker:
     def _star(
         self, star: exp.Expr, owner: exp.Expr | None, scope: Scope
     ) -> tuple[list[tuple[str, Uses]], tuple[str, ...]]:
-        """Return the columns a star stands for, and the relations whose columns are not known."""
+        """Return the columns of a star, and the relations whose columns are not known."""
         columns: list[tuple[str, Uses]]
         if owner is not None:
             output = scope.named.get(self.name(owner).lower())
@@ -524,7 +524,7 @@ class Walker:
         return columns, unknown
 
     def _everything(self, scope: Scope) -> Output:
-        """Return all that is in scope, the columns joined by name once and first."""
+        """Return all columns in scope; those merged by a join come once and first."""
         if len(scope.visible) == 1 and not scope.merged:
             return scope.visible[0]
         columns = list(scope.merged.values())
@@ -575,7 +575,7 @@ class Walker:
         columns: list[tuple[str, Uses]],
         effects: Uses,
     ) -> None:
-        """Add a term of GROUP BY or ORDER BY, which may be the number of a column."""
+        """Add the sources of a term in GROUP BY or ORDER BY, which may be a column number."""
         if isinstance(item, exp.Literal) and not item.is_string:
             at = int(item.this) - 1 if item.this.isdigit() else -1
             if 0 <= at < len(columns):
@@ -586,7 +586,7 @@ class Walker:
     def _set_operation(
         self, node: exp.SetOperation, parent: Scope | None, ctes: dict[str, Output]
     ) -> Output:
-        """Fold a chain of UNION, EXCEPT and INTERSECT from the left; the parser nests it there."""
+        """Resolve a chain of UNION, EXCEPT and INTERSECT from the left, as the parser nests it."""
         chain: list[exp.SetOperation] = [node]
         while isinstance(left := chain[-1].this, exp.SetOperation) and _arg(left, "with") is None:
             chain.append(left)
@@ -611,7 +611,7 @@ class Walker:
     def _union(
         self, columns: list[tuple[str, Uses]], right: list[tuple[str, Uses]], *, by_name: bool
     ) -> None:
-        """Add the columns of one more arm, by place or by name."""
+        """Add the columns of one more query of a union, by position or by name."""
         if not by_name:
             for (_, into), (_, uses) in zip(columns, right, strict=False):
                 self.through(uses, IDENTITY, into)
@@ -626,7 +626,7 @@ class Walker:
     # --- relations -----------------------------------------------------------------------------
 
     def _add(self, node: exp.Expr, scope: Scope, effects: Uses) -> None:
-        """Bring a relation, and whatever is joined to it in parentheses, into scope."""
+        """Bring a relation, and the relations joined to it in parentheses, into scope."""
         alias = node.args.get("alias")
         name = self.name(alias.this) if isinstance(alias, exp.TableAlias) else ""
         qualified = None
@@ -654,14 +654,14 @@ class Walker:
         self._joins(node, scope, effects)
 
     def _derived(self, node: exp.Expr, scope: Scope, effects: Uses) -> Output:
-        """Return the output of a relation that is not a table: a function's, a subquery's."""
+        """Return the output of a relation that is not a table: a function or a subquery."""
         if _joined_in_parentheses(node):
             inner = Scope(scope.parent, scope.ctes)
             self._add(node.this, inner, effects)
             return self._everything(inner)
         lateral = isinstance(node, exp.Lateral)
         if isinstance(node.this if lateral else node, (exp.Query, exp.Pivot)):
-            # A lateral subquery sees what stands to its left, an ordinary one what is outside.
+            # A lateral subquery sees the relations to its left, an ordinary one those outside.
             return self.query(_unwrapped(node), scope if lateral else scope.parent, scope.ctes)
         call = node.this if isinstance(node, exp.Table) else node
         known = self._tables.get((call.sql(self._dialect),)) if self._reads_calls else None
@@ -676,15 +676,15 @@ class Walker:
         parts = tuple(self.name(part) for part in node.parts)
         if len(parts) == 1 and parts[0].lower() in scope.ctes:
             return scope.ctes[parts[0].lower()]
-        found = self._tables.get(parts)
-        if found is None:
-            found = self._tables.get(tuple(part.lower() for part in parts))
-        if found is not None:
-            return found
+        output = self._tables.get(parts)
+        if output is None:
+            output = self._tables.get(tuple(part.lower() for part in parts))
+        if output is not None:
+            return output
         return Output([], None, (".".join(part.sql(self._dialect) for part in node.parts),))
 
     def _function(self, node: exp.Expr, scope: Scope) -> Output:
-        """Return the output of a function that gives rows: each column may hold all it is given."""
+        """Return the output of a table function: each column may come from every argument."""
         uses: Uses = {}
         for part in node.args.values():
             for item in part if isinstance(part, list) else (part,):
@@ -693,7 +693,7 @@ class Walker:
         return Output([], None, (), uses)
 
     def _join(self, join: exp.Join, scope: Scope, effects: Uses) -> None:
-        """Bring a join's right side into scope, with the columns both sides share by name."""
+        """Bring the right side of a join into scope and merge the columns joined by name."""
         left = self._everything(scope) if join.args.get("using") or join.method else None
         merged = dict(scope.merged)
         before = len(scope.visible)
@@ -712,7 +712,7 @@ class Walker:
         right: Sequence[Output],
         effects: Uses,
     ) -> None:
-        """Make one column of each that both sides of a join share by name."""
+        """Merge each pair of columns that a join matches by name into one column."""
         names = [self.name(item) for item in join.args.get("using") or ()]
         if join.method == "NATURAL":
             theirs = {name.lower() for output in right for name, _ in output.columns}
@@ -758,11 +758,11 @@ class Walker:
         }
         kept = [item for item in source.columns if item[0].lower() not in used]
         self._each(kept, GROUP_BY, effects)
-        made = [
+        pivoted = [
             (self.name(column), cells[at % len(cells)])
             for at, column in enumerate(pivot.args.get("columns") or ())
         ]
-        return Output([*kept, *made], None, source.open)
+        return Output([*kept, *pivoted], None, source.open)
 
     def _cell(self, aggregate: exp.Expr, by: Uses, scope: Scope) -> Uses:
         uses = self._uses(aggregate, IDENTITY, scope)
@@ -778,7 +778,7 @@ class Walker:
         values: list[str],
         rows: list[list[exp.Expr]],
     ) -> Output:
-        """Return an unpivot's output: the other columns, the names (no source) and the values."""
+        """Return the output of an unpivot: other columns, names (without source) and values."""
         used = {column.name.lower() for row in rows for column in row}
         columns = [item for item in source.columns if item[0].lower() not in used]
         columns += [(name, {}) for name in names]
@@ -824,12 +824,12 @@ class Walker:
             kept = [(item.name, self._uses(item, IDENTITY, scope)) for item in group.expressions]
         self._each(kept, GROUP_BY, effects)
         plain = len(using) == 1 and not isinstance(using[0], exp.Alias)
-        made = [
+        pivoted = [
             (label if plain else f"{label}_{item.alias_or_name}", self._cell(item, by, scope))
             for label in labels
             for item in using
         ]
-        return Output([*kept, *made], effects)
+        return Output([*kept, *pivoted], effects)
 
 
 def _case(node: exp.Expr) -> Iterator[Step]:
@@ -852,7 +852,7 @@ def _second_tested(node: exp.Expr) -> Iterator[Step]:
 
 
 def _coalesce(node: exp.Expr) -> Iterator[Step]:
-    # Each value is looked at to choose, and may be the one chosen.
+    # Each value decides the choice and may be the chosen one.
     for value in (node.this, *node.expressions):
         yield value, CONDITIONAL, False
         yield value, None, False
@@ -867,7 +867,7 @@ def _decode(node: exp.Expr) -> Iterator[Step]:
 
 
 def _within_group(node: exp.Expr) -> Iterator[Step]:
-    # What a percentile sorts is its value; what LISTAGG sorts is only the order of it.
+    # The sort key of a percentile is its value; that of LISTAGG is only the order.
     sorts = node.this.find(exp.Column) is not None
     yield node.this, None, False
     for ordered in node.expression.expressions:
@@ -899,7 +899,7 @@ def _masks(function: str) -> bool:
 
 
 def _arg(node: exp.Expr, key: str) -> exp.Expr | None:
-    """Return an argument whose name is a Python keyword; sqlglot 28 put an underscore after it."""
+    """Return an argument whose name is a Python keyword; sqlglot 28 added an underscore to it."""
     value: exp.Expr | None = node.args.get(f"{key}_") or node.args.get(key)
     return value
 
@@ -949,7 +949,7 @@ def _joined_in_parentheses(node: exp.Expr) -> bool:
 
 
 def _unwrapped(node: exp.Expr) -> exp.Expr:
-    """Return the query inside a derived table or LATERAL."""
+    """Return the query inside a derived table or a LATERAL."""
     if isinstance(node, exp.Lateral):
         node = node.this
     inner = node.this if isinstance(node, exp.Subquery) else node

@@ -1,6 +1,7 @@
-"""Listens to a step as it runs and sends what its lineage is; never harms the step.
+"""Records the lineage of a running step and sends it.
 
-With `lineage: required` an event that cannot be made durable fails the step instead.
+A problem with lineage does not fail the step. With `lineage: required`, an event that cannot be
+made durable does.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ def open_lineage(
 ) -> tuple[Delivery, str] | None:
     """Return the delivery of a product's lineage and its job namespace; None if it sends none.
 
-    `backend` is one that was given in code; else the artifacts name it.
+    `backend` is one that is passed in code; otherwise the artifacts name it.
 
     Raises:
-        LineageError: lineage is required, and the backend or the spool cannot be used.
+        LineageError: lineage is required and the backend or the spool cannot be used.
     """
     try:
         destination = lineage_destination(artifacts, backend)
@@ -75,7 +76,7 @@ class LineageRecorder:
         delivery: Delivery,
         log: logging.Logger = logger,
     ) -> None:
-        """Begin; `log` takes what people should know of this run's lineage."""
+        """Begin; `log` receives warnings about the lineage of this run."""
         self._lineage = StepLineage(step, plan)
         self._plan = plan
         self._delivery = delivery
@@ -87,16 +88,16 @@ class LineageRecorder:
         self._next: WaveRun | None = None
 
     def started(self) -> None:
-        """Note that the step has begun."""
+        """Record that the step has begun."""
         with self._harmless():
             self._send(self._lineage.start())
 
     def wave(self, compute: Compute, number: int, waves: int, nodes: int) -> None:
-        """Note that a dbt run of `nodes` nodes is about to be started."""
+        """Record that a dbt run of `nodes` nodes is about to start."""
         self._next = WaveRun(compute, number, waves, nodes)
 
-    def heard(self, event: DbtEvent, run_dir: Path, scrubber: Scrubber) -> None:
-        """Take one of dbt's events; what dbt compiled, secrets and all, lies below `run_dir`."""
+    def handle(self, event: DbtEvent, run_dir: Path, scrubber: Scrubber) -> None:
+        """Handle one of dbt's events; the compiled SQL in `run_dir` may contain secrets."""
         with self._harmless():
             if isinstance(event, Started) and self._next is not None:
                 wave, self._next = self._next, None
@@ -124,14 +125,14 @@ class LineageRecorder:
                 self._send(self._lineage.node_finished(event, sql))
 
     def wave_ended(self, *, success: bool, message: str = "") -> None:
-        """Note that dbt has ended."""
+        """Record that dbt has ended."""
         self._next = None
         self._release()
         with self._harmless():
             self._send(self._lineage.invocation_ended(now(), success=success, message=message))
 
     def _release(self) -> None:
-        """Send the ends of snapshots: only the results that dbt writes last have their SQL."""
+        """Send the ends of snapshots: their SQL is only in run_results.json, which comes last."""
         held, self._held = self._held, []
         sql: dict[Path, dict[str, str]] = {}
         for event, run_dir, scrubber in held:
@@ -139,19 +140,20 @@ class LineageRecorder:
                 if run_dir not in sql:
                     sql[run_dir] = compiled_in_results(run_dir)
                 compiled = sql[run_dir].get(event.unique_id)
-                said = compiled if compiled is None else scrubber.text(compiled)
-                self._send(self._lineage.node_finished(event, said))
+                compiled = compiled if compiled is None else scrubber.text(compiled)
+                self._send(self._lineage.node_finished(event, compiled))
 
     def environment(self) -> dict[str, str]:
-        """Return what tells a process below dbt, such as a Spark listener, whose child it is."""
+        """Return the variables that name the parent run to a process below dbt, such as Spark."""
         return {
             "OPENLINEAGE_PARENT_ID": f"{self._step.namespace}/{self._step.job}/{self._step.run_id}"
         }
 
     def ended(self, skipped: Mapping[str, str], message: str = "") -> None:
-        """Note that the step has ended, well or with `message`.
+        """Record that the step has ended: successfully, or failed with `message`.
 
-        `skipped` says by unique id what it never came to, and why. Only the first ending counts.
+        `skipped` has the nodes that did not run, by unique id, each with the reason. Only the first
+        ending counts.
         """
         if self._over:
             return
@@ -161,10 +163,10 @@ class LineageRecorder:
             at = now()
             self._send(self._lineage.skipped(skipped, at, skipped))
             self._send(self._lineage.finish(at, message))
-            self._tell_what_is_missing()
+            self._warn_of_missing_columns()
 
     def aborted(self, reason: str) -> None:
-        """Note that the step was cancelled in the middle."""
+        """Record that the step was cancelled."""
         if self._over:
             return
         self._over = True
@@ -173,19 +175,19 @@ class LineageRecorder:
             self._send(self._lineage.abort(now(), reason))
 
     def close(self) -> DeliveryReport:
-        """Wait for the delivery, no longer than its bound; return what became of the events."""
+        """Wait for the delivery, at most its `drain_seconds`; return its report."""
         report = DeliveryReport()
         with self._harmless():
             report = self._delivery.finish()
             logger.debug("lineage: %s", report)
         return report
 
-    def _tell_what_is_missing(self) -> None:
-        """Say once which models have no column lineage, which their tables do not show."""
+    def _warn_of_missing_columns(self) -> None:
+        """Log one warning that names the models without column lineage."""
         missing = self._lineage.without_columns
         if missing:
-            said = (f"{self._plan.nodes[uid].name} ({why})" for uid, why in missing.items())
-            self._log.warning("Column lineage is missing for %s.", known(said))
+            models = (f"{self._plan.nodes[uid].name} ({why})" for uid, why in missing.items())
+            self._log.warning("Column lineage is missing for %s.", known(models))
 
     def _send(self, events: Iterable[Event]) -> None:
         self._delivery.send_all([*events])
@@ -196,12 +198,12 @@ class LineageRecorder:
             yield
         except LineageError:
             raise
-        except Exception:  # noqa: BLE001  lineage never harms the job
+        except Exception:  # noqa: BLE001  lineage must not fail the job
             if not self._warned:
                 self._log.warning("Lineage of this run is incomplete", exc_info=True)
             self._warned = True
 
 
 def now() -> str:
-    """Return the time as events write it: ISO 8601 in UTC."""
+    """Return the current time in the form of events: ISO 8601 in UTC."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")

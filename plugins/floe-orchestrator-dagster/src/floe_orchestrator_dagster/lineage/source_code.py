@@ -1,4 +1,4 @@
-"""Finds out where git keeps a project's code, for facets that link to it."""
+"""Finds the git location of a project, for facets that link to its code."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ GIT_TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SourceCode:
-    """Where the dbt project's code is kept: a git repository at a version.
+    """The location of the dbt project's code: a git repository at a version.
 
     Attributes:
         repository: an https URL without credentials.
         version: the commit.
-        branch: "" where a commit is checked out without one.
-        folder: of the project, relative to the repository; "" for its top.
+        branch: the branch; "" if a commit is checked out without one.
+        folder: the folder of the project in the repository; "" for the root.
     """
 
     repository: str
@@ -32,7 +32,7 @@ class SourceCode:
     folder: str = ""
 
     def locate(self, path: str) -> Facet:
-        """Return the place of a file of the project; `path` is relative to the project."""
+        """Return the facet that locates a file of the project; `path` is relative to it."""
         inside = "/".join(filter(None, (self.folder, path)))
         web = self.repository.removesuffix(".git")
         return facet(
@@ -47,7 +47,7 @@ class SourceCode:
 
 
 def source_code(project_dir: Path) -> SourceCode | None:
-    """Return where git keeps a project; None if it does not, or there is no git here."""
+    """Return the git location of a project; None if git or a usable remote is missing."""
     try:
         remote = _git(project_dir, "config", "--get", "remote.origin.url")
         version = _git(project_dir, "rev-parse", "HEAD")

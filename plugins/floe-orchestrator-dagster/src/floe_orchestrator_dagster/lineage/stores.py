@@ -1,7 +1,7 @@
-"""Names tables as OpenLineage's Naming page does: one function a store, and Iceberg's catalogs.
+"""Names tables by the rules of OpenLineage's Naming page, with one function per store.
 
-https://openlineage.io/docs/spec/naming. Stores without a row there (ClickHouse, Spark without a
-metastore) are named as OpenLineage's own dbt integration names them.
+https://openlineage.io/docs/spec/naming. Stores that are not on the page (ClickHouse, Spark without
+a metastore) are named as in OpenLineage's own dbt integration.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def postgres(table: Table) -> DatasetName:
 
 
 def redshift(table: Table) -> DatasetName:
-    """Name the cluster or workgroup and its region; of another host, the host."""
+    """Name the cluster or workgroup and its region; any other host by itself."""
     table = table.cased(str.lower)
     host, port = host_and_port(table.get("host"))
     cluster, region = table.get("cluster_id"), table.get("region")
@@ -62,7 +62,7 @@ def redshift(table: Table) -> DatasetName:
 
 
 def snowflake(table: Table) -> DatasetName:
-    """Name `snowflake://account` and `DATABASE.SCHEMA.TABLE`, as Snowflake keeps unquoted names."""
+    """Name `snowflake://account` and `DATABASE.SCHEMA.TABLE`, Snowflake's case of plain names."""
     table = replace(table, database=table.database or table.get("database")).cased(str.upper)
     return DatasetName(
         f"snowflake://{_snowflake_account(table.get('account'), table.get('region'))}", table.full()
@@ -93,7 +93,7 @@ def bigquery(table: Table) -> DatasetName:
 
 
 def databricks(table: Table) -> DatasetName:
-    """Name a table of Unity Catalog by it; one of the old metastore has only its workspace."""
+    """Name a table by Unity Catalog; a table of the old metastore by its workspace."""
     table = table.cased(str.lower)
     host, _ = host_and_port(table.get("host"))
     catalog = table.database or table.get("catalog", "database").lower() or "hive_metastore"
@@ -108,8 +108,8 @@ def databricks(table: Table) -> DatasetName:
 def spark(table: Table) -> DatasetName:
     """Name by the Iceberg catalog, else the metastore, else the warehouse, else the endpoint."""
     table = table.cased(str.lower)
-    given = as_mapping(table.output.get("server_side_parameters"))
-    conf = {str(key): first_text(value) for key, value in given.items()}
+    parameters = as_mapping(table.output.get("server_side_parameters"))
+    conf = {str(key): first_text(value) for key, value in parameters.items()}
     catalog, schema = _spark_catalog(conf, table)
     if catalog is not None:
         return in_iceberg(catalog, replace(table, schema=schema))
@@ -134,7 +134,7 @@ def spark(table: Table) -> DatasetName:
 
 
 def _spark_catalog(conf: Mapping[str, str], table: Table) -> tuple[dict[str, str] | None, str]:
-    """Return the Iceberg catalog a relation is in, if any, and its schema there."""
+    """Return the Iceberg catalog of a relation, if any, and its schema in that catalog."""
     catalog, schema = table.database, table.schema
     if "." in schema:
         catalog, _, schema = schema.partition(".")
@@ -142,13 +142,13 @@ def _spark_catalog(conf: Mapping[str, str], table: Table) -> tuple[dict[str, str
     prefix = f"spark.sql.catalog.{catalog}"
     if not catalog or "iceberg" not in conf.get(prefix, "").lower():
         return None, table.schema
-    said = {key.removeprefix(f"{prefix}."): value for key, value in conf.items()}
-    said["name"] = catalog
-    implementation = said.get("catalog-impl", "").rpartition(".")[2].removesuffix("Catalog")
-    said.setdefault("type", implementation.lower())
-    said.setdefault("account_id", said.get("glue.id", ""))
-    said.setdefault("region", said.get("client.region", ""))
-    return said, schema
+    settings = {key.removeprefix(f"{prefix}."): value for key, value in conf.items()}
+    settings["name"] = catalog
+    implementation = settings.get("catalog-impl", "").rpartition(".")[2].removesuffix("Catalog")
+    settings.setdefault("type", implementation.lower())
+    settings.setdefault("account_id", settings.get("glue.id", ""))
+    settings.setdefault("region", settings.get("client.region", ""))
+    return settings, schema
 
 
 def trino(table: Table) -> DatasetName:
@@ -160,7 +160,7 @@ def trino(table: Table) -> DatasetName:
 
 
 def athena(table: Table) -> DatasetName:
-    """Name Athena's endpoint in the region, and `catalog.schema.table`."""
+    """Name the endpoint of Athena in its region, and `catalog.schema.table`."""
     catalog = table.database or table.get("database") or "awsdatacatalog"
     table = replace(table, database=catalog).cased(str.lower)
     region = table.get("region_name").lower() or UNKNOWN
@@ -168,7 +168,7 @@ def athena(table: Table) -> DatasetName:
 
 
 def clickhouse(table: Table) -> DatasetName:
-    """Name by schema and table only: what dbt calls a schema is ClickHouse's database."""
+    """Name by schema and table only: dbt's schema is ClickHouse's database."""
     native, secure = table.get("driver") == "native", table.output.get("secure") is True
     default = ("9440" if secure else "9000") if native else ("8443" if secure else "8123")
     return DatasetName(
@@ -205,7 +205,7 @@ def fabric(table: Table) -> DatasetName:
 
 
 def mysql(table: Table) -> DatasetName:
-    """Name `mysql://host:port` and `schema.table`: a schema is a database there."""
+    """Name `mysql://host:port` and `schema.table`: in MySQL a schema is a database."""
     return DatasetName(
         server_uri("mysql", table.get("host", "server"), table.get("port"), "3306"),
         dotted(table.schema or table.database, table.identifier),
@@ -213,14 +213,14 @@ def mysql(table: Table) -> DatasetName:
 
 
 def glue(table: Table) -> DatasetName:
-    """Name the table of the Glue catalog, of the account in `account_id` or the role."""
+    """Name a table of the Glue catalog; the account comes from `account_id` or the role."""
     role = re.fullmatch(r"arn:[\w-]+:iam::(\d+):.*", table.get("role_arn"))
     account = table.get("account_id") or (role[1] if role else "")
     return in_iceberg({"type": "glue", "region": table.get("region"), "account_id": account}, table)
 
 
 def generic(adapter_type: str, table: Table) -> DatasetName:
-    """Name `adapter://host:port` and `database.schema.table`: there is no row for the adapter."""
+    """Name `adapter://host:port` and `database.schema.table`, for adapters without a rule."""
     scheme = re.sub(r"[^a-z0-9+.\-]", "-", adapter_type) or UNKNOWN
     return DatasetName(
         server_uri(scheme, table.get("host", "server"), table.get("port"), ""), table.full()
@@ -228,7 +228,7 @@ def generic(adapter_type: str, table: Table) -> DatasetName:
 
 
 def in_iceberg(catalog: Mapping[str, Any], table: Table) -> DatasetName:
-    """Name a table by the catalog that holds it, as OpenLineage's Spark integration does."""
+    """Name a table by the catalog that holds it, like OpenLineage's Spark integration."""
     kind = first_text(catalog.get("type")).lower()
     held = Catalog(
         framework="iceberg",

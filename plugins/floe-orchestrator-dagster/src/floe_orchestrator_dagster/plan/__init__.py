@@ -1,4 +1,4 @@
-"""Planning: which nodes exist, what feeds what, and on which compute each is built."""
+"""Plans a product: which nodes exist, what they read, and which compute builds each."""
 
 from floe_orchestrator_dagster.plan.build import plan_product
 from floe_orchestrator_dagster.plan.compiled import (

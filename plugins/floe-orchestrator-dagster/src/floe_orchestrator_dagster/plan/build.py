@@ -1,4 +1,4 @@
-"""Planning: a compiled product and dbt's manifests become a `ProductPlan`, or one full error."""
+"""Makes a `ProductPlan` of a compiled product and dbt's manifests, or raises one full error."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ def plan_product(
     Args:
         product: the compiled product.
         computes: its computes, resolved (see `resolve_computes`).
-        manifests: dbt's manifests by target. Without any, the plan is made of the transforms alone.
-        problems: what was already found wrong, to be reported together with what is found here.
-        surroundings: what decides results and is in no manifest.
+        manifests: dbt's manifests by target. Without any, the plan contains only the transforms.
+        problems: problems so far; the error reports them together with those of the plan.
+        surroundings: inputs of code versions that are not in a manifest.
 
     Raises:
-        PlanError: with every problem found.
+        PlanError: lists every problem.
     """
     own = [*transform_problems(product)]
-    found = [*problems, *own]
+    all_problems = [*problems, *own]
     manifests = manifests or {}
     warnings: list[str] = []
     if manifests:
-        found += _manifest_problems(computes, manifests)
+        all_problems += _manifest_problems(computes, manifests)
         placer = Placer(product, computes, manifests)
         nodes = placer.place()
-        found += placer.problems
+        all_problems += placer.problems
         warnings += placer.warnings
-        if not found:
+        if not all_problems:
             nodes = with_versions(nodes, computes, manifests, surroundings or Surroundings())
     else:
         nodes = _nodes_of_transforms(product, computes, linked=not own)
-    root = next((found.metadata.project_name for found in manifests.values()), None)
-    renamed, told = distinct_checks(nodes, root)
+    root = next((manifest.metadata.project_name for manifest in manifests.values()), None)
+    renamed, rename_warnings = distinct_checks(nodes, root)
     if renamed:
         nodes = {**nodes, **renamed}
-    warnings += told
+    warnings += rename_warnings
     plan = ProductPlan(
         name=product.name,
         nodes=nodes,
@@ -72,9 +72,9 @@ def plan_product(
         project_name=root,
         warnings=tuple(warnings),
     )
-    found += preflight(plan, manifests)
-    if found:
-        raise PlanError(f"Cannot plan product '{product.name}'", found)
+    all_problems += preflight(plan, manifests)
+    if all_problems:
+        raise PlanError(f"Cannot plan product '{product.name}'", all_problems)
     return plan
 
 
@@ -131,14 +131,14 @@ def _manifest_problems(
 def _owners_of_group(
     manifests: Mapping[str, DbtManifest], root: str | None
 ) -> dict[str, tuple[str, ...]]:
-    """Return owners by the name of their group; a package's group gives way to the project's."""
+    """Return owners by the name of their group; a group of the project wins over a package's."""
     groups = [item for manifest in manifests.values() for item in manifest.groups.items()]
     groups.sort(key=lambda item: item[0].startswith(f"group.{root}."))
     return {group.name: emails for _, group in groups if (emails := _emails(group.owner.email))}
 
 
 def _exposures(manifests: Mapping[str, DbtManifest]) -> dict[str, tuple[str, ...]]:
-    """Return what each exposure uses, by name; packages may have exposures of one name."""
+    """Return the nodes that exposures use, by name; two packages may use the same name."""
     used: dict[str, dict[str, None]] = {}
     for manifest in manifests.values():
         for exposure in manifest.exposures.values():

@@ -1,4 +1,4 @@
-"""Reads dbt's Jinja: which vars, environment variables, macros and meta a text looks at."""
+"""Finds the vars, environment variables, macros and meta that a Jinja text of dbt reads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from jinja2.parser import Parser
     from msgspec import Raw
 
-# Stands for every var: the name of one is computed.
+# Replaces a name that the text computes: the text may read every var.
 EVERY = "*"
-# A macro that `adapter.dispatch` chooses by the adapter has this before its name.
+# The prefix of a macro that `adapter.dispatch` chooses by the adapter.
 DISPATCHED = "*__"
 _META = frozenset({"meta", "meta_get", "meta_require", "tags"})
 _READS = re.compile(r"\b(?:(?:env_)?var|meta(?:_get|_require)?|tags)\b")
@@ -25,8 +25,8 @@ _CALLS = re.compile(r"\b(\w+)\s*\(|\bdispatch\b")
 class TextReads(NamedTuple):
     """What a text reads.
 
-    `macros` are the names by which it calls them, with their package or without; `words` are the
-    attributes and strings that it spells.
+    `macros` are the names in its calls, with or without a package. `words` are the attributes and
+    strings in the text.
     """
 
     variables: frozenset[str] = frozenset()
@@ -41,14 +41,14 @@ class TextReads(NamedTuple):
 
     @property
     def meta(self) -> bool:
-        """Whether it looks at a node's meta or tags."""
+        """Whether the text reads the meta or tags of a node."""
         return not self.words.isdisjoint(_META)
 
     @property
     def environment_names(self) -> Iterator[str]:
-        """Environment variables that it may read: a computed name is among what it spells."""
+        """Environment variables that it may read: a computed name may be any of the words."""
         names = self.environment | self.words if EVERY in self.environment else self.environment
-        # dbt gives secrets to profiles and packages alone.
+        # dbt renders secrets only in profiles and packages.
         return (
             name for name in names if name.isidentifier() and not name.startswith("DBT_ENV_SECRET")
         )
@@ -58,17 +58,17 @@ NO_READS = TextReads()
 
 
 def may_read(text: str) -> bool:
-    """Tell cheaply whether a text might read vars, environment variables or meta."""
+    """Return, with little work, whether a text may read vars, environment variables or meta."""
     return ("var" in text or "meta" in text or "tags" in text) and bool(_READS.search(text))
 
 
 def may_call(text: str, macros: Container[str], listed: Raw) -> bool:
-    """Tell cheaply whether a text might call one of these macros that is not `listed` for it.
+    """Return, with little work, whether a text may call a macro that dbt did not list for it.
 
-    dbt lists what is called while it parses, which leaves out what a condition kept from that.
-    `listed` is a list of unique ids as JSON.
+    dbt lists the macros that it calls while it parses, without those in a false condition.
+    `listed` is this list of unique ids as JSON.
     """
-    # Spelled out: this is asked of every node, and a regular expression takes five times as long.
+    # This runs for every node, and a regular expression takes five times as long.
     if not (
         "{%" in text
         or ("if " in text or "and " in text or "or " in text)
@@ -82,7 +82,7 @@ def may_call(text: str, macros: Container[str], listed: Raw) -> bool:
 
 
 def reads_of(text: str) -> TextReads:
-    """Return what a text reads; what is no Jinja reads every var."""
+    """Return what a text reads; a text that is not valid Jinja may read every var."""
     from jinja2 import TemplateSyntaxError
 
     try:
@@ -93,7 +93,7 @@ def reads_of(text: str) -> TextReads:
 
 
 def reads_of_python(text: str) -> TextReads:
-    """Return what a Python model reads: it sees no vars, but the config."""
+    """Return what a Python model reads: it can read the config, but not vars."""
     return TextReads(words=_META & {*re.findall(r"\w+", text)})
 
 
@@ -115,7 +115,7 @@ def _reads(tree: nodes.Template) -> TextReads:
             macros.add(called)
     words = {node.attr for node in tree.find_all(nodes.Getattr)}
     words |= {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
-    # Handed on as a value, it may be asked for any name.
+    # If the text passes `var` on as a value, it may read any var.
     loaded = sum(
         1 for node in tree.find_all(nodes.Name) if node.name == "var" and node.ctx == "load"
     ) + sum(1 for node in tree.find_all(nodes.Getattr) if node.attr == "var")
@@ -125,7 +125,7 @@ def _reads(tree: nodes.Template) -> TextReads:
 
 
 def _path(node: nodes.Expr) -> Iterator[str]:
-    """Yield the names of `a.b.c`; nothing for what is no such path."""
+    """Yield the names of a path such as `a.b.c`; nothing for any other expression."""
     from jinja2 import nodes
 
     if isinstance(node, nodes.Name):
@@ -136,7 +136,7 @@ def _path(node: nodes.Expr) -> Iterator[str]:
 
 
 def _name(call: nodes.Call, keyword: str) -> str:
-    """Return the constant name that a call asks for, else EVERY."""
+    """Return the name in a call if it is a constant, else EVERY."""
     from jinja2 import nodes
 
     named = [*call.args[:1], *(item.value for item in call.kwargs if item.key == keyword)]
@@ -148,12 +148,12 @@ def _name(call: nodes.Call, keyword: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return a Jinja that knows the blocks of dbt."""
+    """Return a Jinja environment with the blocks of dbt."""
     from jinja2 import Environment, nodes
     from jinja2.ext import Extension
 
     class Blocks(Extension):
-        """dbt's blocks, read as macros: only what is in them matters."""
+        """The blocks of dbt, parsed as macros, because only their content matters."""
 
         tags = {"materialization", "test", "data_test", "snapshot", "docs"}  # noqa: RUF012
 
@@ -168,7 +168,7 @@ def _environment() -> Environment:
             block.body = parser.parse_statements((f"name:end{tag.value}",), drop_needle=True)
             return block
 
-    # It parses and never renders.
+    # Autoescape does not matter, because nothing is rendered.
     return Environment(  # noqa: S701
         extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols", Blocks]
     )

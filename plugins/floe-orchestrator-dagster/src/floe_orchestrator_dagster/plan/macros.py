@@ -1,4 +1,4 @@
-"""Finds the macros that a node uses, also through each other, and what they read."""
+"""Finds the macros that a node uses, directly or through other macros."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Macros:
-    """The macros of one manifest. What many nodes share is looked up once."""
+    """The macros of one manifest, with a cache of the lookups that many nodes share."""
 
     def __init__(self, manifest: DbtManifest) -> None:
         self._macros = manifest.macros
@@ -38,7 +38,7 @@ class Macros:
         for uid, macro in self._macros.items():
             self._named[macro.name].append((uid, macro))
             packages.add(macro.package_name)
-        # An adapter may be based on others: dbt_postgres comes with dbt_redshift.
+        # An adapter may be based on others: dbt_redshift brings dbt_postgres.
         self._adapters = sorted(
             {"default", adapter}
             | {name.removeprefix("dbt_") for name in packages if name.startswith("dbt_")}
@@ -46,7 +46,7 @@ class Macros:
         self._used: dict[tuple[object, ...], frozenset[str]] = {}
 
     def reads_of_code(self, node: DbtNode) -> TextReads:
-        """Return what a node's own code reads."""
+        """Return what the code of a node reads."""
         code = node.raw_code
         if not code:
             return NO_READS
@@ -59,8 +59,8 @@ class Macros:
     def used_by(self, node: DbtNode, called: frozenset[str]) -> frozenset[str]:
         """Return the macros that a node uses.
 
-        These are the ones that dbt lists, those that the code has `called` where dbt did not look
-        while it parsed, those of the materialization, and what all of them use.
+        These are the macros that dbt lists, the macros that the code calls (`called`) in branches
+        that dbt did not parse, the materialization, and the macros that all of these use.
         """
         listed, materialized = bytes(node.depends_on.macros), node.config.materialized
         key = (listed, materialized, called, node.package_name)
@@ -70,7 +70,7 @@ class Macros:
                 [
                     *(_unique_ids(listed) or ()),
                     *self._materializations(materialized),
-                    *(uid for name in called for uid in self._meant(name, node.package_name)),
+                    *(uid for name in called for uid in self._named_by(name, node.package_name)),
                 ]
             )
         return used
@@ -94,16 +94,16 @@ class Macros:
         if not may_read(macro.macro_sql):
             return NO_READS
         reads = reads_of(macro.macro_sql)
-        # dbt's own macros look at everything, and use of it what the config asks for.
+        # dbt's own macros name every config, so their words say nothing about this node.
         return reads._replace(words=frozenset()) if macro.package_name in self._dbts_own else reads
 
     def _materializations(self, name: str | None) -> Iterator[str]:
-        """Yield the macros that may be this materialization: which it is, dbt says."""
+        """Yield the macros that dbt may choose for this materialization."""
         for adapter in self._adapters:
             yield from self._ids(f"materialization_{name}_{adapter}")
 
-    def _meant(self, name: str, package: str) -> Iterator[str]:
-        """Yield the macros that code of a package may mean by a name."""
+    def _named_by(self, name: str, package: str) -> Iterator[str]:
+        """Yield the macros that a name may mean in the code of a package."""
         if name.startswith(DISPATCHED):
             for adapter in self._adapters:
                 yield from self._ids(f"{adapter}__{name.removeprefix(DISPATCHED)}")
@@ -113,9 +113,9 @@ class Macros:
         if prefix:
             places = [self._dbts_own if prefix == "dbt" else {prefix}]
         for packages in places:
-            meant = [uid for uid, macro in self._of_name(bare) if macro.package_name in packages]
-            if meant:
-                yield from meant
+            matches = [uid for uid, macro in self._of_name(bare) if macro.package_name in packages]
+            if matches:
+                yield from matches
                 return
 
     def _ids(self, name: str) -> Iterator[str]:
@@ -126,7 +126,7 @@ class Macros:
 
 
 def is_python(node: DbtNode) -> bool:
-    """Tell whether a node is written in Python, where nothing is Jinja."""
+    """Return whether a node is written in Python, without Jinja."""
     return node.original_file_path.endswith(".py")
 
 

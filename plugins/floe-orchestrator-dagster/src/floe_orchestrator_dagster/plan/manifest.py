@@ -1,6 +1,6 @@
-"""Typed view of dbt's manifest.json, holding just the fields that planning needs.
+"""The fields of dbt's manifest.json that planning needs, as types.
 
-Field meanings: dbt's manifest schema v12 (dbt-core 1.8 to 1.11).
+dbt's manifest schema v12 (dbt-core 1.8 to 1.11) describes the fields.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import msgspec
 
 from floe_orchestrator_dagster.dbt_json import decode_dbt_json
 
-# dbt-core 1.8 was the first to write v12, 1.11 still writes it.
+# dbt-core 1.8 to 1.11 write v12.
 SUPPORTED_SCHEMAS = frozenset({"https://schemas.getdbt.com/dbt/manifest/v12.json"})
 
 
 class DbtMetadata(msgspec.Struct, frozen=True):
-    """Who made the manifest, and for which adapter."""
+    """The dbt version and the adapter of a manifest."""
 
     dbt_schema_version: str = ""
     dbt_version: str = ""
@@ -33,7 +33,7 @@ class DbtDependsOn(msgspec.Struct, frozen=True):
     """Unique ids of the nodes and the macros that a node refers to."""
 
     nodes: tuple[str, ...] = ()
-    # Left as JSON: 30,000 nodes have few different lists of macros.
+    # This stays JSON, because 30,000 nodes have few different lists of macros.
     macros: msgspec.Raw = NOTHING
 
 
@@ -52,7 +52,7 @@ class DbtConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     snapshot_meta_column_names: Any = None
     meta: dict[str, Any] = {}
     enabled: bool = True
-    # dbt-duckdb's: where a source is read from, and where an external model is written to.
+    # dbt-duckdb reads a source from these places, and writes an external model to them.
     plugin: Any = None
     external_location: Any = None
     delta_table_path: Any = None
@@ -72,7 +72,7 @@ class DbtColumn(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DbtChecksum(msgspec.Struct, frozen=True):
-    """Content hash of a node's file; of a seed over 1 MiB its path, and `name` says so."""
+    """Content hash of a node's file; for a seed over 1 MiB the path, with `name` "path"."""
 
     name: str = ""
     checksum: str | None = None
@@ -101,7 +101,7 @@ class DbtMacro(msgspec.Struct, frozen=True):
 
 
 class DbtTestMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which generic test a test node was made from."""
+    """The generic test of a test node."""
 
     name: str
     namespace: str | None = None
@@ -109,9 +109,10 @@ class DbtTestMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DbtFacts(msgspec.Struct, frozen=True, array_like=True):
-    """What a plan keeps of a dbt node, written by the position of its fields.
+    """The fields of a dbt node in a plan, written by position.
 
-    What is kept of a data test comes first, up to `test_metadata`: there are many of them.
+    The fields up to `test_metadata` come first because a data test needs only these, and a product
+    has many data tests.
     """
 
     unique_id: str
@@ -136,22 +137,22 @@ class DbtFacts(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def dagster_meta(self) -> dict[str, Any]:
-        """Return `meta.dagster`, where dagster-dbt's conventions put its settings."""
-        found = (self.config.meta or self.meta).get("dagster")
-        return found if isinstance(found, dict) else {}
+        """Return `meta.dagster`, which contains the settings for dagster-dbt."""
+        settings = (self.config.meta or self.meta).get("dagster")
+        return settings if isinstance(settings, dict) else {}
 
 
 class DbtNode(DbtFacts, frozen=True, array_like=False, omit_defaults=True):
     """A model, seed, snapshot, test, source, function or unit test, as dbt wrote it.
 
-    `config` is the part of `whole_config` that planning knows by name.
+    `config` is the part of `whole_config` that planning uses by name.
     """
 
     config: DbtConfig = msgspec.field(name="_config", default=DbtConfig())
     whole_config: msgspec.Raw = msgspec.field(name="config", default=NOTHING)
     checksum: DbtChecksum | str | None = None
     contract: DbtContract = DbtContract()
-    # Of a source that an adapter reads from elsewhere; of a function.
+    # `source_meta` is for a source outside the database, the next two are for a function.
     source_meta: dict[str, Any] = {}
     arguments: msgspec.Raw = NOTHING
     returns: msgspec.Raw = NOTHING
@@ -165,21 +166,21 @@ class DbtNode(DbtFacts, frozen=True, array_like=False, omit_defaults=True):
         try:
             config = _config(bytes(self.whole_config))
         except msgspec.ValidationError as error:
-            # msgspec adds the path of the node to a ValueError alone.
+            # msgspec adds the path of the node only to a ValueError.
             raise ValueError(f"config: {error}") from error
         msgspec.structs.force_setattr(self, "config", config)
 
     def facts(self) -> DbtFacts:
-        """Return what a plan keeps of it."""
+        """Return the fields that a plan keeps."""
         if self.resource_type != "test":
             return DbtFacts(*_ALL_FACTS(self))
-        # Of a test's arguments, dbt alone makes use.
+        # Only dbt uses the arguments of a test.
         test = self.test_metadata
         kept = [*_FACTS_OF_TEST(self), DbtTestMetadata(test.name) if test else None]
         return DbtFacts(*kept)
 
 
-# 30,000 nodes have few different configs: each is decoded once.
+# 30,000 nodes have few different configs, so each config is decoded once.
 _decode_config = msgspec.json.Decoder(DbtConfig | None).decode
 
 
@@ -241,6 +242,6 @@ def decode_manifest(data: bytes) -> DbtManifest:
     """Decode manifest.json.
 
     Raises:
-        msgspec.DecodeError: not JSON, or not a manifest; the message names the path.
+        msgspec.DecodeError: the data is not JSON or not a manifest; the message names the path.
     """
     return decode_dbt_json(_decoder.decode, data)

@@ -1,4 +1,4 @@
-"""`meta.dagster` of a dbt node: what it may say, and what of it can be used."""
+"""Validates `meta.dagster` of a dbt node."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PARTITIONS_EXPECTED = (
     "Expected {type: hourly|daily|weekly|monthly, start: 'YYYY-MM-DD', end?, timezone?}."
 )
 _MAX_SHOWN = 60
-# Of a value that may have several types, pydantic says something about each.
+# These values may have several types, and pydantic would report each type separately.
 _EXPECTED = {
     "asset_key": "expected a string or a list of strings",
     "ref": "expected a mapping with the `name` of a model",
@@ -44,7 +44,7 @@ _EXPECTED = {
 # Thousands of assets share a few owners.
 @lru_cache(maxsize=1024)
 def is_owner(owner: str) -> bool:
-    """Tell whether Dagster takes an owner: an email address or ``team:name``."""
+    """Return whether Dagster accepts an owner: an email address or ``team:name``."""
     return _OWNER.fullmatch(owner) is not None
 
 
@@ -54,7 +54,7 @@ def _owner(owner: str) -> str:
     return owner
 
 
-# Whether there is such a day, Dagster says.
+# Dagster reports a day that does not exist.
 _Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(-\d{2}:\d{2})?$")]
 
 
@@ -64,7 +64,7 @@ def has_time(day: str) -> bool:
 
 
 class PartitionSettings(BaseModel):
-    """`meta.dagster.partitions` of an incremental model: a time window a partition."""
+    """`meta.dagster.partitions` of an incremental model: one time window per partition."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -95,7 +95,7 @@ class _Policy(BaseModel):
 
 
 class DagsterMeta(BaseModel):
-    """What dagster-dbt and this package read of `meta.dagster`; all else is left alone."""
+    """The keys of `meta.dagster` that dagster-dbt and this package read; others are ignored."""
 
     asset_key: StrictStr | list[Annotated[StrictStr, Field(min_length=1)]] | None = None
     group: StrictStr | None = None
@@ -107,59 +107,59 @@ class DagsterMeta(BaseModel):
 
 
 def with_usable_meta(dbt: DbtNode) -> tuple[DbtNode, Sequence[str], Sequence[Problem]]:
-    """Return a node without what of its `meta.dagster` cannot be used.
+    """Return a node without the invalid values of `meta.dagster`, with warnings and problems.
 
-    Also warnings, one for each value that is left out, and problems: a model whose partitions
-    cannot be read would be built as a whole, so these are not left out.
+    Each value that is left out gives a warning. Invalid partitions are a problem instead: without
+    them, dbt would build the whole model.
     """
-    asked = (dbt.config.meta or dbt.meta).get("dagster")
-    if asked is None:
+    raw = (dbt.config.meta or dbt.meta).get("dagster")
+    if raw is None:
         return dbt, (), ()
-    usable, errors = _usable(asked)
-    if not errors and usable == asked:
+    usable, errors = _usable(raw)
+    if not errors and usable == raw:
         return dbt, (), ()
     where = f"dbt {dbt.resource_type.replace('_', ' ')} '{dbt.name}'"
     problems = [
-        Problem(f"{where} meta.dagster.{path}", f"{said}.", PARTITIONS_EXPECTED)
-        for path, said, _ in errors
+        Problem(f"{where} meta.dagster.{path}", f"{reason}.", PARTITIONS_EXPECTED)
+        for path, reason, _ in errors
         if path.partition(".")[0] == "partitions"
     ]
     file = f" ({dbt.original_file_path})" if dbt.original_file_path else ""
     warnings = [
         f"{where}{file}: meta.dagster{'.' * bool(path)}{path} is {_short(value)} and is left out: "
-        f"{said}."
-        for path, said, value in errors
+        f"{reason}."
+        for path, reason, value in errors
         if path.partition(".")[0] != "partitions"
     ]
     config = replace(dbt.config, meta=_with_dagster(dbt.config.meta, usable))
     checked = replace(dbt, meta=_with_dagster(dbt.meta, usable))
-    # A node that is made takes its config from dbt's own words.
+    # `replace` decodes the config of the node from `whole_config`, so it is set afterwards.
     force_setattr(checked, "config", config)
     return checked, warnings, problems
 
 
-def _usable(asked: Any) -> tuple[dict[str, Any], Sequence[tuple[str, str, Any]]]:
-    """Return what can be used, and the path, reason and value of everything else."""
-    if not isinstance(asked, dict):
-        return {}, [("", "expected a mapping", asked)]
-    # As in dagster-dbt, what is empty is not set.
-    usable = {key: value for key, value in asked.items() if value or key == "has_self_dependency"}
+def _usable(raw: Any) -> tuple[dict[str, Any], Sequence[tuple[str, str, Any]]]:
+    """Return the valid raw, and the path, reason and value of each invalid one."""
+    if not isinstance(raw, dict):
+        return {}, [("", "expected a mapping", raw)]
+    # As in dagster-dbt, an empty value is not set.
+    usable = {key: value for key, value in raw.items() if value or key == "has_self_dependency"}
     if isinstance(usable.get("owners"), str):
         usable["owners"] = [usable["owners"]]
     try:
         DagsterMeta.model_validate(usable)
     except ValidationError as error:
-        found = error.errors()
+        details = error.errors()
     else:
         return usable, ()
     errors: dict[str, tuple[str, str, Any]] = {}
-    for item in found:
+    for item in details:
         key, path = str(item["loc"][0]), _path(item["loc"])
         if key in _EXPECTED:
             errors[key] = (key, _EXPECTED[key], usable[key])
         elif path not in errors:
-            said = str(item["msg"]).removeprefix("Value error, ")
-            errors[path] = (path, said, _value_at(usable, item["loc"]))
+            reason = str(item["msg"]).removeprefix("Value error, ")
+            errors[path] = (path, reason, _value_at(usable, item["loc"]))
     for key in {path.partition(".")[0] for path in errors}:
         kept = usable.pop(key)
         bad = [path for path in errors if path.startswith(f"{key}.")]
@@ -175,7 +175,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 def _value_at(value: Any, loc: tuple[int | str, ...]) -> Any:
     for part in loc:
-        # What is missing has no value, and the name of a type is no key.
+        # A missing key has no value, and pydantic adds names of types to the path.
         with suppress(KeyError, TypeError):
             value = value[part]
     return value

@@ -1,4 +1,4 @@
-"""The plan of a product: frozen values that say what exists, what feeds what, and where it runs."""
+"""The plan of a product, as frozen values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-# Needed at run time too: the plan is decoded by these annotations.
+# msgspec reads these annotations at run time to decode a plan.
 from floe_orchestrator_dagster.plan.manifest import DbtConfig, DbtFacts
 
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ Kind = Literal[
 AssetPath = tuple[str, ...]
 
 ASSET_KINDS = frozenset({"model", "seed", "snapshot"})
-# The checks that dbt runs; a quality check of floe.yaml is not a node of dbt's.
+# The checks that dbt runs. A quality check of floe.yaml is not a dbt node.
 TEST_KINDS = frozenset({"test", "unit_test"})
 QUALITY_CHECK: Final = "quality_check"
 CHECK_KINDS = TEST_KINDS | {QUALITY_CHECK}
-# No relations of their own: what reads them really reads what they read.
+# These have no relation of their own: a node that reads them in fact reads their parents.
 INLINED_KINDS = frozenset({"ephemeral", "function"})
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """A place where models are built: one output of the product's dbt profile."""
+    """A place that builds models: one output of the product's dbt profile."""
 
     name: str
     target: str
@@ -51,14 +51,14 @@ class Compute:
     pool: str | None = None
     pool_limit: int | None = None
     resources: str | Mapping[str, Mapping[str, str]] | None = None  # a size, or as in Kubernetes
-    dbt_executable: str | None = None  # another dbt than the dbt-core beside this plugin
+    dbt_executable: str | None = None  # a different dbt than the dbt-core next to this plugin
 
 
 @dataclass(frozen=True, slots=True)
 class QualityCheck:
-    """A check that floe.yaml asks for on a model and dbt has no test for.
+    """A check of a model in floe.yaml for which dbt has no test.
 
-    `type` is the name of a dbt generic test, `arguments` are that test's arguments.
+    `type` is the name of a dbt generic test, and `arguments` are the arguments of that test.
     """
 
     name: str
@@ -69,10 +69,10 @@ class QualityCheck:
 
 
 class Reads(msgspec.Struct, frozen=True, array_like=True):
-    """What a node's code reads of its surroundings.
+    """The vars and environment variables that a node's code reads.
 
-    `variables` are the vars that are configured, each with a digest of its value; `every` says that
-    it may read any var. `environment` are names of environment variables.
+    `variables` are the configured vars, with a digest of each value; `unset` are the other vars.
+    `every` means that the code may read any var. `environment` are names of environment variables.
     """
 
     variables: dict[str, str] = {}
@@ -82,15 +82,15 @@ class Reads(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Node(msgspec.Struct, frozen=True, array_like=True):
-    """One dbt node, or a quality check of floe.yaml, placed.
+    """One dbt node, or a quality check of floe.yaml, with its compute.
 
-    `parents` are dbt's own (ephemerals included); `after` are nodes that dbt knows nothing of but
-    whose relation this one reads through a source, so they must be built by an earlier dbt run.
-    `key` is the Dagster asset key of an asset or a source. Of a check, `on` is the unique id of
-    the node it checks, `name` its check name, `also_on` further computes that see all it reads,
-    and `quality` what floe.yaml says of it.
-    `code_version` is a digest of all that decides an asset's result, but for what its code `reads`
-    at run time; see `versions.version_of`.
+    `parents` are those in dbt, with ephemerals. `after` are nodes whose relation this node reads
+    through a source. dbt does not know of them, so an earlier dbt run must build them.
+    `key` is the Dagster asset key of an asset or a source.
+    A check has its name in Dagster as `name`, the unique id of its node as `on`, other computes
+    that can read its parents as `also_on`, and the quality check of floe.yaml as `quality`.
+    `code_version` is a digest of the inputs of an asset's result, without the values that its code
+    `reads` at run time; see `versions.version_of`.
     """
 
     unique_id: str
@@ -114,22 +114,22 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_microbatch(self) -> bool:
-        """Whether dbt builds it batch by batch."""
+        """Whether dbt builds the node in batches."""
         config = self.dbt.config if self.dbt else None
         strategy = config.incremental_strategy if config else None
         return self.materialized == "incremental" and strategy == "microbatch"
 
     @property
     def identifier(self) -> str:
-        """The name of its relation within the schema."""
+        """The name of the node's relation within the schema."""
         dbt = self.dbt
         if dbt is None:
             return self.name
         return (dbt.identifier if self.kind == "source" else dbt.alias) or dbt.name
 
 
-# Nodes are written by the position of their fields: with other fields, the same bytes say
-# something else.
+# Nodes are written by the position of their fields, so a plan can be read only with the same
+# fields.
 LAYOUT = " ".join(
     field for kind in (Node, Reads, DbtFacts, DbtConfig) for field in kind.__struct_fields__
 )
@@ -137,7 +137,7 @@ LAYOUT = " ".join(
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """Everything that Dagster and dbt need to know of a product; no file or clock behind it."""
+    """Everything that Dagster and dbt need to know about a product, without files or clocks."""
 
     name: str
     nodes: Mapping[str, Node]
@@ -152,7 +152,7 @@ class ProductPlan:
 
     @cached_property
     def order(self) -> Sequence[str]:
-        """Every node behind all that it reads, boundary edges included; checks come last."""
+        """Every node after its parents and after the nodes in `after`; checks come last."""
         graph = {
             uid: (*node.parents, *node.after)
             for uid, node in self.nodes.items()
@@ -170,9 +170,9 @@ class ProductPlan:
 
     @cached_property
     def sources(self) -> Mapping[str, Node]:
-        """Sources by unique id, in order of it."""
-        found = (uid for uid, node in self.nodes.items() if node.kind == "source")
-        return {uid: self.nodes[uid] for uid in sorted(found)}
+        """Sources by unique id, sorted."""
+        sources = (uid for uid, node in self.nodes.items() if node.kind == "source")
+        return {uid: self.nodes[uid] for uid in sorted(sources)}
 
     @cached_property
     def checks(self) -> Mapping[str, Node]:
@@ -186,17 +186,17 @@ class ProductPlan:
 
     @cached_property
     def quality_checks(self) -> Mapping[str, Node]:
-        """Quality checks of floe.yaml, by unique id; a dbt command is never given one."""
+        """Quality checks of floe.yaml by unique id; they are never part of a dbt command."""
         return {uid: node for uid, node in self.checks.items() if node.kind == QUALITY_CHECK}
 
     @cached_property
     def folded_parents(self) -> Mapping[str, tuple[str, ...]]:
-        """Parents that are assets or sources, seen through what dbt inlines; sorted, no repeats."""
+        """Parents that are assets or sources, with inlined nodes resolved; sorted and unique."""
         return fold(self.nodes, self.order)
 
     @cached_property
     def checks_on(self) -> Mapping[str, tuple[str, ...]]:
-        """Checks by the unique id of the node they are shown on."""
+        """Checks by the unique id of the node that shows them."""
         grouped: defaultdict[str, list[str]] = defaultdict(list)
         for uid, check in self.checks.items():
             grouped[check.on].append(uid)
@@ -204,7 +204,7 @@ class ProductPlan:
 
     @cached_property
     def children(self) -> Mapping[str, tuple[str, ...]]:
-        """Assets by the asset or source that directly feeds them, boundary edges included."""
+        """Assets by the asset or source that they read directly, also through boundary edges."""
         grouped: defaultdict[str, list[str]] = defaultdict(list)
         for uid, node in self.assets.items():
             for parent in {*self.folded_parents[uid], *node.after}:
@@ -215,7 +215,7 @@ class ProductPlan:
     def _below(self) -> Mapping[str, int]:
         """Assets below each node as bits, numbered as in `assets`.
 
-        Bits make the assets below many nodes at once a few operations on integers.
+        With bits, the assets below many nodes take a few operations on integers.
         """
         own = {uid: 1 << number for number, uid in enumerate(self.assets)}
         below = dict.fromkeys(self.nodes, 0)
@@ -229,44 +229,44 @@ class ProductPlan:
         return below
 
     def below_any(self, unique_ids: Iterable[str]) -> set[str]:
-        """Return the assets below at least one of the given nodes."""
+        """Return the assets below at least one of the nodes."""
         return self._decode(reduce(or_, (self._below.get(uid, 0) for uid in unique_ids), 0))
 
     def below_all(self, unique_ids: Iterable[str]) -> set[str]:
-        """Return the assets below every one of the given nodes; of no nodes, none."""
-        found = [self._below[uid] for uid in unique_ids if uid in self._below]
-        return self._decode(reduce(and_, found)) if found else set()
+        """Return the assets below every one of the nodes; no assets for no nodes."""
+        below = [self._below[uid] for uid in unique_ids if uid in self._below]
+        return self._decode(reduce(and_, below)) if below else set()
 
     def _decode(self, bits: int) -> set[str]:
         return set(compress(self.assets, map(int, reversed(f"{bits:b}"))))
 
     def target_of(self, unique_id: str) -> str:
-        """Return the dbt target that a node runs on."""
+        """Return the dbt target of a node."""
         return self.computes[self.nodes[unique_id].compute].target
 
     def functions_of(self, unique_ids: Iterable[str]) -> Sequence[str]:
-        """Return the dbt functions that nodes call, also through ephemerals and other functions."""
+        """Return the dbt functions that nodes call, also through inlined nodes."""
         return [uid for uid in self._inlined(unique_ids) if self.nodes[uid].kind == "function"]
 
     def ephemerals_of(self, unique_ids: Iterable[str]) -> Sequence[str]:
-        """Return the ephemeral models that dbt inlines into nodes, also through each other."""
+        """Return the ephemeral models that dbt inlines into nodes, also through inlined nodes."""
         return [uid for uid in self._inlined(unique_ids) if self.nodes[uid].kind == "ephemeral"]
 
     def _inlined(self, unique_ids: Iterable[str]) -> Sequence[str]:
-        found: dict[str, None] = {}
+        inlined: dict[str, None] = {}
         queue = list(unique_ids)
         while queue:
             uid = queue.pop()
             for parent in self.nodes[uid].parents if uid in self.nodes else ():
                 node = self.nodes.get(parent)
-                if parent not in found and node is not None and node.kind in INLINED_KINDS:
-                    found[parent] = None
+                if parent not in inlined and node is not None and node.kind in INLINED_KINDS:
+                    inlined[parent] = None
                     queue.append(parent)
-        return tuple(found)
+        return tuple(inlined)
 
 
 def _is_ordered(graph: Mapping[str, Sequence[str]]) -> bool:
-    """Tell whether every node stands behind what it reads of the graph."""
+    """Return whether every node comes after its parents in the graph."""
     passed: set[str] = set()
     for uid, parents in graph.items():
         if any(parent not in passed and parent in graph for parent in parents):
@@ -276,20 +276,20 @@ def _is_ordered(graph: Mapping[str, Sequence[str]]) -> bool:
 
 
 def fold(nodes: Mapping[str, Node], order: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return what each node reads, with what dbt inlines replaced by what that reads.
+    """Return the parents of each node, with each inlined node replaced by its own parents.
 
-    `order` names the nodes, each behind its parents.
+    `order` contains the nodes, each after its parents.
     """
     folded: dict[str, tuple[str, ...]] = {}
     for uid in order:
-        found: set[str] = set()
+        parents: set[str] = set()
         for parent in nodes[uid].parents:
             node = nodes.get(parent)
             if node is None:
                 continue
             if node.kind in INLINED_KINDS:
-                found.update(folded[parent])
+                parents.update(folded[parent])
             elif node.kind not in CHECK_KINDS:
-                found.add(parent)
-        folded[uid] = tuple(sorted(found))
+                parents.add(parent)
+        folded[uid] = tuple(sorted(parents))
     return folded

@@ -1,4 +1,4 @@
-"""Placing: every node of dbt's manifests gets its compute, its key and its boundary edges."""
+"""Gives every node of dbt's manifests its compute, its key and its boundary edges."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PLACED = ASSET_KINDS | {"source", "function"}
 
 
 class Placer:
-    """Places the nodes of a product's manifests; notes what is wrong and what is odd."""
+    """Places the nodes of a product's manifests, and collects problems and warnings."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Placer:
         )
 
     def place(self) -> Mapping[str, Node]:
-        """Return every node, placed."""
+        """Return every node with its compute, its key and its boundary edges."""
         for uid, dbt in self._every.items():
             if dbt.resource_type in _PLACED:
                 self._place_node(uid, dbt)
@@ -81,37 +81,37 @@ class Placer:
                 self._place_unit_test(uid, dbt)
         self._place_quality_checks()
         self._compare_transforms()
-        # Parents first, so that nobody has to look for an order again; boundaries may change it.
+        # Parents come first, so that a plan is usually in order; boundary edges may change that.
         return {uid: self.nodes[uid] for uid in dict.fromkeys((*self._position, *self.nodes))}
 
     @cached_property
     def _every(self) -> Mapping[str, DbtNode]:
-        """Everything in any of the manifests; where they differ, as on the default compute."""
+        """Everything in any manifest; if manifests differ, as on the default compute."""
         every: dict[str, DbtNode] = {}
-        for found in self._by_target.values():
-            every |= found
+        for nodes in self._by_target.values():
+            every |= nodes
         for target, manifest in self.manifests.items():
             if manifest is self._base:
                 every |= self._by_target[target]
-        # Whatever order dbt wrote them in, one product has one plan.
+        # The plan must not depend on the order in which dbt wrote the nodes.
         return dict(sorted(every.items()))
 
     @cached_property
     def _by_target(self) -> Mapping[str, Mapping[str, DbtNode]]:
-        """What dbt runs on each target, or reads there."""
+        """The nodes that dbt runs or reads on each target."""
         return {
             target: {
                 uid: dbt
-                for nodes in (found.nodes, found.sources, found.functions, found.unit_tests)
+                for nodes in (one.nodes, one.sources, one.functions, one.unit_tests)
                 for uid, dbt in nodes.items()
                 if _is_run(dbt)
             }
-            for target, found in self.manifests.items()
+            for target, one in self.manifests.items()
         }
 
     @cached_property
     def _position(self) -> Mapping[str, int]:
-        """Where each node stands in dependency order, tests aside."""
+        """The position of each node in dependency order, without tests."""
         graph = {uid: node.parents for uid, node in self.nodes.items()}
         order = [uid for uid in TopologicalSorter(graph).static_order() if uid in self.nodes]
         return {uid: at for at, uid in enumerate(order)}
@@ -122,7 +122,7 @@ class Placer:
 
     @cached_property
     def _readers(self) -> Mapping[str, Sequence[str]]:
-        """Computes of the assets that read each node, ephemerals between them or not."""
+        """Computes of the assets that read each node, directly or through ephemerals."""
         readers: defaultdict[str, dict[str, None]] = defaultdict(dict)
         for uid, node in self.nodes.items():
             if node.kind in ASSET_KINDS:
@@ -132,7 +132,7 @@ class Placer:
 
     @cached_property
     def _own_names(self) -> frozenset[str]:
-        """Names of the root project's own models, seeds and snapshots."""
+        """Names of the models, seeds and snapshots of the root project."""
         return frozenset(
             dbt.name
             for dbt in self._every.values()
@@ -141,13 +141,13 @@ class Placer:
         )
 
     def _on_compute(self, uid: str, compute: str) -> DbtNode | None:
-        """Return a node as dbt sees it on a compute's target; None if it is disabled there."""
+        """Return a node as it is on the target of a compute; None if it is disabled there."""
         if len(self.manifests) == 1:
             return self._every.get(uid)
-        found = self.computes.get(compute)
-        if found is None or found.target not in self._by_target:
+        known_compute = self.computes.get(compute)
+        if known_compute is None or known_compute.target not in self._by_target:
             return self._every[uid]
-        return self._by_target[found.target].get(uid)
+        return self._by_target[known_compute.target].get(uid)
 
     # --- models, seeds, snapshots, sources, functions
 
@@ -156,7 +156,7 @@ class Placer:
         compute = transform.compute if transform else self.product.default_compute
         here = self._on_compute(uid, compute)
         if here is None and transform is None:
-            # Nobody asked for it on this compute: it goes where it is enabled.
+            # floe.yaml does not name a compute, so a compute that has the node enabled builds it.
             compute = next(name for name in self.computes if self._on_compute(uid, name))
             here = self._on_compute(uid, compute)
         if transform is not None:
@@ -187,7 +187,7 @@ class Placer:
         )
 
     def _transform_of(self, dbt: DbtNode) -> Transform | None:
-        """Return the transform that names this node; the root project's own nodes come first."""
+        """Return the transform that names this node; a node of the root project comes first."""
         if dbt.resource_type not in ASSET_KINDS:
             return None
         if dbt.package_name != self._base.metadata.project_name and dbt.name in self._own_names:
@@ -200,10 +200,10 @@ class Placer:
         self.problems += problems
         return usable
 
-    # --- what is inlined on one target and a relation on another
+    # --- models that are inlined on one target and a relation on another
 
     def _inline_by_target(self) -> None:
-        """Let each node read what dbt reads for it on its own target."""
+        """Give each node the parents that it has on its own target."""
         if not self._two_faced:
             return
         left = [uid for uid, node in self.nodes.items() if node.kind in ASSET_KINDS]
@@ -219,9 +219,10 @@ class Placer:
             ]
 
     def _is_built_on(self, uid: str, compute: str) -> bool:
-        """Tell whether a node that was to be inlined is built on a compute now, for who reads it.
+        """Return whether an ephemeral node is now built on the compute of its reader.
 
-        Its own compute inlines it, so nobody else would build the relation that is read there.
+        The compute of the node inlines it, so no other compute builds the relation that the reader
+        needs.
         """
         here, node = self._on_compute(uid, compute), self.nodes[uid]
         if node.kind != "ephemeral" or here is None or _kind(here) == "ephemeral":
@@ -240,38 +241,38 @@ class Placer:
 
     @cached_property
     def _two_faced(self) -> frozenset[str]:
-        """Models that a target inlines and another does not, or with other parents: few or none."""
+        """Models that only some targets inline, or inline with different parents: few or none."""
         if len(self.manifests) == 1:
             return frozenset()
         inlined = {
             uid
-            for found in self._by_target.values()
-            for uid, dbt in found.items()
+            for nodes in self._by_target.values()
+            for uid, dbt in nodes.items()
             if _is_ephemeral(dbt)
         }
         versions = {
-            uid: [found[uid] for found in self._by_target.values() if uid in found]
+            uid: [nodes[uid] for nodes in self._by_target.values() if uid in nodes]
             for uid in inlined
         }
         faced = {
             uid
-            for uid, found in versions.items()
-            if len({(_kind(dbt), dbt.depends_on.nodes) for dbt in found}) > 1
+            for uid, on_targets in versions.items()
+            if len({(_kind(dbt), dbt.depends_on.nodes) for dbt in on_targets}) > 1
         }
-        # What inlines one of them has as many faces.
-        found = True
-        while faced and found:
+        # A model that inlines one of them differs in the same way.
+        has_changed = True
+        while faced and has_changed:
             above = {
                 uid
                 for uid in inlined - faced
                 if not faced.isdisjoint(versions[uid][0].depends_on.nodes)
             }
             faced |= above
-            found = bool(above)
+            has_changed = bool(above)
         return frozenset(faced)
 
     def _really_read(self, uids: Sequence[str], compute: str) -> tuple[str, ...]:
-        """Return what is read on a compute by who refers to `uids`, in order."""
+        """Return what a node on a compute reads if it refers to `uids`, in order."""
         if self._two_faced.isdisjoint(uids):
             return tuple(uids)
         read: dict[str, None] = {}
@@ -296,7 +297,7 @@ class Placer:
         self.warnings += key_warnings(apart)
 
     def _settle_names(self) -> None:
-        """Show a package's node with its package, as dbt selects it, where names are alike."""
+        """Add the package to the name of a package's node if another node has the same name."""
         counted = Counter(node.name for node in self.nodes.values() if node.kind in ASSET_KINDS)
         if len(counted) == counted.total():
             return
@@ -307,12 +308,12 @@ class Placer:
 
     def _refuse_cycles(self) -> None:
         try:
-            self._position  # noqa: B018  it is wanted later, and only there without cycles
+            self._position  # noqa: B018  the property fails on cycles
         except CycleError:
             self._report_cycles()
 
     def _report_cycles(self) -> None:
-        """Report every cycle, and go on without any edges."""
+        """Report every cycle, and remove all edges so that planning can continue."""
         self.problems += (
             Problem(
                 "dbt models",
@@ -328,7 +329,7 @@ class Placer:
         return " -> ".join(self.nodes[uid].name for uid in uids)
 
     def _settle_ephemerals(self) -> None:
-        """Give an ephemeral its consumers' compute; two dialects cannot share one."""
+        """Give each ephemeral the compute of its consumers, which must have one SQL dialect."""
         if not any(node.kind == "ephemeral" for node in self.nodes.values()):
             return
         users: defaultdict[str, set[str]] = defaultdict(set)
@@ -361,22 +362,22 @@ class Placer:
             self.nodes[uid] = replace(node, compute=compute)
 
     def _is_named(self, uid: str) -> bool:
-        """Tell whether floe.yaml names a node."""
+        """Return whether floe.yaml names a node."""
         dbt = self.nodes[uid].dbt
         return dbt is not None and uid in self._named.get(dbt.name, ())
 
     def _compute_of_unused(self, uid: str) -> str:
-        """Return the compute of an ephemeral that only tests read: that of what it reads."""
+        """Return the compute of an ephemeral that only tests read: the compute of its parents."""
         if self._is_named(uid):
             return self.nodes[uid].compute
         above = [parent for parent in self._folded[uid] if self.nodes[parent].kind in ASSET_KINDS]
         last = max(above, key=self._position.__getitem__, default=uid)
         return self.nodes[last].compute
 
-    # --- sources that the product builds itself
+    # --- sources that the product builds
 
     def _mark_boundaries(self) -> None:
-        """Note where a source is a table that the product itself builds: dbt does not know."""
+        """Add edges to the builders of sources that the product builds; dbt does not know these."""
         if not self._built_sources:
             return
         for uid, node in [*self.nodes.items()]:
@@ -391,7 +392,7 @@ class Placer:
 
     @cached_property
     def _builders(self) -> Mapping[str, str]:
-        """Assets by the table that they build."""
+        """Assets by the relation that they build."""
         builders: dict[str, str] = {}
         for uid, node in self.nodes.items():
             if node.kind in ASSET_KINDS and node.relation:
@@ -400,7 +401,7 @@ class Placer:
 
     @cached_property
     def _built_sources(self) -> frozenset[str]:
-        """Sources that are a table of the product's own on any compute: few or none."""
+        """Sources whose table the product builds, on any compute: few or none."""
         return frozenset(
             uid
             for uid, node in self.nodes.items()
@@ -412,7 +413,7 @@ class Placer:
         )
 
     def _loader(self, source: str) -> str | None:
-        """Return the asset of the product that a source is said to be loaded by."""
+        """Return the asset of the product that loads a source, according to the source's meta."""
         node = self.nodes[source]
         return self._assets_by_key.get(node.key) if has_meta_key(node) else None
 
@@ -422,21 +423,21 @@ class Placer:
 
     def _feeders(self, reads: Iterable[str], compute: str) -> set[str]:
         """Return the assets that build the tables behind the sources among `reads`."""
-        found = set()
+        feeders = set()
         for uid in self._built_sources.intersection(reads):
             relation = self._relation(uid, compute)
             builder = self._builders.get(relation) or self._loader(uid)
             if builder is not None:
-                found.add(builder)
-        return found
+                feeders.add(builder)
+        return feeders
 
     def _relation(self, uid: str, compute: str) -> str:
-        """Return the name of a table as a compute would read it, comparably; '' for none."""
+        """Return the comparable name of a node's relation on a compute; '' without one."""
         here = self._on_compute(uid, compute)
         return same_relation(here.relation_name or "") if here else ""
 
     def _cut_feedback(self) -> None:
-        """Let a node read, through a source, what a node below it left there in the run before."""
+        """Remove boundary edges of cycles; the node then reads what the previous run wrote."""
         while any(node.after for node in self.nodes.values()):
             graph = {uid: (*node.parents, *node.after) for uid, node in self.nodes.items()}
             ring = next(cycles(graph), None)
@@ -461,9 +462,10 @@ class Placer:
         )
 
     def _leave_key(self, source: str, builder: str) -> None:
-        """Give a source another key than that of its table, which is built below who reads it.
+        """Give a source a different key than the asset that builds its table.
 
-        Under one key the two would be a cycle for Dagster.
+        The readers of the source are above this asset, so one key for both would be a cycle in
+        Dagster.
         """
         node = self.nodes[source]
         key = default_path(node.dbt) if node.dbt is not None else node.key
@@ -481,14 +483,14 @@ class Placer:
     # --- tests
 
     def _place_test(self, uid: str) -> None:
-        found = self._settled_test(uid)
-        if found is None:
+        settled = self._settled_test(uid)
+        if settled is None:
             return
-        dbt, able, reads = found
+        dbt, able, reads = settled
         here = self._with_usable_meta(dbt)
         on = self._asset_of_test(here, reads) if reads else self._asset_for_unread(here, able[0])
         if on is None:
-            self._warn_of_nowhere(here)
+            self._warn_without_asset(here)
             return
         parents = self._really_read(here.depends_on.nodes, able[0])
         severe = (here.config.severity or "error").lower() == "error"
@@ -501,23 +503,23 @@ class Placer:
             after=tuple(sorted(self._feeders(reads, able[0]))),
             name=check_name(here.name),
             on=on,
-            # Nothing is below a test that reads nothing, so there is nothing that it could stop.
+            # A test without parents has no nodes below it, so it cannot stop any.
             blocking=severe and bool(parents),
             tags=here.tags,
             dbt=here.facts(),
         )
 
-    def _warn_of_nowhere(self, dbt: DbtNode) -> None:
+    def _warn_without_asset(self, dbt: DbtNode) -> None:
         self.warnings.append(
             f"dbt {dbt.resource_type.replace('_', ' ')} '{dbt.name}' does not run: the product has "
             "no asset to show it on. Add a model."
         )
 
     def _settled_test(self, uid: str) -> tuple[DbtNode, Sequence[str], Sequence[str]] | None:
-        """Return a test as the target has it that runs it, the computes that can, and its reads.
+        """Return a test as it is on the target that runs it, the possible computes, and its reads.
 
-        What a test reads may differ by target, and decides which target runs it. The first one
-        is taken that agrees with itself, the product's default before others.
+        The reads of a test decide which target runs it, but may differ between targets. So this
+        returns the first target that its own reads choose, starting with the default compute.
         """
         if len(self.manifests) == 1:
             dbt = self._every[uid]
@@ -532,7 +534,7 @@ class Placer:
             dbt = self._on_compute(uid, name) or self._every[uid]
             reads = self._reads(dbt, name)
             able = self._computes_for(uid, dbt, reads)
-            alike = [one for one in able if self._is_alike(uid, dbt, one)]
+            alike = [other for other in able if self._is_alike(uid, dbt, other)]
             if alike and able[0] == alike[0]:
                 return self._on_compute(uid, able[0]) or dbt, alike, reads
         self.warnings.append(
@@ -542,7 +544,7 @@ class Placer:
         return None
 
     def _is_alike(self, uid: str, dbt: DbtNode, compute: str) -> bool:
-        """Tell whether a test reads and means the same on a compute."""
+        """Return whether a test has the same parents and settings on a compute."""
         here = self._on_compute(uid, compute)
         return here is dbt or (
             here is not None
@@ -553,24 +555,24 @@ class Placer:
         )
 
     def _reads(self, dbt: DbtNode, compute: str) -> list[str]:
-        """Return what a test reads on a compute, seen through what dbt inlines, in order."""
-        found: dict[str, None] = {}
+        """Return what a test reads on a compute, with inlined nodes resolved, in order."""
+        reads: dict[str, None] = {}
         for uid in self._really_read(dbt.depends_on.nodes, compute):
             node = self.nodes.get(uid)
             if node is None:
                 continue
             if node.kind in INLINED_KINDS:
-                found |= dict.fromkeys(self._folded[uid])
+                reads |= dict.fromkeys(self._folded[uid])
             else:
-                found[uid] = None
-        return list(found)
+                reads[uid] = None
+        return list(reads)
 
     def _computes_for(self, uid: str, dbt: DbtNode, reads: Sequence[str]) -> Sequence[str]:
-        """Return the computes that a test can run on, the one of what is built last first."""
+        """Return the computes that can run a test, starting with the one that builds last."""
         if len(self.computes) == 1:
             return [*self.computes]
         direct = [self.nodes[parent] for parent in dbt.depends_on.nodes if parent in self.nodes]
-        # An ephemeral is inlined in the test, in the dialect of its own compute.
+        # dbt inlines an ephemeral in the test, in the dialect of the ephemeral's compute.
         inlined = [node for node in direct if node.kind in INLINED_KINDS]
         near = [node for node in inlined if node.kind == "ephemeral"] or [
             self.nodes[parent] for parent in reads if self.nodes[parent].kind in ASSET_KINDS
@@ -585,12 +587,13 @@ class Placer:
         able = [name for name in enabled if self._sees(name, reads, home=enabled[0])]
         if able or enabled:
             return able or enabled[:1]
-        # It is disabled where what it reads is built; who else sees that can test it.
+        # The computes that build its parents have it disabled. Another one that can read them may
+        # run it.
         others = [name for name in (default, *self.computes) if self._on_compute(uid, name)]
         return [name for name in dict.fromkeys(others) if self._sees(name, reads, home=default)]
 
     def _sees(self, compute: str, reads: Iterable[str], home: str) -> bool:
-        """Tell whether a compute reads the same tables by the same names; sources as on `home`."""
+        """Return whether a compute has the same names for these tables; sources as on `home`."""
         for uid in reads:
             node = self.nodes[uid]
             written_on = home if node.kind == "source" else node.compute
@@ -610,11 +613,11 @@ class Placer:
         }
 
     def _asset_of_test(self, dbt: DbtNode, reads: Sequence[str]) -> str:
-        """Choose the asset that shows a test, as dagster-dbt does; else the first that it reads."""
+        """Choose the asset that shows a test, as dagster-dbt does; else the first of its reads."""
         fallback = self._attached(dbt, reads) or reads[0]
-        asked = self._asset_asked_for(dbt)
-        if asked is None or asked in reads:
-            return asked or fallback
+        named = self._asset_of_ref(dbt)
+        if named is None or named in reads:
+            return named or fallback
         self.warnings.append(
             f"dbt test '{dbt.name}': meta.dagster.ref names "
             f"'{dbt.dagster_meta['ref']['name']}', which the test does not read; it is shown on "
@@ -624,16 +627,16 @@ class Placer:
 
     @staticmethod
     def _attached(dbt: DbtNode, reads: Sequence[str]) -> str | None:
-        """Return the node that a generic test was declared on, among those that it reads."""
+        """Return the node for which a generic test is declared, if the test reads it."""
         attached = dbt.attached_node
         if attached is None or attached in reads:
             return attached
-        # dbt names the model of a package though the project has its own in the place of it.
+        # dbt names the model of a package even if the project overrides this model.
         same = [uid for uid in reads if uid.split(".")[2:] == attached.split(".")[2:]]
         return same[0] if same else None
 
-    def _asset_asked_for(self, dbt: DbtNode) -> str | None:
-        """Return the asset that `meta.dagster.ref` names; "" for one that is not there."""
+    def _asset_of_ref(self, dbt: DbtNode) -> str | None:
+        """Return the asset that `meta.dagster.ref` names; "" if it does not exist."""
         ref = dbt.dagster_meta.get("ref")
         if not ref:
             return None
@@ -644,12 +647,12 @@ class Placer:
     def _asset_for_unread(self, dbt: DbtNode, compute: str) -> str | None:
         """Choose the asset that shows a test which reads no asset; see docs/decisions/0012.
 
-        The one that `meta.dagster.ref` names, else the first that inlines what the test reads,
-        else the last that is built on the compute that runs the test.
+        This is the asset that `meta.dagster.ref` names, else the first asset that inlines a parent
+        of the test, else the last asset of the compute that runs the test.
         """
-        asked = self._asset_asked_for(dbt)
-        if asked:
-            return asked
+        named = self._asset_of_ref(dbt)
+        if named:
+            return named
         inlined = {*dbt.depends_on.nodes}
         last = anywhere = None
         for uid in self._position:
@@ -668,7 +671,7 @@ class Placer:
         return sorted(uid for uid, node in self.nodes.items() if node.kind == "source")
 
     def _place_unit_test(self, uid: str, dbt: DbtNode) -> None:
-        # dbt takes the first, too.
+        # dbt also uses the first parent.
         model = next(iter(dbt.depends_on.nodes), "")
         node = self.nodes.get(model)
         if node is None:
@@ -687,7 +690,7 @@ class Placer:
         here = self._with_usable_meta(here)
         on = model if node.kind in ASSET_KINDS else self._asset_for_unread(here, node.compute)
         if on is None:
-            self._warn_of_nowhere(here)
+            self._warn_without_asset(here)
             return
         self.nodes[uid] = Node(
             unique_id=uid,
@@ -700,28 +703,28 @@ class Placer:
             dbt=here.facts(),
         )
 
-    # --- what floe.yaml asks for
+    # --- the transforms and quality checks of floe.yaml
 
     def _place_quality_checks(self) -> None:
-        """Add the quality checks that dbt has no test for and has a generic test to run with."""
-        asked = {
+        """Add the quality checks that no dbt test covers and a generic test of dbt can run."""
+        requested = {
             uid: transform.quality_checks
             for transform in self.product.transforms
             if transform.quality_checks
             for uid in self._named[transform.name]
         }
-        if not asked:
+        if not requested:
             return
         meanings: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for uid, dbt in self._every.items():
             test = dbt.test_metadata
-            if test and uid in self.nodes and (on := self.nodes[uid].on) in asked:
+            if test and uid in self.nodes and (on := self.nodes[uid].on) in requested:
                 meanings[on].append(meaning(test.name, test.kwargs))
         runnable = {uid.rpartition(".")[2] for uid in self._base.macros}
         kept: list[tuple[str, Node, QualityCheck]] = []
         for uid in self._position:
             node = self.nodes[uid]
-            for check in asked.get(uid, ()):
+            for check in requested.get(uid, ()):
                 if meaning_of(check) in meanings[uid]:
                     continue
                 other = self.computes[node.compute].dbt_executable
@@ -734,7 +737,7 @@ class Placer:
         self.nodes |= quality_nodes(kept)
 
     def _compare_transforms(self) -> None:
-        """Compare the artifacts with dbt: problems for what cannot run, warnings for what can."""
+        """Compare the transforms with dbt: a problem if one cannot run, a warning if it can."""
         models = {
             node.dbt.name
             for node in self.nodes.values()
@@ -787,14 +790,14 @@ class Placer:
 
     @cached_property
     def _idle_names(self) -> Collection[str]:
-        """Names of models, seeds and snapshots that dbt has and does not run on any target."""
+        """Names of models, seeds and snapshots in dbt that do not run on any target."""
         uids = {uid for manifest in self.manifests.values() for uid in manifest.disabled}
         uids |= {uid for manifest in self.manifests.values() for uid in manifest.nodes}
         uids -= self._every.keys()
         return {uid.split(".")[2] for uid in uids if uid.split(".")[0] in ASSET_KINDS}
 
     def _packages(self, uids: Sequence[str]) -> Collection[str]:
-        """Return the dbt packages of nodes; of one node there is nothing to compare."""
+        """Return the dbt packages of several nodes; one node needs no comparison."""
         if len(uids) == 1:
             return ()
         return {dbt.package_name for uid in uids if (dbt := self.nodes[uid].dbt)}
@@ -807,7 +810,7 @@ class Placer:
 
 
 def _is_run(dbt: DbtNode) -> bool:
-    """Tell whether dbt takes a node: it leaves out what is disabled, and files without any code."""
+    """Return whether dbt runs a node: it leaves out disabled nodes and files without code."""
     if not dbt.config.enabled:
         return False
     code = dbt.raw_code
@@ -825,4 +828,4 @@ def _is_ephemeral(dbt: DbtNode) -> bool:
 def _kind(dbt: DbtNode) -> Kind:
     if _is_ephemeral(dbt):
         return "ephemeral"
-    return dbt.resource_type  # type: ignore[return-value]  # only what is in _PLACED gets here
+    return dbt.resource_type  # type: ignore[return-value]  # its kind is in _PLACED

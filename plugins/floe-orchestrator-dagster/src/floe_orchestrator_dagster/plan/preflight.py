@@ -1,4 +1,4 @@
-"""Preflight: edges that cross computes must name one and the same relation on both sides."""
+"""Checks that both sides of an edge between computes name the same relation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def preflight(plan: ProductPlan, manifests: Mapping[str, DbtManifest]) -> tuple[Problem, ...]:
-    """Return one problem for each relation that two targets call by different names.
+    """Return one problem for each relation that has different names on two targets.
 
-    `manifests` are dbt's, by target. `ref` prints the relation of the target that runs the
-    consumer, so a model built on another target is found there only if both agree on its name.
+    `manifests` are dbt's manifests by target. `ref` prints the relation of the target that runs the
+    consumer, so the consumer can read a model of another target only if both targets use one name.
     """
     targets = {compute.target for compute in plan.computes.values()}
     return tuple(_problems(plan, manifests)) if len(targets) > 1 else ()
@@ -28,7 +28,7 @@ def _problems(plan: ProductPlan, manifests: Mapping[str, DbtManifest]) -> Iterat
     seen: set[tuple[str, str]] = set()
     for uid, node in plan.nodes.items():
         consumer = plan.computes.get(node.compute)
-        # A unit test reads what its model reads, on its model's compute.
+        # A unit test has the parents and the compute of its model.
         if consumer is None or (node.kind not in ASSET_KINDS and node.kind != "test"):
             continue
         for parent in plan.folded_parents[uid]:
@@ -65,7 +65,7 @@ def _relation(manifest: DbtManifest, uid: str) -> str | None:
 
 
 def same_relation(relation: str) -> str:
-    """Return a relation name without its quoting and case: equal for the same table."""
+    """Return a relation name without quoting and case, equal for the same table."""
     return relation.translate(_QUOTES).casefold()
 
 

@@ -1,4 +1,4 @@
-"""Quality checks of floe.yaml as nodes of the plan: which of them run, and by which ids."""
+"""Makes nodes of the plan from the quality checks of floe.yaml."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan.model import QualityCheck
 
 
-def quality_nodes(asked: Iterable[tuple[str, Node, QualityCheck]]) -> dict[str, Node]:
+def quality_nodes(checks: Iterable[tuple[str, Node, QualityCheck]]) -> dict[str, Node]:
     """Return quality checks as nodes, by unique id.
 
-    `asked` are a package, a node of it that the check is on, and the check. Ids look like dbt's,
-    of a resource type that dbt does not have: `quality_check.<package>.<model>.<name>`. Where two
-    checks would have one id, each gets a mark. The same check twice is one check, of the stricter
-    severity.
+    `checks` are tuples of a package, a node of the package, and the check of the node. Unique ids
+    have the form of dbt's, with a resource type that dbt does not have:
+    `quality_check.<package>.<model>.<name>`. If two checks would have the same id, each gets a
+    mark. Two equal checks are one check, with the stricter severity.
     """
-    meeting: defaultdict[str, dict[str, Node]] = defaultdict(dict)
-    for package, model, check in asked:
+    nodes_of: defaultdict[str, dict[str, Node]] = defaultdict(dict)
+    for package, model, check in checks:
         own = model.unique_id.split(".", 2)[-1]
         node = Node(
             unique_id=f"{QUALITY_CHECK}.{package}.{own}.{check.name}",
@@ -34,24 +34,24 @@ def quality_nodes(asked: Iterable[tuple[str, Node, QualityCheck]]) -> dict[str, 
             parents=(model.unique_id,),
             name=check_name(check.name),
             on=model.unique_id,
-            # It runs when its model is built already: too late to stop what is below in the same
-            # dbt run.
+            # The check runs after its model is built. That is too late to stop the nodes below in
+            # the same dbt run.
             blocking=False,
             quality=check,
         )
-        alike, identity = meeting[node.unique_id], identity_of(node)
+        alike, identity = nodes_of[node.unique_id], identity_of(node)
         if identity not in alike or check.severity == "error":
             alike[identity] = node
     nodes = (
         node if len(alike) == 1 else replace(node, unique_id=with_mark(node.unique_id, identity))
-        for alike in meeting.values()
+        for alike in nodes_of.values()
         for identity, node in alike.items()
     )
     return {node.unique_id: node for node in nodes}
 
 
 def meaning(kind: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a generic test asserts: its name and arguments, the model aside."""
+    """Return what a generic test asserts: its name and arguments, without the model."""
     column = str(arguments.get("column_name", "")).casefold()
     others = {key: arguments[key] for key in arguments if key not in {"model", "column_name"}}
     return {"test": kind, "column": column, **others}
@@ -65,9 +65,10 @@ def meaning_of(check: QualityCheck) -> Mapping[str, Any]:
 def why_not(
     model: Node, check: QualityCheck, tests: Collection[str], executable: str | None
 ) -> str:
-    """Return why a quality check cannot run and what to do; "" if it can.
+    """Return why a quality check cannot run, with a remedy; "" if it can run.
 
-    `tests` are the macros of the project, `executable` the other dbt that builds the model.
+    `tests` are the macros of the project. `executable` is the dbt that builds the model, if it is
+    not dbt-core.
     """
     if model.kind not in ASSET_KINDS:
         return (

@@ -1,13 +1,13 @@
-"""Code versions: a digest of all that decides what a node builds, and of nothing else.
+"""Computes code versions: digests of everything that decides what a node builds.
 
-Counted are the node's code, the macros that it uses and those that they use, its materialization,
-what dbt inlines into it (ephemeral models), the functions it calls, its config, the relation it
-builds, the sources and models it names, its enforced columns, a seed's content, the adapter, the
-target, and the values of the vars and environment variables that any of this code reads.
+A code version contains the node's code, the macros that it uses directly or through others, its
+materialization, the ephemeral models that dbt inlines into it, the functions that it calls, its
+config, the relation that it builds, the sources and models that it names, its enforced columns, the
+content of a seed, the adapter, the target, and the values of the vars and environment variables
+that any of this code reads.
 
-An upgrade of dbt counts where it changes a macro that the node uses: the numbers of the versions
-do not decide a result, the macros do. Hooks of the project (on-run-start, on-run-end) belong to no
-node and are not counted.
+An upgrade of dbt changes a code version only if it changes a macro that the node uses. Hooks of the
+project (on-run-start, on-run-end) do not belong to a node and are not in a code version.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.plan.manifest import DbtManifest
     from floe_orchestrator_dagster.plan.model import Compute, Node
 
-# Config that does not decide a result, and why. All other config counts, also keys that dbt does
-# not know: adapters and macros read them.
+# Config that does not decide a result, with the reason. All other config counts, because adapters
+# and macros may read keys that dbt does not know.
 LEFT_OUT: Mapping[str, str] = {
-    "enabled": "what is planned is enabled",
+    "enabled": "every planned node is enabled",
     "alias": "part of the relation's name",
     "schema": "part of the relation's name",
     "database": "part of the relation's name",
     "target_schema": "part of the relation's name",
     "target_database": "part of the relation's name",
     "quoting": "part of the relation's name",
-    "tags": "for selecting; counts where the code reads it",
-    "meta": "for people and tools; counts where the code reads it",
+    "tags": "for selections; counts if the code reads it",
+    "meta": "for people and tools; counts if the code reads it",
     "docs": "for dbt's documentation",
-    "group": "says who owns it",
-    "access": "says who may refer to it",
-    "freshness": "says when to build",
-    "event_time": "says how others filter it; counts for those",
-    "concurrent_batches": "says how to build, not what",
-    "static_analysis": "says how dbt checks the SQL",
-    "persist_docs": "counts together with the descriptions it asks for",
+    "group": "names the owner",
+    "access": "limits which nodes may refer to it",
+    "freshness": "decides when to build",
+    "event_time": "filters it for other nodes; counts for these nodes",
+    "concurrent_batches": "decides how to build, not what",
+    "static_analysis": "decides how dbt checks the SQL",
+    "persist_docs": "counts together with the descriptions that it persists",
 }
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What decides results and is in no manifest.
+    """Inputs of code versions that are not in a manifest.
 
-    `variables` returns the vars that nodes of a dbt package see, `seed_content` a digest of a
-    seed's file that dbt found too large to read.
+    `variables` returns the vars of the nodes of a dbt package. `seed_content` returns a digest of
+    a seed's file that is too large for dbt to read.
     """
 
     variables: Callable[[str], Mapping[str, Any]] = lambda _: {}
@@ -76,7 +76,7 @@ def with_versions(
     manifests: Mapping[str, DbtManifest],
     surroundings: Surroundings,
 ) -> dict[str, Node]:
-    """Return placed nodes, each asset with its code version."""
+    """Return the nodes, with a code version for each asset."""
     inlined = [uid for uid, node in nodes.items() if node.kind in INLINED_KINDS]
     targets = {
         target: _Target(target, manifest, inlined, surroundings)
@@ -97,13 +97,13 @@ def with_versions(
 def version_of(
     node: Node, environment: Mapping[str, str], variables: Mapping[str, Any] | None = None
 ) -> str | None:
-    """Return a node's code version; None for one that is not dbt's.
+    """Return the code version of a node; None for a node that is not from dbt.
 
     Args:
         node: an asset of the plan.
         environment: the environment variables that dbt runs with.
-        variables: vars of a launch, which go before those of the configuration. The window of a
-            partition is none: what differs between partitions is their data.
+        variables: vars of a launch, which override those of the configuration. They must not
+            contain the window of a partition, because partitions differ only in their data.
     """
     reads = node.reads
     if reads is None:
@@ -112,12 +112,12 @@ def version_of(
     for name, value in (variables or {}).items():
         if reads.every or name in values or name in reads.unset:
             values[name] = _digest(value)
-    found = {name: environment[name] for name in reads.environment if name in environment}
-    return _digest([node.code_version, sorted(values.items()), sorted(found.items())])
+    present = {name: environment[name] for name in reads.environment if name in environment}
+    return _digest([node.code_version, sorted(values.items()), sorted(present.items())])
 
 
 class _Config(NamedTuple):
-    """A node's config as far as it decides results."""
+    """The part of a node's config that decides results."""
 
     counted: str
     meta: bytes
@@ -128,7 +128,7 @@ class _Config(NamedTuple):
 
 
 class _Target:
-    """The versions of one target's nodes; what nodes share is read once."""
+    """The code versions of the nodes of one target, with a cache of what nodes share."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class _Target:
         self._digests: dict[frozenset[str], tuple[str, TextReads]] = {}
 
     def version(self, node: DbtNode) -> tuple[str, Reads | None]:
-        """Return a digest of what decides a node's result, and what its code reads besides."""
+        """Return the code version of a node, and what its code reads at run time."""
         inlined: Sequence[DbtNode] = ()
         if self._inlined_nodes:
             inlined = self._inlined(node)
@@ -166,7 +166,7 @@ class _Target:
         macros, macros_read = self._summed(used)
         reads |= macros_read
         if EVERY in reads.environment:
-            # Its own strings may be names that it hands to a macro.
+            # A string in the code may be a name that the code passes to a macro.
             for each in (node, *inlined):
                 reads |= NO_READS if is_python(each) else reads_of(each.raw_code or "")
         code_version = _digest(
@@ -181,7 +181,7 @@ class _Target:
             return code_version, None
         return code_version, self._noted(reads, {each.package_name for each in (node, *inlined)})
 
-    # --- what a node itself says
+    # --- the node itself
 
     def _own(self, node: DbtNode, config: _Config, *, meta: bool) -> list[Any]:
         contract = node.contract
@@ -195,7 +195,7 @@ class _Target:
             [self._source(uid) for uid in parents if uid in self._sources],
             [
                 contract.checksum,
-                # dbt's checksum leaves these out, the statement that makes the table does not.
+                # The statement that creates the table contains these, dbt's checksum does not.
                 [(column.name, column.quote) for column in node.columns.values()],
             ]
             if contract.enforced
@@ -221,19 +221,19 @@ class _Target:
         return checksum.checksum
 
     def _source(self, uid: str) -> list[Any]:
-        """Return where a source is: a relation, or what the adapter reads instead of one."""
+        """Return the relation of a source, and its meta if the adapter reads it from elsewhere."""
         source = self._sources[uid]
-        said = {**source.source_meta, **source.meta, **source.config.meta}
-        external = "external_location" in said or "plugin" in said
-        return [source.relation_name, _canonical(_without_dagster(said)) if external else None]
+        meta = {**source.source_meta, **source.meta, **source.config.meta}
+        external = "external_location" in meta or "plugin" in meta
+        return [source.relation_name, _canonical(_without_dagster(meta)) if external else None]
 
     def _event_times(self, parents: Iterable[str]) -> list[tuple[str, Any]]:
-        """Return by which columns dbt filters what a microbatch model reads."""
-        found = ((uid, self.manifest.nodes.get(uid, self._sources.get(uid))) for uid in parents)
-        return sorted((uid, self._config(parent).event_time) for uid, parent in found if parent)
+        """Return the columns by which dbt filters the parents of a microbatch model."""
+        nodes = ((uid, self.manifest.nodes.get(uid, self._sources.get(uid))) for uid in parents)
+        return sorted((uid, self._config(parent).event_time) for uid, parent in nodes if parent)
 
     def _inlined(self, node: DbtNode) -> Sequence[DbtNode]:
-        """Return ephemerals and functions that a node reads, also through each other, by id."""
+        """Return the ephemerals and functions that a node reads, also through others, by id."""
         seen: set[str] = set()
         queue = [node]
         while queue:
@@ -266,18 +266,18 @@ class _Target:
             is_microbatch=config.get("incremental_strategy") == "microbatch",
         )
 
-    # --- what its code reads
+    # --- what the code reads
 
     def _summed(self, used: frozenset[str]) -> tuple[str, TextReads]:
-        """Return a digest of macros, and what they read."""
-        found = self._digests.get(used)
-        if found is None:
+        """Return a digest of macros, with what they read."""
+        summed = self._digests.get(used)
+        if summed is None:
             texts, reads = self._macros.texts_and_reads(used)
-            found = self._digests[used] = _digest(texts), reads
-        return found
+            summed = self._digests[used] = _digest(texts), reads
+        return summed
 
     def _noted(self, reads: TextReads, packages: set[str]) -> Reads | None:
-        """Return what is kept of what the code of some packages reads, for a launch."""
+        """Return what a plan keeps, for a launch, of what the code of some packages reads."""
         environment = tuple(sorted(reads.environment_names))
         if not reads.variables and not environment:
             return None
@@ -293,8 +293,8 @@ class _Target:
             names |= wanted
         return Reads(
             variables={
-                name: next(iter(found)) if len(found) == 1 else _digest(sorted(found))
-                for name, found in sorted(digests.items())
+                name: next(iter(values)) if len(values) == 1 else _digest(sorted(values))
+                for name, values in sorted(digests.items())
             },
             unset=tuple(sorted(names - digests.keys())),
             every=every,
@@ -303,16 +303,16 @@ class _Target:
 
 
 def _with_nested(names: set[str], configured: Mapping[str, Any]) -> set[str]:
-    """Return vars and those that their values read: dbt renders a value that is Jinja."""
-    found = set(names)
+    """Return vars with the vars that their values read, because dbt renders Jinja in a value."""
+    all_names = set(names)
     queue = [*names]
     while queue:
         value = configured.get(queue.pop())
         if isinstance(value, str) and may_read(value):
-            further = reads_of(value).variables - found
-            found |= further
+            further = reads_of(value).variables - all_names
+            all_names |= further
             queue += further
-    return found
+    return all_names
 
 
 def _descriptions(node: DbtNode, persisted: Mapping[str, Any]) -> list[Any]:
@@ -325,8 +325,8 @@ def _descriptions(node: DbtNode, persisted: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _signature(said: Mapping[str, Any]) -> list[Any]:
-    return [said.get(key) for key in ("name", "data_type", "default_value")]
+def _signature(argument: Mapping[str, Any]) -> list[Any]:
+    return [argument.get(key) for key in ("name", "data_type", "default_value")]
 
 
 def _without_dagster(meta: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -342,5 +342,5 @@ _packed = msgspec.msgpack.Encoder(order="sorted", enc_hook=str).encode
 
 
 def _digest(value: Any) -> str:
-    # Packed, no two values have the same bytes.
+    # Different values never have the same packed bytes.
     return blake2b(_packed(value), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Waves: the fewest dbt builds, in the right order, that build a selection of a plan."""
+"""Finds the fewest dbt builds, in a valid order, that build a selection of a plan."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
     _Placed: TypeAlias = tuple[int, "_Task"]
 
-# The search stops looking for a better order after touching this many tasks; what it has by
-# then is right, and at most a few builds longer than the best.
+# After this many tasks, the search stops looking for a better order. The order that it has by then
+# is valid, and at most a few builds longer than the best.
 SEARCH_BUDGET = 1_000_000
-# Between a target and a lane in the key of a lane: no name of a target holds it.
+# Separates the target and the lane in the key of a lane. No name of a target contains it.
 _LANE = "\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One dbt build: unique ids of what it builds and what it tests, on one compute.
+    """One dbt build on one compute: the unique ids of its nodes and checks.
 
-    `quality_checks` are evaluated in dbt's process as soon as their model is built.
-    `lane` tells builds of one target apart that dbt must be started for with other settings.
+    The dbt process evaluates `quality_checks` as soon as it has built their model.
+    `lane` distinguishes builds of one target that need a dbt command with different settings.
     """
 
     compute: Compute
@@ -44,13 +44,13 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Something that one wave does: build a selected asset, or run a check.
+    """One task of a wave: build a selected asset, or run a check.
 
-    Builds are numbered in dependency order; `within` and `before` are sets of their numbers, as
+    Builds have numbers in dependency order. `within` and `before` are sets of these numbers, as
     bits of an integer.
     """
 
-    targets: frozenset[str]  # any one of them will do
+    targets: frozenset[str]  # the task can run on any of them
     within: int  # must be built in the same wave or an earlier one
     before: int  # must be built in an earlier wave
 
@@ -63,10 +63,10 @@ def waves(
 ) -> tuple[Wave, ...]:
     """Return the waves that build `selected` assets and run `checks`, all by unique id.
 
-    Order comes from all ancestors, also through nodes that are not selected. A check runs once,
-    in the first wave in which all its selected ancestors exist. A quality check belongs to the wave
-    that builds its model; one whose model is not built belongs to none. `lanes_of` names the lane
-    of assets that need a dbt command with settings of their own; the others share the lane "".
+    The order respects all ancestors, also through nodes that are not selected. A check runs once,
+    in the first wave in which all its selected ancestors exist. A quality check is in the wave that
+    builds its model, and in no wave if no wave builds the model. `lanes_of` contains the lane of
+    each asset that needs a dbt command with separate settings; all other assets share the lane "".
     """
     quality = _by_model(plan, checks)
     tests = [uid for uid in checks if plan.nodes[uid].kind in TEST_KINDS]
@@ -100,36 +100,36 @@ def waves(
 
 
 def _by_model(plan: ProductPlan, checks: Iterable[str]) -> Mapping[str, Sequence[str]]:
-    """Return the quality checks among `checks`, by the model they are on."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    """Return the quality checks among `checks` by their model."""
+    by_model: defaultdict[str, list[str]] = defaultdict(list)
     for uid in checks:
         if plan.nodes[uid].kind == QUALITY_CHECK:
-            found[plan.nodes[uid].on].append(uid)
-    return found
+            by_model[plan.nodes[uid].on].append(uid)
+    return by_model
 
 
 def segments(plan: ProductPlan) -> tuple[Wave, ...]:
-    """Return the waves of everything, for a Dagster step each.
+    """Return the waves of the whole plan, one per Dagster step.
 
-    Unit tests of ephemeral models are of the step that they are to stop.
+    Unit tests of ephemeral models are in the step that they can stop.
     """
-    found: list[Wave] = []
-    ahead: list[Wave] = []
+    steps: list[Wave] = []
+    early: list[Wave] = []
     for wave in waves(plan, [*plan.assets], [*plan.checks]):
         if not wave.nodes and all(_tested_inlined(plan, uid) for uid in wave.checks):
-            ahead.append(wave)
+            early.append(wave)
         else:
-            checks = (uid for early in ahead for uid in early.checks)
-            found.append(replace(wave, checks=(*checks, *wave.checks)))
-            ahead = []
-    return (*found, *ahead)
+            checks = (uid for tests in early for uid in tests.checks)
+            steps.append(replace(wave, checks=(*checks, *wave.checks)))
+            early = []
+    return (*steps, *early)
 
 
 def _tested_inlined(plan: ProductPlan, check: str) -> str | None:
-    """Return the ephemeral model that a check is a unit test of.
+    """Return the ephemeral model that a unit test tests; None for any other check.
 
-    dbt runs such a test before it builds what inlines the model. As no asset of a dbt command is
-    the model itself, the test is given a command of its own, ahead of them.
+    dbt runs such a test before it builds the nodes that inline the model. The model is not an asset
+    of a dbt command, so the test needs a separate command before those nodes.
     """
     node = plan.nodes[check]
     if node.kind != "unit_test" or node.parents[0] in plan.assets:
@@ -138,67 +138,67 @@ def _tested_inlined(plan: ProductPlan, check: str) -> str | None:
 
 
 def _inliners(plan: ProductPlan, inlined: Collection[str]) -> Mapping[str, frozenset[str]]:
-    """Return which of some ephemeral models each asset inlines, of those that inline any."""
+    """Return, for each asset that inlines one of these ephemeral models, which ones it inlines."""
     reach = {uid: frozenset({uid}) for uid in inlined}
     inliners = {}
     for uid in plan.order if reach else ():
         node = plan.nodes[uid]
-        found = frozenset[str]().union(*(reach.get(parent, ()) for parent in node.parents))
-        if found and uid in plan.assets:
-            inliners[uid] = found
-        elif found and node.kind in INLINED_KINDS:
-            reach[uid] = found | reach.get(uid, frozenset())
+        models = frozenset[str]().union(*(reach.get(parent, ()) for parent in node.parents))
+        if models and uid in plan.assets:
+            inliners[uid] = models
+        elif models and node.kind in INLINED_KINDS:
+            reach[uid] = models | reach.get(uid, frozenset())
     return inliners
 
 
 def _with_early(
     plan: ProductPlan,
-    found: Sequence[Wave],
+    regular: Sequence[Wave],
     early: Mapping[str, str],
     inliners: Mapping[str, frozenset[str]],
 ) -> Iterator[Wave]:
-    """Yield waves, with unit tests of ephemeral models ahead of the first that inlines them."""
-    ahead: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+    """Yield the waves, with unit tests of ephemeral models before the first that inlines them."""
+    tests: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
     for uid, model in early.items():
-        users = (any(model in inliners.get(one, ()) for one in wave.nodes) for wave in found)
-        first = next((number for number, used in enumerate(users) if used), len(found))
-        ahead[first, plan.nodes[uid].compute].append(uid)
-    for number in range(len(found) + 1):
-        for at, compute in sorted(ahead):
+        users = (any(model in inliners.get(node, ()) for node in wave.nodes) for wave in regular)
+        first = next((number for number, used in enumerate(users) if used), len(regular))
+        tests[first, plan.nodes[uid].compute].append(uid)
+    for number in range(len(regular) + 1):
+        for at, compute in sorted(tests):
             if at == number:
-                yield Wave(plan.computes[compute], (), tuple(ahead[at, compute]))
-        yield from found[number : number + 1]
+                yield Wave(plan.computes[compute], (), tuple(tests[at, compute]))
+        yield from regular[number : number + 1]
 
 
 def downstream(plan: ProductPlan, unique_ids: Iterable[str]) -> set[str]:
-    """Return every asset that is below one of the given nodes."""
+    """Return every asset below one of the nodes."""
     return plan.below_any(unique_ids)
 
 
 def read_by_check(plan: ProductPlan, check: str) -> tuple[str, ...]:
-    """Return the assets and sources that a check reads: none where it is only shown on one."""
+    """Return the assets and sources that a check reads; none for a check that reads no node."""
     node = plan.nodes[check]
     return (node.on,) if node.kind == "unit_test" else plan.folded_parents[check]
 
 
 def blocked_by_check(plan: ProductPlan, check: str) -> set[str]:
-    """Return the assets that a failed check stops, whatever severity it was planned with.
+    """Return the assets that a failed check stops, with any planned severity.
 
-    As in `dbt build`: an asset is stopped when everything that the check reads is above it. A
-    check that dbt only warns of has not failed; `warn_error` makes others fail than were planned.
-    A quality check stops nothing: it fails the run.
+    As in `dbt build`, a check stops an asset if everything that the check reads is above the asset.
+    A check with a warning has not failed, but `warn_error` can make a check with severity `warn`
+    fail. A quality check stops nothing; it makes the run fail.
     """
     node = plan.nodes[check]
     if node.kind == QUALITY_CHECK:
         return set()
     if node.kind == "unit_test":
-        # A unit test reads its model's code, so it stops the model itself too, if that is built.
+        # A unit test runs before its model is built, so it also stops the model.
         return plan.below_any(node.parents) | {*node.parents} & plan.assets.keys()
     return plan.below_all(node.parents)
 
 
 def _computes_by_target(plan: ProductPlan) -> Mapping[str, Compute]:
-    """Return the compute of each target: of several, the default one, else the first."""
+    """Return one compute for each target: the default compute if possible, else the first."""
     computes = [*plan.computes.values()]
     if plan.default_compute in plan.computes:
         computes.insert(0, plan.computes[plan.default_compute])
@@ -212,55 +212,56 @@ def _tasks(
     lanes_of: Mapping[str, str],
     inliners: Mapping[str, frozenset[str]],
 ) -> tuple[dict[str, _Task], list[tuple[_Task, list[str]]]]:
-    """Return a task for each selected asset, in dependency order, and for checks that are alike."""
-    # What must be there for whoever reads a node: of a selected node, the node itself; of another
-    # one, the selected ancestors met first on the way up.
+    """Return a task for each selected asset, in dependency order, and for each group of checks."""
+    # The builds that a reader of each node needs: for a selected node the node itself, for another
+    # node its nearest selected ancestors.
     within: dict[str, int] = {}
     before: dict[str, int] = {}
 
     def task(targets: Iterable[str], reads: Iterable[str], after: Iterable[str]) -> _Task:
-        seen = [(within.get(uid, 0), before.get(uid, 0)) for uid in reads]
+        needs = [(within.get(uid, 0), before.get(uid, 0)) for uid in reads]
         early = [within.get(uid, 0) | before.get(uid, 0) for uid in after]
         return _Task(
             frozenset(targets),
-            reduce(or_, (bits for bits, _ in seen), 0),
-            reduce(or_, (bits for _, bits in seen), reduce(or_, early, 0)),
+            reduce(or_, (bits for bits, _ in needs), 0),
+            reduce(or_, (bits for _, bits in needs), reduce(or_, early, 0)),
         )
 
     builds: dict[str, _Task] = {}
     for uid, node in plan.assets.items():
         target, lane = plan.target_of(uid), lanes_of.get(uid)
         own = f"{target}{_LANE}{lane}" if lane else target
-        # What is tested before it is inlined is to be read by then.
+        # The unit tests of inlined models run earlier, so their inputs must exist by then.
         tested = (plan.folded_parents[model] for model in inliners.get(uid, ()))
-        found = task([own], plan.folded_parents[uid], (*node.after, *chain(*tested)))
+        build = task([own], plan.folded_parents[uid], (*node.after, *chain(*tested)))
         if uid in selected:
             within[uid] = 1 << len(builds)
-            builds[uid] = found
+            builds[uid] = build
         else:
-            within[uid], before[uid] = found.within, found.before
-    # Alike is what reads alike. Tasks are bad keys: Python hashes a lone bit to one of 61 values.
+            within[uid], before[uid] = build.within, build.before
+    # Checks with the same inputs share a task. A task would be a slow key, because Python hashes
+    # integers with one bit to only 61 values.
     alike: defaultdict[tuple[Sequence[str], ...], list[str]] = defaultdict(list)
     everything = tuple(builds)
     for uid in checks:
         check = plan.nodes[uid]
         able = tuple(plan.computes[name].target for name in (check.compute, *check.also_on))
         if lanes_of:
-            # A test builds nothing, so every lane of its target will do.
+            # A test builds nothing, so it can run in every lane of its target.
             more = (f"{name}{_LANE}{lane}" for name in able for lane in {*lanes_of.values()})
             able = (*able, *sorted(more))
         reads: Sequence[str]
         if check.kind == "unit_test":
             reads = (check.on,)
         else:
-            # Nobody knows what a test reads that names nothing: it comes when all is built.
+            # The inputs of a test without parents are unknown, so it runs after all builds.
             reads = plan.folded_parents[uid] if check.parents else everything
         alike[able, reads, check.after].append(uid)
     return builds, [(task(*reading), uids) for reading, uids in alike.items()]
 
 
 def _demanding(tasks: Sequence[_Task], tests: Iterable[_Task]) -> Iterator[_Task]:
-    """Yield the tests that bear on the order; any other fits where the last it reads is built."""
+    """Yield the tests that affect the order. Any other test can run with its last parent."""
     of_target: defaultdict[str, int] = defaultdict(int)
     for number, task in enumerate(tasks):
         for target in task.targets:
@@ -276,7 +277,7 @@ def _is_ready(task: _Task, target: str, reached: int, done: int) -> bool:
 
 
 def _lanes(tasks: Sequence[_Task]) -> Mapping[str, Sequence[_Placed]]:
-    """Return, for each target, the tasks it can do, each with its bit, in order."""
+    """Return, for each target, the tasks that it can run, each with its bit, in order."""
     lanes: defaultdict[str, list[_Placed]] = defaultdict(list)
     for number, task in enumerate(tasks):
         for target in task.targets:
@@ -285,7 +286,7 @@ def _lanes(tasks: Sequence[_Task]) -> Mapping[str, Sequence[_Placed]]:
 
 
 def _closure(lane: Iterable[_Placed], done: int) -> int:
-    """Return `done` and all that one more build can add on the target of this lane."""
+    """Return `done` and everything that one more build on the target of this lane can add."""
     reached = done
     for bit, task in lane:
         if not (reached & bit or task.within & ~reached or task.before & ~done):
@@ -294,10 +295,10 @@ def _closure(lane: Iterable[_Placed], done: int) -> int:
 
 
 def _best_order(lanes: Mapping[str, Sequence[_Placed]]) -> Sequence[str]:
-    """Return the shortest sequence of targets whose closures do every task (A* search).
+    """Return the shortest sequence of targets whose closures contain every task (A* search).
 
-    Taking the whole closure of a target is never worse than a part of it, so the sequence of
-    targets is all there is to choose.
+    The whole closure of a target is never worse than a part of it, so only the sequence of targets
+    can vary.
     """
     every = reduce(or_, (bit for lane in lanes.values() for bit, _ in lane), 0)
     levels = _levels(lanes)
@@ -313,7 +314,7 @@ def _best_order(lanes: Mapping[str, Sequence[_Placed]]) -> Sequence[str]:
             continue
         seen.add(done)
         if budget <= 0:
-            # Follow the most promising branch alone from here: right, if not always the shortest.
+            # From here, follow only the best branch: valid, but not always the shortest.
             queue, seen = [], set()
         for target, lane in lanes.items():
             budget -= len(lane)
@@ -324,22 +325,22 @@ def _best_order(lanes: Mapping[str, Sequence[_Placed]]) -> Sequence[str]:
                 heapq.heappush(
                     queue, (cost, -reached.bit_count(), pushed, reached, (*order, target))
                 )
-    raise AssertionError("no order does every task; the plan has a cycle")
+    raise AssertionError("no order contains every task; the plan has a cycle")
 
 
 def _builds_left(levels: Iterable[Sequence[int]], left: int) -> int:
-    """Return how many builds the tasks that are left need at least."""
+    """Return a lower bound of the number of builds for the remaining tasks."""
     least = sum(_highest(masks, left) for masks in levels)
     return max(least, left != 0)
 
 
 def _levels(lanes: Mapping[str, Sequence[_Placed]]) -> Sequence[Sequence[int]]:
-    """Return for each target, at index n - 1, tasks with a path down that takes n builds on it.
+    """Return for each target, at index n - 1, the tasks with a path down that needs n builds on it.
 
-    Some tasks of the highest n stay to be done until there was a build on that target, whatever
-    the others do; so the highest n of each target, added up, is a lower bound.
+    Only a build on that target can finish all tasks of the highest n, so the sum of the highest n
+    of each target is a lower bound.
     """
-    # Masks all the way: the edges of a selection with gaps can be many times those of the plan.
+    # Bit masks, because a selection with gaps can have many times the edges of the plan.
     on = {target: reduce(or_, (bit for bit, _ in lane)) for target, lane in lanes.items()}
     levels: dict[str, list[int]] = {target: [] for target in lanes}
     placed = {bit.bit_length(): (bit, task) for lane in lanes.values() for bit, task in lane}

@@ -1,1 +1,1 @@
-"""Inside a Dagster run: what was launched, what dbt makes of it, and what Dagster is told."""
+"""Inside a Dagster run: the launch, the dbt commands, and the events for Dagster."""

@@ -1,4 +1,4 @@
-"""The dbt commands of one step: what each attempt hands to dbt."""
+"""The dbt commands of one step, made from its attempts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Commands:
     """Makes the dbt commands of one step.
 
-    `name` begins the names of their folders. `lineage` is the environment of a dbt whose lineage is
-    recorded, None where it is not. `quality_checks` are those of the launch by their model.
+    The names of their folders start with `name`. `lineage` is the environment that dbt needs for
+    lineage; None without lineage. `quality_checks` are those of the launch, by their model.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Commands:
             self.quality_checks.setdefault(check.on, []).append(check)
 
     def build(self, attempt: Attempt) -> DbtCommand:
-        """Return the command that builds and tests what an attempt was given."""
+        """Return the command that builds and tests the nodes of an attempt."""
         launch, product, nodes = self._launch, self._product, attempt.nodes
         compute, config = attempt.wave.compute, launch.config
         usual = Batches(full_refresh=config.full_refresh)
@@ -53,7 +53,7 @@ class Commands:
             "build" if nodes else "test",
             compute.target,
             product.new_run_dir(folder, compute.target),
-            select=(*attempt.given, *self._inlined(attempt)),
+            select=(*attempt.requested, *self._inlined(attempt)),
             flags=(
                 *config.flags(building=bool(nodes), full_refresh=settings.full_refresh),
                 *_deferral(attempt),
@@ -69,13 +69,13 @@ class Commands:
         )
 
     def evaluations(self) -> Iterator[DbtCommand]:
-        """Yield a command a target that evaluates quality checks on models that are not built."""
+        """Yield one command per target that evaluates quality checks on models not built here."""
         built = {*self._launch.assets}
-        alone: defaultdict[str, dict[str, list[Node]]] = defaultdict(dict)
+        by_target: defaultdict[str, dict[str, list[Node]]] = defaultdict(dict)
         for model, nodes in self.quality_checks.items():
             if model not in built:
-                alone[self._plan.target_of(model)][model] = nodes
-        for target, checks in alone.items():
+                by_target[self._plan.target_of(model)][model] = nodes
+        for target, checks in by_target.items():
             yield self._product.command(
                 "parse",
                 target,
@@ -85,40 +85,41 @@ class Commands:
             )
 
     def rebuild(self, windows: Mapping[str, Batches]) -> None:
-        """Have microbatch models built so by the commands to come."""
+        """Use these windows for microbatch models in all later commands."""
         self._batches |= windows
 
     def lanes_of(self, nodes: Iterable[str]) -> Mapping[str, str]:
-        """Return the lanes of nodes which one command cannot build together."""
+        """Return the lanes of nodes that one command cannot build together."""
         batches = {uid: self._batches[uid] for uid in nodes if uid in self._batches}
         return lanes_of(batches, full_refresh=self._launch.config.full_refresh)
 
     def _inlined(self, attempt: Attempt) -> Sequence[str]:
-        """Return the ephemeral models of an attempt, in a launch of everything.
+        """Return the ephemeral models of an attempt if the launch builds the whole product.
 
-        With them dbt's queue has the order of a bare build, and it skips what inlines a model that
-        does not compile. A part of the product is built as dbt builds a selection without them.
+        With them dbt's queue has the same order as a bare build, and dbt skips models that inline
+        an ephemeral model that does not compile. A launch of some assets selects only these, as a
+        dbt user would.
         """
         whole = attempt.nodes and {*self._launch.assets} >= self._plan.assets.keys()
-        return self._plan.ephemerals_of(attempt.given) if whole else ()
+        return self._plan.ephemerals_of(attempt.requested) if whole else ()
 
     def _reads(self, nodes: Sequence[str]) -> dict[str, list[Relation]]:
-        """Return the relations that nodes read, for dbt to tell their columns."""
-        found = {}
+        """Return the relations that each node reads; dbt's process reports their columns."""
+        relations = {}
         for uid in nodes:
             parents = (self._plan.nodes[read] for read in self._plan.folded_parents.get(uid, ()))
-            found[uid] = [
+            relations[uid] = [
                 Relation(node.relation, node.dbt.database, node.dbt.schema, node.identifier)
                 for node in parents
                 if node.relation and node.dbt is not None
             ]
-        return found
+        return relations
 
 
 def _deferral(attempt: Attempt) -> tuple[str, ...]:
-    """Return flags that let a dbt run read what an earlier one of this step has built.
+    """Return the flags that a dbt run needs to read relations of an earlier dbt run of this step.
 
-    To dbt that is not selected, and a state that is favoured would be read in its place.
+    dbt does not select these nodes again, so with `favor_state` it would read the state instead.
     """
     later = attempt.wave_number > 1 or attempt.number > 1
     return ("--no-favor-state",) if later and value_of("DBT_FAVOR_STATE", os.environ) else ()

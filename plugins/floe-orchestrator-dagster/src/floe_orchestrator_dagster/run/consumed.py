@@ -1,4 +1,4 @@
-"""What another step of the same run waits for, among the outputs of one step."""
+"""The outputs of one step that another step of the same run waits for."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """What another step of the run waits for: assets, and the checks on them that block."""
+    """Outputs that another step of the run waits for: assets, and the checks that block them."""
 
     assets: frozenset[AssetKey] = frozenset()
     checks: frozenset[AssetCheckKey] = frozenset()
 
 
-def consumed_by_others(job: JobDefinition, made: AssetsDefinition, step: str) -> Consumed:
-    """Return what other steps of a job wait for of what the step of this name makes."""
+def consumed_by_others(job: JobDefinition, assets: AssetsDefinition, step: str) -> Consumed:
+    """Return the outputs of `assets`, which the step `step` builds, that other steps wait for."""
     outputs = {
         dependency.output
         for invocation, inputs in job.graph.dependencies.items()
@@ -30,8 +30,8 @@ def consumed_by_others(job: JobDefinition, made: AssetsDefinition, step: str) ->
     if not outputs:
         return Consumed()
     return Consumed(
-        frozenset(key for name, key in made.keys_by_output_name.items() if name in outputs),
+        frozenset(key for name, key in assets.keys_by_output_name.items() if name in outputs),
         frozenset(
-            spec.key for name, spec in made.check_specs_by_output_name.items() if name in outputs
+            spec.key for name, spec in assets.check_specs_by_output_name.items() if name in outputs
         ),
     )

@@ -1,4 +1,4 @@
-"""A launch: what one step of a Dagster run was asked to do, by dbt's unique ids."""
+"""A launch: the work that one step of a Dagster run was launched for, by dbt's unique ids."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ if TYPE_CHECKING:
 
 
 class DbtRunConfig(Config):
-    """What a launch may ask of dbt."""
+    """dbt options of a launch."""
 
     full_refresh: bool = Field(default=False, description="Rebuild incremental models and seeds.")
-    empty: bool = Field(default=False, description="Build schemas only: read no rows (--empty).")
+    empty: bool = Field(default=False, description="Build only schemas, without rows (--empty).")
     variables: dict[str, Any] = Field(default_factory=dict, description="dbt --vars.")
-    threads: int | None = Field(default=None, description="dbt --threads, else the profile's.")
+    threads: int | None = Field(
+        default=None, description="dbt --threads; without a value, the threads of the profile."
+    )
 
     def flags(self, *, building: bool, full_refresh: bool) -> tuple[str, ...]:
-        """Return them as flags of `dbt build`, or of `dbt test` where nothing is built."""
-        words: list[str] = []
+        """Return the options as flags of `dbt build`, or of `dbt test` if nothing is built."""
+        flags: list[str] = []
         if building and full_refresh:
-            words.append("--full-refresh")
+            flags.append("--full-refresh")
         if building and self.empty:
-            words.append("--empty")
+            flags.append("--empty")
         if self.threads is not None:
-            words += ["--threads", str(self.threads)]
-        return tuple(words)
+            flags += ["--threads", str(self.threads)]
+        return tuple(flags)
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What one step was asked to do.
+    """The work of one step.
 
     `assets`, `checks` (dbt's tests) and `quality_checks` are unique ids in the plan's order.
-    `partitions` are the keys of the run. `batches` says how each microbatch model is built.
+    `partitions` are the keys of the run. `batches` is how to build each microbatch model.
     """
 
     assets: Sequence[str]
@@ -60,10 +62,10 @@ class Launch:
 
 
 def launch_of(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig) -> Launch:
-    """Return what the step's context asks for, less what earlier attempts have done.
+    """Return the work that the step's context selects, without the work of earlier attempts.
 
     Raises:
-        Failure: a partition is missing, or a full refresh of some would lose the others.
+        Failure: a partition is missing, or a full refresh of some partitions would lose others.
     """
     _require_partition(context, specs)
     plan = specs.plan
@@ -98,21 +100,21 @@ def launch_of(context: AssetExecutionContext, specs: Specs, config: DbtRunConfig
 
 
 def consumed_by_step(context: AssetExecutionContext) -> Consumed:
-    """Return what of this step's another step of the run waits for."""
+    """Return the outputs of this step that another step of the run waits for."""
     step = context.op_execution_context.op_handle.name
     return consumed_by_others(context.job_def, context.assets_def, step)
 
 
 def _require_partition(context: AssetExecutionContext, specs: Specs) -> None:
-    """Refuse to build a partitioned asset without knowing which partition."""
+    """Refuse to build a partitioned asset if the run has no partition."""
     if _has_partition(context):
         return
     chosen = (specs.unique_ids[key] for key in context.selected_asset_keys)
     names = sorted(specs.plan.nodes[uid].name for uid in chosen if specs.partitions(uid))
     if names:
         raise Failure(
-            description=f"Cannot build {known(names)} without a partition: they are partitioned. "
-            "Launch a partition or a backfill.",
+            description=f"Cannot build {known(names)}: partitioned assets need a partition, and "
+            "this run has none. Launch a partition or a backfill.",
             allow_retries=False,
         )
 
@@ -122,7 +124,7 @@ def _has_partition(context: AssetExecutionContext) -> bool:
 
 
 def _window(context: AssetExecutionContext) -> tuple[datetime, datetime] | None:
-    """Return start and end of the run's partitions, the end excluded; None without any."""
+    """Return start and end of the run's partitions, the end excluded; None without partitions."""
     if not _has_partition(context):
         return None
     window = context.partition_time_window
@@ -144,36 +146,36 @@ def _batches(
     config: DbtRunConfig,
     partly_built: Mapping[str, PartlyBuilt] | None,
 ) -> dict[str, Batches]:
-    """Return how each microbatch model is built; `partly_built` is None in a first attempt.
+    """Return how to build each microbatch model; `partly_built` is None in a first attempt.
 
-    A partitioned one builds the window of the run's partitions. One that failed in part in an
-    earlier attempt of this run builds from its first to its last missing batch. Any other one
-    builds what dbt chooses: from `begin`, or from `lookback` batches ago, to now.
+    A partitioned model builds the window of the run's partitions. A model whose batches failed in
+    part in an earlier attempt builds from its first to its last missing batch. For any other model
+    dbt chooses: from `begin`, or from `lookback` batches ago, to now.
     """
     window = _window(context)
-    found: dict[str, Batches] = {}
+    batches: dict[str, Batches] = {}
     for uid in chosen:
         if not specs.plan.nodes[uid].is_microbatch:
             continue
         node, code = specs.plan.nodes[uid], specs.code_version(uid, config.variables)
         if partly_built is not None and uid in partly_built:
-            found[uid] = partly_built[uid].again(code, full_refresh=config.full_refresh)
+            batches[uid] = partly_built[uid].again(code, full_refresh=config.full_refresh)
         elif window is not None and specs.partitions(uid) is not None:
-            found[uid] = Batches(in_utc(window), config.full_refresh)
+            batches[uid] = Batches(in_utc(window), config.full_refresh)
         elif partly_built is not None and node.dbt is not None and node.dbt.config.begin:
-            # An attempt that was killed may have left the table with some of its batches.
-            found[uid] = Batches(since(node.dbt.config.begin), config.full_refresh)
+            # If the earlier attempt was killed, the table may have only some of its batches.
+            batches[uid] = Batches(since(node.dbt.config.begin), config.full_refresh)
         else:
-            found[uid] = Batches(None, config.full_refresh)
+            batches[uid] = Batches(None, config.full_refresh)
     if window is not None and config.full_refresh:
-        _refuse_partial_refresh(context, specs, [uid for uid in found if specs.partitions(uid)])
-    return found
+        _refuse_partial_refresh(context, specs, [uid for uid in batches if specs.partitions(uid)])
+    return batches
 
 
 def _refuse_partial_refresh(
     context: AssetExecutionContext, specs: Specs, uids: Sequence[str]
 ) -> None:
-    """Refuse a full refresh of some partitions: dbt would replace the table by these alone."""
+    """Refuse a full refresh of only some partitions: dbt would drop the others with the table."""
     built = set(context.partition_keys)
     for uid in uids:
         definition = specs.partitions(uid)

@@ -1,6 +1,6 @@
-"""The outcome of a step: takes what dbt says of each node, and says what is left, blocked, failed.
+"""The outcome of a step: derives from dbt's results what failed, what is skipped and what is left.
 
-Pure: values in, values out. No Dagster and no process is needed to try a rule here.
+This module is pure: its rules need neither Dagster nor a dbt process.
 """
 
 from __future__ import annotations
@@ -24,23 +24,28 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.dbt.scrub import Scrubber
     from floe_orchestrator_dagster.plan import ProductPlan, Wave
 
-# How dbt's record and ours say that fail_fast ended a run early.
+# The reason for each node that did not run because of fail_fast.
 FAIL_FAST = "fail_fast stopped the run after the first failure"
 ADVICE: Mapping[str, str] = {
-    "Could not set lock on file": "Another process has the DuckDB file open: let it end, or let "
-    "one run at a time build this product.",
+    "Could not set lock on file": "Another process has the DuckDB file open. Wait until it ends, "
+    "and limit this product to one run at a time.",
     "No space left on device": "Free some space on that disk.",
 }
 
 
 @dataclass
 class Attempt:
-    """One dbt command on (a part of) a wave: what it was given, and what came of it.
+    """One dbt command for a wave or a part of it: the requested nodes, and their results.
 
-    `number` counts the attempts at one thing, `name` tells what is attempted apart in a step.
-    `results` are by unique id, those of hooks too. `success` and `exception` are dbt's own words
-    on the command, `errors` its lines of that level, `cancelled` the nodes whose queries it
-    cancelled, `present` the nodes of the project as it read it, where that was asked for.
+    Attributes:
+        number: 1 for the first attempt, one more for each retry.
+        name: the name of the wave's part, unique in a step.
+        results: by unique id, including results of hooks.
+        errors: the lines of dbt's log at level error.
+        canceled: the nodes whose queries dbt canceled.
+        success: whether dbt reports that the command succeeded.
+        exception: the exception that dbt reports for the command.
+        present: the nodes of the project that dbt read; read only if results are missing.
     """
 
     wave: Wave
@@ -51,25 +56,25 @@ class Attempt:
     name: str = ""
     results: dict[str, NodeFinished] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
-    cancelled: set[str] = field(default_factory=set)
+    canceled: set[str] = field(default_factory=set)
     success: bool = False
     exception: str | None = None
     present: Collection[str] = ()
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """Everything that dbt was asked to run."""
+    def requested(self) -> tuple[str, ...]:
+        """All nodes and checks that dbt should run."""
         return (*self.nodes, *self.checks)
 
     def errors_among(self, uids: Iterable[str]) -> list[str]:
-        """Return those of some nodes that have a result of their own: they were not skipped."""
-        return [uid for uid in uids if not _is_left(self.results.get(uid))]
+        """Return the nodes among `uids` that dbt ran: they have a result and are not skipped."""
+        return [uid for uid in uids if not _not_run(self.results.get(uid))]
 
     def missing_batches(self, uids: Iterable[str]) -> dict[str, Batches]:
-        """Return the batches that are left of microbatch models of which some are there."""
+        """Return the missing batches of microbatch models that have other batches already."""
         results = ((uid, self.results[uid]) for uid in uids)
         return {
-            # A full refresh would drop the batches that are there.
+            # A full refresh would drop the existing batches.
             uid: Batches(covering(result.batches_failed))
             for uid, result in results
             if result.batches_failed and result.batches_built
@@ -78,12 +83,14 @@ class Attempt:
 
 @dataclass
 class Outcome:
-    """What became of a step so far.
+    """The results of a step so far.
 
-    `failed` are messages and `skipped` reasons by unique id, in the order in which they came;
-    `crashes` are sentences on dbt commands that did not end as they should. Hooks that failed
-    are in `failed` by their dbt ids; `failed_hooks` says on which target. `partly_built` are
-    microbatch models of which batches failed.
+    Attributes:
+        failed: error messages by unique id, in order of failure; failed hooks by dbt's ids.
+        skipped: reasons by unique id.
+        crashes: messages about dbt commands that ended without a regular result.
+        failed_hooks: the target of each failed hook.
+        partly_built: the results of microbatch models with failed batches.
     """
 
     plan: ProductPlan
@@ -99,7 +106,7 @@ class Outcome:
     # before a dbt command
 
     def attempts(self, wave: Wave, number: int) -> Iterator[Attempt]:
-        """Yield the first attempts at what of the `number`th wave can still run."""
+        """Yield the first attempts for the nodes of the `number`th wave that can still run."""
         nodes, checks = self.ready(wave)
         # `dbt build` runs a unit test only together with its model.
         built = set(nodes)
@@ -117,10 +124,10 @@ class Outcome:
     def next_attempts(
         self, attempt: Attempt, again: Collection[str], lanes: Mapping[str, str]
     ) -> Iterator[Attempt]:
-        """Yield the attempts that try again what `settle` has left of one.
+        """Yield the attempts that retry the nodes that `settle` returned.
 
-        `lanes` tell what one command can no longer build together. Each attempt is to be settled
-        before the next is asked for.
+        One command cannot build nodes of different `lanes` together. Settle each attempt before
+        you request the next one.
         """
         nodes = [uid for uid in attempt.nodes if uid in again]
         checks = [uid for uid in attempt.checks if uid in again]
@@ -135,7 +142,7 @@ class Outcome:
                 yield Attempt(wave, *ready, number, wave_number, f"{attempt.name}.{part}")
 
     def ready(self, wave: Wave) -> tuple[list[str], list[str]]:
-        """Return what of a wave can still run, nodes and checks; the rest is skipped."""
+        """Return the nodes and the checks of a wave that can still run; skip the others."""
         stopped = FAIL_FAST if self.fail_fast and self._any_failure else ""
         nodes = []
         for uid in wave.nodes:
@@ -154,7 +161,7 @@ class Outcome:
         return nodes, checks
 
     def _missing(self, check: str) -> str:
-        """Return why a check has nothing to look at; empty if it has."""
+        """Return why a check cannot run: which node that it reads is missing; "" if none is."""
         for uid in read_by_check(self.plan, check):
             if uid in self.failed:
                 return f"{self.name(uid)} failed"
@@ -167,138 +174,139 @@ class Outcome:
     def reconcile(
         self, attempt: Attempt, record: RunResults, scrubber: Scrubber
     ) -> list[NodeFinished]:
-        """Return results that dbt recorded and did not report; complete and correct `attempt`.
+        """Complete and correct the results of an attempt from dbt's record; return added results.
 
-        dbt's events come as they happen; its record, run_results.json, is its last word. Where
-        the one calls built what the other does not, nobody can know: that is a failure.
+        dbt sends events as they happen; its record, run_results.json, is final. If they disagree
+        on whether a node is built, the truth is unknown, and that is a failure.
         """
         added = []
         self.fail_fast = self.fail_fast or record.fail_fast
-        asked = set(attempt.given)
-        for uid, written in record.by_id.items():
+        requested = set(attempt.requested)
+        for uid, recorded in record.by_id.items():
             reported = attempt.results.get(uid)
             if reported is None:
-                if uid in asked or uid.startswith("operation."):
-                    added.append(self._of_record(written, attempt, scrubber))
+                if uid in requested or uid.startswith("operation."):
+                    added.append(self._of_record(recorded, attempt, scrubber))
                     attempt.results[uid] = added[-1]
                 continue
             check = uid in self.plan.checks
-            status = written.status.lower()
+            status = recorded.status.lower()
             if self.fail_fast and status == SKIPPED and is_good(reported.status, check=check):
-                # dbt had stopped waiting for this node, which went on to its end.
+                # dbt no longer waited for this node, but the node finished.
                 continue
             if is_good(reported.status, check=check) != is_good(status, check=check):
                 self.crashes.append(
-                    f"dbt contradicts itself on {self.name(uid)}: its event says "
-                    f"'{reported.status}', its run_results.json says '{status}'."
+                    f"dbt's results for {self.name(uid)} disagree: its event has the status "
+                    f"'{reported.status}', its run_results.json has '{status}'."
                 )
                 status = reported.status if is_failure(reported.status) else status
             attempt.results[uid] = msgspec.structs.replace(
                 reported,
                 status=status,
-                message=reported.message or scrubber.text(written.message or ""),
-                batches_failed=written.batch_results.failed,
-                batches_built=written.batch_results.successful,
+                message=reported.message or scrubber.text(recorded.message or ""),
+                batches_failed=recorded.batch_results.failed,
+                batches_built=recorded.batch_results.successful,
             )
         return added
 
-    def _of_record(self, written: Result, attempt: Attempt, scrubber: Scrubber) -> NodeFinished:
-        node = self.plan.nodes.get(written.unique_id)
-        times = [*written.timing]
-        kind = written.unique_id.partition(".")[0]
+    def _of_record(self, recorded: Result, attempt: Attempt, scrubber: Scrubber) -> NodeFinished:
+        node = self.plan.nodes.get(recorded.unique_id)
+        times = [*recorded.timing]
+        kind = recorded.unique_id.partition(".")[0]
         return NodeFinished(
-            unique_id=written.unique_id,
+            unique_id=recorded.unique_id,
             compute=attempt.wave.compute.name,
-            status=written.status.lower(),
-            name=node.name if node else written.unique_id.rpartition(".")[2],
+            status=recorded.status.lower(),
+            name=node.name if node else recorded.unique_id.rpartition(".")[2],
             kind=node.kind if node else kind,
-            seconds=max(0.0, written.execution_time),
-            message=scrubber.text(written.message or ""),
-            failures=written.failures,
+            seconds=max(0.0, recorded.execution_time),
+            message=scrubber.text(recorded.message or ""),
+            failures=recorded.failures,
             started_at=(times[0].started_at or "") if times else "",
             finished_at=(times[-1].completed_at or "") if times else "",
             attempt=attempt.number,
-            relation=Relation(written.relation_name) if written.relation_name else None,
+            relation=Relation(recorded.relation_name) if recorded.relation_name else None,
             materialized=(node.materialized or "") if node else "",
-            adapter_response=written.adapter_response,
+            adapter_response=recorded.adapter_response,
             observed=Observed(),
-            batches_failed=written.batch_results.failed,
-            batches_built=written.batch_results.successful,
+            batches_failed=recorded.batch_results.failed,
+            batches_built=recorded.batch_results.successful,
         )
 
     def settle(self, attempt: Attempt, retries_left: int = 0) -> list[str]:
-        """Note what an attempt has come to; return what is to be tried again, if anything.
+        """Record the results of an attempt; return the nodes and checks to retry.
 
-        Only errors are tried again, and what they kept from running; a failed test has given its
-        answer.
+        Retry only errors, and the nodes that did not run because of them. A failed test is a final
+        result.
         """
-        again = [
+        errored = [
             uid
             for uid, result in attempt.results.items()
-            if result.status in RETRIED and uid in self.plan.nodes and uid not in attempt.cancelled
+            if result.status in RETRIED and uid in self.plan.nodes and uid not in attempt.canceled
         ]
-        retried = self._retry(attempt, again) if retries_left and again else []
-        final = [uid for uid in attempt.given if uid not in set(retried)]
+        retried = self._retry(attempt, errored) if retries_left and errored else []
+        final = [uid for uid in attempt.requested if uid not in set(retried)]
         first = self._first_failure(attempt)
         for uid in final:
             self._settle_node(uid, attempt, first)
-        hooks = [one for uid, one in attempt.results.items() if uid.startswith("operation.")]
+        hooks = [result for uid, result in attempt.results.items() if uid.startswith("operation.")]
         if not retried:
             self._settle_inlined(attempt)
             self._settle_hooks(hooks, attempt.wave.compute.target)
             self._settle_ending(attempt, hooks)
         return retried
 
-    def _retry(self, attempt: Attempt, again: Sequence[str]) -> list[str]:
+    def _retry(self, attempt: Attempt, errored: Sequence[str]) -> list[str]:
         failed_checks = [
             uid for uid, result in attempt.results.items() if result.status == FAILED_TEST
         ]
         hopeless = set[str]().union(*(blocked_by_check(self.plan, uid) for uid in failed_checks))
-        waiting = {uid for uid in attempt.given if _is_left(attempt.results.get(uid))} - hopeless
-        return [uid for uid in attempt.given if uid in again or uid in waiting]
+        waiting = {uid for uid in attempt.requested if _not_run(attempt.results.get(uid))}
+        waiting -= hopeless
+        return [uid for uid in attempt.requested if uid in errored or uid in waiting]
 
     def _settle_node(self, uid: str, attempt: Attempt, first: NodeFinished | None) -> None:
         result, check = attempt.results.get(uid), uid in self.plan.checks
         if result is None:
             self._skip(uid, _unreached(uid, attempt))
             return
-        if uid in attempt.cancelled and self.fail_fast and result is not first:
+        if uid in attempt.canceled and self.fail_fast and result is not first:
             self._skip(uid, FAIL_FAST)
         elif result.status == SKIPPED:
             self._skip(uid, self._why_skipped(uid, result, attempt))
         elif not is_good(result.status, check=check):
-            self._fail(uid, result.message or f"dbt says: {result.status}")
+            self._fail(uid, result.message or f"dbt reported the status '{result.status}'")
             if result.batches_failed:
                 self.partly_built[uid] = result
             below = blocked_by_check(self.plan, uid) if check else downstream(self.plan, [uid])
             self._block(below, f"{self.name(uid)} failed")
 
     def _first_failure(self, attempt: Attempt) -> NodeFinished | None:
-        bad = [
-            one
-            for uid, one in attempt.results.items()
-            if uid in self.plan.nodes and is_failure(one.status)
+        failures = [
+            result
+            for uid, result in attempt.results.items()
+            if uid in self.plan.nodes and is_failure(result.status)
         ]
-        return min(bad, key=lambda one: one.finished_at, default=None)
+        return min(failures, key=lambda result: result.finished_at, default=None)
 
     def _why_skipped(self, uid: str, result: NodeFinished, attempt: Attempt) -> str:
         if "fail_fast" in result.message:
             return FAIL_FAST
         if uid in self._blocked:
             return self._blocked[uid]
-        above = [
+        causes = [
             parent
             for parent in self.plan.nodes[uid].parents
             if parent in attempt.results
             and parent in self.plan.nodes
             and not is_good(attempt.results[parent].status, check=False)
         ]
-        if above:
-            return f"{self.name(above[0])} failed or was skipped"
+        if causes:
+            return f"{self.name(causes[0])} failed or was skipped"
         return result.message or "dbt skipped it"
 
     def _settle_inlined(self, attempt: Attempt) -> None:
-        """Note which ephemeral models did not compile: nobody was to build them."""
+        """Record the ephemeral models that did not compile; they are never among `requested`."""
         for uid, result in attempt.results.items():
             node = self.plan.nodes.get(uid)
             if node is not None and node.kind == "ephemeral":
@@ -312,13 +320,13 @@ class Outcome:
                 self.failed_hooks[hook.unique_id] = target
 
     def _settle_ending(self, attempt: Attempt, hooks: Sequence[NodeFinished]) -> None:
-        """Note what dbt says of the whole command, where its nodes do not explain it."""
-        unreached = [uid for uid in attempt.given if uid not in attempt.results]
+        """Record a failure of the whole command that the results of its nodes do not explain."""
+        unreached = [uid for uid in attempt.requested if uid not in attempt.results]
         explained = any(
-            is_failure(one.status) or one.status == SKIPPED
-            for one in (*attempt.results.values(), *hooks)
+            is_failure(result.status) or result.status == SKIPPED
+            for result in (*attempt.results.values(), *hooks)
         )
-        said = "\n".join(attempt.errors)
+        errors = "\n".join(attempt.errors)
         reason = ""
         if attempt.exception and not attempt.success:
             reason = attempt.exception
@@ -330,25 +338,25 @@ class Outcome:
             )
         elif unreached:
             names = known(self.name(uid) for uid in unreached)
-            reason = said or f"it did not run {names}, which its project has, and gave no reason."
+            reason = errors or f"it did not run {names} and gave no reason."
         elif not attempt.success and not explained:
-            reason = said or "it reports a failure and names no node that failed."
+            reason = errors or "it reported a failure, but no failed node."
         if reason:
             self.crashes.append(f"dbt on target '{attempt.wave.compute.target}': {advised(reason)}")
 
     def stop(self, attempt: Attempt, message: str) -> None:
-        """Note that a dbt command could not be run at all."""
+        """Record that the dbt command of an attempt could not be run."""
         self.crashes.append(message)
-        for uid in attempt.given:
+        for uid in attempt.requested:
             if uid not in attempt.results:
                 self._skip(uid, "dbt could not start")
 
     # quality checks of floe.yaml
 
     def evaluated(self, result: QualityResult) -> None:
-        """Note what a quality check has come to: a critical one that did not pass fails the run.
+        """Record the result of a quality check: a critical check that does not pass fails the run.
 
-        It stops nothing that is below its model.
+        It does not block nodes downstream of its model.
         """
         check = self.plan.nodes[result.unique_id].quality
         if check is not None and check.severity == "error" and result.message:
@@ -358,12 +366,12 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing failed, was skipped or crashed."""
+        """Whether the step has no failure, no skipped node and no crash."""
         return not (self.failed or self.skipped or self.crashes)
 
     @property
     def message(self) -> str:
-        """The whole text of the failure: everything that failed and was skipped, and what to do."""
+        """The text of the failure: all failed and skipped nodes, all crashes, and what to do."""
         lines = [f"{len(self.failed)} failed, {len(self.skipped)} skipped."]
         lines += [f"  failed: {self.name(uid)}: {text}" for uid, text in self.failed.items()]
         lines += [f"  {crash}" for crash in self.crashes]
@@ -375,7 +383,7 @@ class Outcome:
         return "\n".join(lines)
 
     def name(self, uid: str) -> str:
-        """Return how a person would call a node, a hook or a quality check."""
+        """Return the name of a node, a hook or a quality check for messages."""
         node = self.plan.nodes.get(uid)
         if node is None:
             return self._names.get(uid, uid)
@@ -403,15 +411,15 @@ class Outcome:
 
 def _unreached(uid: str, attempt: Attempt) -> str:
     if attempt.present and uid not in attempt.present:
-        return "the project that dbt read has no such node"
+        return "the project on disk has no such node"
     return "dbt ended before it ran" if attempt.results else "dbt could not start"
 
 
-def _is_left(result: NodeFinished | None) -> bool:
+def _not_run(result: NodeFinished | None) -> bool:
     return result is None or result.status == SKIPPED
 
 
 def advised(message: str) -> str:
-    """Return dbt's message, and what to do where that is known and dbt does not say it."""
-    advice = [cure for sign, cure in ADVICE.items() if sign in message]
+    """Return dbt's message, with advice added if `ADVICE` has some for it."""
+    advice = [text for sign, text in ADVICE.items() if sign in message]
     return " ".join([message.strip(), *advice])

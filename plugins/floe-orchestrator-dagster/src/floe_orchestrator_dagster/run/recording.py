@@ -1,4 +1,4 @@
-"""The lineage of one step: opened with it, ended as it ends."""
+"""The lineage of one step, recorded from its start to its end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCHEDULED_TAG = ".dagster/scheduled_execution_time"
 def recording(
     context: AssetExecutionContext, product: Product, launch: Launch
 ) -> Iterator[LineageRecorder | None]:
-    """Record the lineage of what happens inside, however that ends; None without a backend."""
+    """Record the lineage of the block, also if it fails or is canceled; None without a backend."""
     opened = open_lineage(
         product.lineage_backend,
         product.compiled.artifacts,
@@ -48,7 +48,7 @@ def recording(
         recorder.ended({}, str(error))
         raise
     except BaseException as error:
-        recorder.aborted(f"Cancelled ({type(error).__name__})")
+        recorder.aborted(f"Canceled ({type(error).__name__})")
         raise
     finally:
         with span("floe.lineage", product_name=product.plan.name):
@@ -58,8 +58,8 @@ def recording(
 def _step_run(
     context: AssetExecutionContext, product: Product, launch: Launch, namespace: str
 ) -> StepRun:
-    """Return what lineage says of the run that this step is, or is a part of."""
-    run, own = context.run, context.op_execution_context.op_handle.name
+    """Return the lineage run of this step: the Dagster run itself, or a child of it per compute."""
+    run, step = context.run, context.op_execution_context.op_handle.name
     job = product.plan.name
     try:
         run_id = str(UUID(run.run_id))
@@ -68,7 +68,7 @@ def _step_run(
     root = None
     if product.config.isolation == "compute":
         root = (run_id, namespace, job)
-        run_id, job = run_id_of(run_id, own), f"{job}.{own}"
+        run_id, job = run_id_of(run_id, step), f"{job}.{step}"
     nominal = run.tags.get(SCHEDULED_TAG)
     return StepRun(
         namespace=namespace,
@@ -81,7 +81,7 @@ def _step_run(
             "version": version("dagster"),
             "run_id": run.run_id,
             "job": run.job_name,
-            "step": own,
+            "step": step,
             "partitions": list(launch.partitions),
             **dict(zip(("trace_id", "span_id"), current_trace_ids() or (), strict=False)),
         },

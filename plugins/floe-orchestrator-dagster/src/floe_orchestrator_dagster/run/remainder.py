@@ -1,4 +1,4 @@
-"""From failure: what of a step is left to do after earlier attempts."""
+"""The work that a re-execution from failure still has to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a step is to do: assets to build, and checks of all kinds, by unique id."""
+    """The work of a step: assets to build, and checks of all kinds to run, by unique id."""
 
     assets: frozenset[str]
     checks: tuple[str, ...]
@@ -28,10 +28,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Remainder:
-    """What is left of a step's work.
+    """The rest of a step's work.
 
-    `batches` is what is known of microbatch models that failed in part; `notes` are sentences on
-    why more or less is done than failed.
+    `batches` are microbatch models with failed batches, by unique id. `notes` are sentences for
+    the log that explain the difference between the failed work and this work.
     """
 
     work: Work
@@ -42,27 +42,27 @@ class Remainder:
 def remainder(
     specs: Specs,
     earlier: Earlier,
-    asked: Work,
+    requested: Work,
     variables: Mapping[str, Any],
     consumed: frozenset[AssetKey],
 ) -> Remainder:
-    """Return what a re-execution from failure still has to do of what was asked for.
+    """Return the part of the requested work that a re-execution from failure still has to do.
 
-    Left out is what earlier attempts have built from the same code, and checks that passed or
-    warned there; kept is what other steps of this run wait for (`consumed`).
+    Leave out assets that earlier attempts built from the same code, and checks that passed or
+    warned there. Keep assets that other steps of this run wait for (`consumed`).
     """
     plan = specs.plan
     done = {
         uid
-        for uid in asked.assets
+        for uid in requested.assets
         if specs.keys[uid] in earlier.built
         and earlier.built[specs.keys[uid]] == specs.code_version(uid, variables)
         and specs.keys[uid] not in consumed
     }
-    # Below what is built again, everything is built again.
-    done -= downstream(plan, asked.assets - done)
-    again = asked.assets - done
-    # Where the parents are built again, the batches that are there were made of other rows.
+    # If an asset is built again, everything downstream is built again too.
+    done -= downstream(plan, requested.assets - done)
+    again = requested.assets - done
+    # If the parents are built again, the existing batches come from old rows.
     stale = downstream(plan, again)
     batches = {
         uid: replace(partly, parents_changed=True) if uid in stale else partly
@@ -72,7 +72,7 @@ def remainder(
         again,
         tuple(
             uid
-            for uid in asked.checks
+            for uid in requested.checks
             if specs.checks[uid].key not in earlier.settled
             or not again.isdisjoint(read_by_check(plan, uid))
         ),
@@ -82,51 +82,54 @@ def remainder(
         by_dbt = (*left.assets, *(uid for uid in left.checks if uid in plan.tests))
         if any(plan.target_of(uid) == target for uid in by_dbt):
             continue
-        carrier = _carrier(plan, target, asked)
+        carrier = _carrier(plan, target, requested)
         if carrier is None:
             continue
-        left = _with(plan, carrier, asked, left)
+        left = _with(plan, carrier, requested, left)
         node = plan.nodes[carrier]
         notes.append(
-            f"A hook failed on target '{target}'. dbt runs hooks only with a node: {node.kind} "
-            f"{node.name} runs again."
+            f"A hook failed on target '{target}'. dbt runs hooks only together with a node, so "
+            f"{node.kind} {node.name} runs again."
         )
     notes.append(
-        f"From failure: {len(asked.assets) - len(left.assets)} assets are built already, "
-        f"{len(left.assets)} assets and {len(left.checks)} checks are left"
+        f"From failure: {len(requested.assets) - len(left.assets)} assets are built already, "
+        f"{len(left.assets)} assets and {len(left.checks)} checks are left."
     )
     return Remainder(left, batches, tuple(notes))
 
 
-def _carrier(plan: ProductPlan, target: str, asked: Work) -> str | None:
-    """Return the node on a target that costs least to run: without one, dbt runs no hooks."""
-    chosen = {*asked.assets, *asked.checks}
-    able = (
+def _carrier(plan: ProductPlan, target: str, requested: Work) -> str | None:
+    """Return the cheapest node to run on a target; None if the request has no node there.
+
+    dbt runs hooks only together with a node.
+    """
+    chosen = {*requested.assets, *requested.checks}
+    candidates = (
         uid
         for uid in (*plan.assets, *plan.tests)
         if uid in chosen and plan.target_of(uid) == target
     )
     return min(
-        able,
-        key=lambda uid: (_cost(plan, uid), len(downstream(plan, [uid]) & asked.assets)),
+        candidates,
+        key=lambda uid: (_cost(plan, uid), len(downstream(plan, [uid]) & requested.assets)),
         default=None,
     )
 
 
-def _with(plan: ProductPlan, carrier: str, asked: Work, left: Work) -> Work:
-    """Return what is left with one more node, and with what that makes stale."""
+def _with(plan: ProductPlan, carrier: str, requested: Work, left: Work) -> Work:
+    """Return the work that is left plus one more node and everything that it makes stale."""
     again, checks = left.assets, {*left.checks, carrier}
     if carrier in plan.assets:
-        again |= {carrier, *(downstream(plan, [carrier]) & asked.assets)}
+        again |= {carrier, *(downstream(plan, [carrier]) & requested.assets)}
     kept = (
         uid
-        for uid in asked.checks
+        for uid in requested.checks
         if uid in checks or not again.isdisjoint(read_by_check(plan, uid))
     )
     return Work(again, tuple(kept))
 
 
-# How much it takes, and changes, to run a node once more, by how it is materialized.
+# The cost of running a node again, and of the changes that it makes, by materialization.
 _COST = {"": 0, "view": 1, "table": 2, "seed": 2, "snapshot": 3, "incremental": 4}
 
 

@@ -12,7 +12,7 @@ import msgspec
 from dagster import AssetExecutionContext, Failure
 
 from floe_orchestrator_dagster.dbt.events import (
-    Cancelled,
+    Canceled,
     Checked,
     Line,
     NodeFinished,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from floe_orchestrator_dagster.product.product import Product
     from floe_orchestrator_dagster.run.outcome import Attempt
 
-# How Dagster begins to say that checks came as events and not as outputs, as ours do.
+# Part of Dagster's warning that checks came as events and not as outputs, as they do here.
 _NO_OUTPUTS = "did not yield or return expected outputs"
 _UNREPORTED = "dbt's process did not report it"
 
@@ -58,10 +58,10 @@ def _print(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Who has a step run in its own process.
+    """The program that runs a step in its own process.
 
-    `listener` is called with each node that dbt starts or finishes, `echo` with dbt's log lines,
-    which else go to stdout. `processes` may have started dbt ahead; a step ends what is left ahead.
+    A step calls `listener` with each node that dbt starts or finishes, and `echo` with each line
+    of dbt's log. `processes` may hold a spare dbt process; the step closes it at its end.
     """
 
     listener: Listener | None = None
@@ -76,11 +76,11 @@ def build(
     config: DbtRunConfig,
     host: Host,
 ) -> Iterator[Event]:
-    """Build what the step selects; yields events as dbt finishes nodes.
+    """Build the nodes that the step selects; yield events as dbt finishes nodes.
 
     Raises:
-        dagster.Failure: at the end, when nodes failed or were skipped; lists them.
-        ProductError: the vars of the launch make another graph than the one that was loaded.
+        dagster.Failure: nodes failed or were skipped; raised at the end, with all of them.
+        ProductError: the vars of the launch make a graph that differs from the loaded one.
     """
     launch = launch_of(context, specs, config)
     product = with_launch_variables(product, config.variables, context.log.info)
@@ -101,7 +101,7 @@ def build(
 
 @dataclass
 class StepBuild:
-    """The build of one step: runs its dbt commands, and passes on what they report."""
+    """The build of one step: runs its dbt commands and turns their events into Dagster's."""
 
     context: AssetExecutionContext
     product: Product
@@ -124,7 +124,7 @@ class StepBuild:
         self.yields = Yields(self.specs, versions, consumed, launch.partitions)
 
     def build(self) -> Iterator[Event]:
-        """Run every wave, then what needs no wave; fail if anything did."""
+        """Run every wave, then the checks that need no wave; raise `Failure` if anything failed."""
         launch = self.launch
         lanes = self.commands.lanes_of(launch.assets)
         planned = waves(self.plan, launch.assets, launch.checks, lanes)
@@ -142,21 +142,21 @@ class StepBuild:
         self._finish()
 
     def _try(self, attempt: Attempt) -> Iterator[Event]:
-        """Run an attempt, then again what errored in it, as often as the config allows."""
+        """Run an attempt, then retry its errors as often as the config allows."""
         outcome = self.outcome
         left = self.product.config.retries + 1 - attempt.number
         failed = len(outcome.failed)
         try:
             yield from self._run_once(attempt)
         except DbtError as error:
-            # What was done before is still to be told with it.
+            # Do not raise: the step must still report its earlier results.
             outcome.stop(attempt, str(error))
             return
         again = outcome.settle(attempt, retries_left=left)
         for uid, message in [*outcome.failed.items()][failed:]:
             self.context.log.error(f"{outcome.name(uid)}: {message}")
         for uid in attempt.checks:
-            # An error of a check counts once it is final, and dbt itself did not cause it.
+            # Report an error of a check only if it is final: not retried, not canceled by dbt.
             result = attempt.results.get(uid)
             if uid not in again and uid in outcome.failed and result and result.status in RETRIED:
                 yield from self.yields.of(result)
@@ -181,62 +181,62 @@ class StepBuild:
         command = self.commands.build(attempt)
         if recorder is not None:
             number = attempt.wave_number
-            recorder.wave(attempt.wave.compute, number, self.waves, len(attempt.given))
+            recorder.wave(attempt.wave.compute, number, self.waves, len(attempt.requested))
         with processes.run(command) as run:
             if attempt.wave_number < self.waves:
-                processes.start_ahead()
+                processes.start_spare()
             for event in run:
                 if self._is_of_inlined(event):
-                    self._hear_inlined(event, attempt)
+                    self._handle_inlined(event, attempt)
                     continue
                 if recorder is not None:
-                    recorder.heard(event, command.target_path, run.scrubber)
-                yield from self._hear(event, attempt)
+                    recorder.handle(event, command.target_path, run.scrubber)
+                yield from self._handle(event, attempt)
         attempt.success, attempt.exception = run.success, run.exception
         yield from self._reconcile(run, attempt, command)
         for uid, result in attempt.results.items():
-            # What was wrong with a hook stands in dbt's record alone.
+            # Only dbt's record contains the error message of a hook.
             if uid not in self.plan.nodes:
-                self._tell(result)
+                self._notify(result)
         if recorder is not None:
             problem = run.exception or "\n".join(attempt.errors)
             recorder.wave_ended(success=run.success, message=problem)
-        if not attempt.results.keys() >= {*attempt.given}:
+        if not attempt.results.keys() >= {*attempt.requested}:
             attempt.present = command.parsed_ids()
 
     def _reconcile(self, run: DbtRun, attempt: Attempt, command: DbtCommand) -> Iterator[Event]:
-        """Add what dbt recorded and did not report."""
+        """Add the results that dbt recorded but did not report."""
         for result in self.outcome.reconcile(attempt, run.results, run.scrubber):
             if self.recorder is not None:
-                self.recorder.heard(result, command.target_path, run.scrubber)
+                self.recorder.handle(result, command.target_path, run.scrubber)
             yield from self._finished(result)
 
-    def _hear(self, event: DbtEvent, attempt: Attempt) -> Iterator[Event]:
-        """Take one event of dbt."""
+    def _handle(self, event: DbtEvent, attempt: Attempt) -> Iterator[Event]:
+        """Handle one event of dbt."""
         if isinstance(event, NodeFinished):
             attempt.results[event.unique_id] = event
             yield from self._finished(event)
         elif isinstance(event, NodeStarted):
             if event.unique_id in self.plan.nodes:
-                self._tell(event)
-        elif isinstance(event, Cancelled):
-            attempt.cancelled.add(event.unique_id)
+                self._notify(event)
+        elif isinstance(event, Canceled):
+            attempt.canceled.add(event.unique_id)
         elif isinstance(event, Line):
             self._log(event, attempt.errors)
 
     def _is_of_inlined(self, event: DbtEvent) -> TypeGuard[Progress]:
-        """Tell whether an event is of an ephemeral model, which nobody plans, builds or records."""
+        """Return whether an event is of an ephemeral model, which the plan does not build."""
         if not isinstance(event, NodeStarted | NodeFinished):
             return False
         node = self.plan.nodes.get(event.unique_id)
         return node is not None and node.kind == "ephemeral"
 
-    def _hear_inlined(self, event: Progress, attempt: Attempt) -> None:
-        """Keep that an ephemeral model does not compile: dbt then skips what inlines it."""
+    def _handle_inlined(self, event: Progress, attempt: Attempt) -> None:
+        """Keep the result of an ephemeral model that fails: dbt skips the models that inline it."""
         if isinstance(event, NodeFinished) and is_failure(event.status):
             failed = msgspec.structs.replace(event, kind="ephemeral")
             attempt.results[event.unique_id] = failed
-            self._tell(failed)
+            self._notify(failed)
 
     def _finished(self, result: NodeFinished) -> Iterator[Event]:
         uid = result.unique_id
@@ -255,7 +255,7 @@ class StepBuild:
         node = self.plan.nodes.get(uid)
         if node is None:
             return
-        self._tell(result)
+        self._notify(result)
         if result.status in RETRIED:
             return
         if is_elsewhere(node, result) and result.relation is not None:
@@ -302,19 +302,19 @@ class StepBuild:
                 yield from self._evaluated(nodes, missing)
 
     def _log(self, line: Line, errors: list[str]) -> None:
-        """Show one of dbt's lines, and keep it in `errors` if it is one."""
+        """Show one line of dbt's log; add it to `errors` if it is an error."""
         if line.level == "debug":
             return
         self.host.echo(line.text)
         if line.level == "error":
             errors.append(line.text)
 
-    def _tell(self, progress: Progress) -> None:
+    def _notify(self, progress: Progress) -> None:
         if self.host.listener is not None:
             self.host.listener(progress)
 
     def _finish(self) -> None:
-        """Fail the step if anything in it failed, naming everything."""
+        """Raise one `Failure` with everything that failed in the step, if anything failed."""
         outcome = self.outcome
         if self.elsewhere:
             built = [
@@ -322,8 +322,8 @@ class StepBuild:
                 for uid, relation in self.elsewhere.items()
             ]
             self.context.log.warning(
-                f"dbt built {known(built)}: the project was parsed with other settings than it "
-                "ran with. Prepare it again with those of the run."
+                f"dbt built {known(built)}: the project was prepared with settings that differ "
+                "from those of this run. Prepare it again with the settings of the run."
             )
         message = "" if outcome.is_good else outcome.message
         if self.recorder is not None:
@@ -346,6 +346,6 @@ class StepBuild:
                     for uid, result in outcome.partly_built.items()
                 },
             },
-            # A retry of the step would be a retry of everything: `retries` retries nodes.
+            # Dagster would retry the whole step. The plugin's `retries` option retries nodes.
             allow_retries=False,
         )

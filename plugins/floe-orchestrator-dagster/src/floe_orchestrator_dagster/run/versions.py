@@ -1,4 +1,4 @@
-"""Data versions and provenance of assets, as Dagster writes them for outputs."""
+"""Data versions and provenance of assets, as Dagster records them for outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INITIAL_VERSION = "INITIAL"
 
 
 class Versions:
-    """Data versions and provenance of assets, as Dagster writes them for outputs."""
+    """Computes the data version, provenance tags and check targets of assets."""
 
     def __init__(
         self, instance: DagsterInstance, specs: Specs, variables: Mapping[str, Any]
@@ -28,43 +28,43 @@ class Versions:
         self._records: dict[AssetKey, EventLogRecord | None] = {}
 
     def forget(self, key: AssetKey) -> None:
-        """Drop what is known of an asset that is about to be materialized."""
+        """Drop the cached record of an asset that is about to be materialized."""
         self._records.pop(key, None)
 
     def _record(self, key: AssetKey) -> EventLogRecord | None:
         if key not in self._records:
-            found = self._instance.fetch_materializations(key, limit=1).records
-            self._records[key] = found[0] if found else None
+            records = self._instance.fetch_materializations(key, limit=1).records
+            self._records[key] = records[0] if records else None
         return self._records[key]
 
     def of(self, uid: str) -> tuple[str, dict[str, str]]:
-        """Return the data version of a node that was just built, and its provenance tags."""
+        """Return the data version and the provenance tags of a node that was just built."""
         code = self._specs.code_version(uid, self._variables) or ""
         tags = {"dagster/code_version": code}
         inputs: dict[str, str] = {}
         for parent in self._specs.plan.folded_parents[uid]:
             key = self._specs.keys[parent]
             record = self._record(key)
-            made = record.asset_materialization if record else None
-            version = (made.tags or {}).get("dagster/data_version") if made else None
+            latest = record.asset_materialization if record else None
+            version = (latest.tags or {}).get("dagster/data_version") if latest else None
             name = key.to_user_string()
             inputs[name] = version or INITIAL_VERSION
             tags[f"dagster/input_data_version/{name}"] = inputs[name]
             tags[f"dagster/input_event_pointer/{name}"] = (
                 str(record.storage_id) if record else "NULL"
             )
-        # Dagster's own rule: code version, then the versions of the inputs by key.
+        # Dagster's own rule: hash the code version and the versions of the inputs, sorted by key.
         ordered = "".join(inputs[name] for name in sorted(inputs))
         version = sha256(f"{code}{ordered}".encode()).hexdigest()
         tags["dagster/data_version"] = version
         return version, tags
 
     def target(self, key: AssetKey) -> Any:
-        """Return the link from a check to the materialization that it looked at."""
+        """Return the link from a check to the materialization that it checked."""
         record = self._record(key)
         if record is None:
             return None
-        # Dagster does not export the class of this link, but reads it as it is stored.
+        # Dagster does not export the class of this link, but can load its stored form.
         link = {
             "__class__": "AssetCheckEvaluationTargetMaterializationData",
             "storage_id": record.storage_id,

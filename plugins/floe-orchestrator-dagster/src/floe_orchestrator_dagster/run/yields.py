@@ -1,8 +1,8 @@
-"""What Dagster is told of a result: materializations and check evaluations, with their metadata.
+"""Dagster's events for a dbt result: materializations and check evaluations with their metadata.
 
-They are yielded as events, not as outputs: Dagster's handling of a step's outputs is cubic in
-their number. Outputs go only to assets, and to checks that block, that another step of the same
-run waits for.
+They are events, not outputs, because the time that Dagster needs for the outputs of a step is
+cubic in their number. Only assets and blocking checks that another step of the same run waits for
+are outputs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Event: TypeAlias = (
 
 
 class Yields:
-    """Makes Dagster's events of dbt's results."""
+    """Turns dbt's results into Dagster's events."""
 
     def __init__(
         self, specs: Specs, versions: Versions, consumed: Consumed, partitions: Sequence[str]
@@ -51,7 +51,7 @@ class Yields:
         self._partitions = partitions
 
     def of(self, result: NodeFinished) -> Iterator[Event]:
-        """Yield the events of a node that dbt finished; none for what is neither built nor run."""
+        """Yield the events of a node that dbt finished; nothing if it was not built or not run."""
         uid = result.unique_id
         if uid in self._plan.checks:
             if result.status != SKIPPED:
@@ -65,7 +65,7 @@ class Yields:
         version, tags = self._versions.of(uid)
         self._versions.forget(key)
         if key in self._consumed.assets:
-            # An output of a partitioned run carries its partitions by itself.
+            # Dagster adds the partitions of the run to an output.
             yield MaterializeResult(
                 asset_key=key, metadata=metadata, data_version=DataVersion(version)
             )
@@ -80,11 +80,11 @@ class Yields:
     def _for_consumers(
         self, evaluation: AssetCheckEvaluation
     ) -> AssetCheckEvaluation | AssetCheckResult:
-        """Return an evaluation, as an output where another step waits for it to pass."""
+        """Return an evaluation, turned into an output if another step waits for it to pass."""
         if evaluation.asset_check_key not in self._consumed.checks:
             return evaluation
         if not evaluation.passed and evaluation.severity == AssetCheckSeverity.ERROR:
-            return evaluation  # the step is going to fail, and nothing below it runs
+            return evaluation  # this step will fail, so the waiting step does not run
         return AssetCheckResult(
             passed=evaluation.passed,
             asset_key=evaluation.asset_key,
@@ -98,7 +98,7 @@ class Yields:
         node = self._plan.nodes[uid]
         failures = result.failures
         if failures is None and node.kind == "test" and result.status in COUNTED:
-            failures = 0  # which dbt's message leaves out
+            failures = 0  # dbt's event omits a zero
         metadata = _run_metadata(result)
         if failures is not None:
             metadata["dagster_dbt/failed_row_count"] = failures
@@ -171,10 +171,13 @@ class Yields:
 
 
 def is_elsewhere(node: Node, result: NodeFinished) -> bool:
-    """Tell whether dbt built another relation than was planned, as an earlier parse named it."""
+    """Return whether dbt built another relation than the planned one.
+
+    The plan has the relation name of an earlier parse.
+    """
     return (
         result.relation is not None
-        # What dbt only recorded, it recorded without the parts.
+        # A result that comes only from dbt's record lacks the parts of the name.
         and result.relation.identifier is not None
         and node.relation is not None
         and same_relation(result.relation.name) != same_relation(node.relation)

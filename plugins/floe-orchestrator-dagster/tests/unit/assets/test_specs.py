@@ -1,4 +1,4 @@
-"""Specs are the border between dbt's unique ids and Dagster's keys, in both directions."""
+"""Specs convert between dbt's unique ids and Dagster's keys."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ def specs() -> Specs:
     return Specs(plan("raw.t > a > b", tests={"on_a": "a", "on_source": "raw.t"}))
 
 
-def test_each_asset_and_check_is_found_again_by_its_key() -> None:
-    made = specs()
-    assert {made.unique_ids[spec.key] for spec in made.assets.values()} == {*made.assets}
-    assert {made.check_ids[spec.key] for spec in made.checks.values()} == {*made.checks}
-    assert made.unique_ids[dg.AssetKey("a")] == uid("a")
-    assert made.check_ids[dg.AssetCheckKey(dg.AssetKey("a"), "on_a")] == uid("on_a", "test")
+def test_each_key_leads_back_to_its_asset_or_check() -> None:
+    own = specs()
+    assert {own.unique_ids[spec.key] for spec in own.assets.values()} == {*own.assets}
+    assert {own.check_ids[spec.key] for spec in own.checks.values()} == {*own.checks}
+    assert own.unique_ids[dg.AssetKey("a")] == uid("a")
+    assert own.check_ids[dg.AssetCheckKey(dg.AssetKey("a"), "on_a")] == uid("on_a", "test")
 
 
-def test_the_checks_on_assets_and_sources_are_told_apart() -> None:
-    made = specs()
-    assert made.checks_on({uid("a"), uid("b")}) == [uid("on_a", "test")]
-    assert made.checks_on({uid("raw.t")}) == [uid("on_source", "test")]
-    assert made.checks_on(set()) == []
+def test_checks_are_listed_by_their_asset_or_source() -> None:
+    own = specs()
+    assert own.checks_on({uid("a"), uid("b")}) == [uid("on_a", "test")]
+    assert own.checks_on({uid("raw.t")}) == [uid("on_source", "test")]
+    assert own.checks_on(set()) == []

@@ -1,4 +1,4 @@
-"""What becomes of dbt's own environment variables and project flags is decided for each of them."""
+"""Each of dbt's own environment variables and project flags has a verdict."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from floe_orchestrator_dagster.dbt.environment import (
 )
 
 DOCUMENT = Path(__file__).parents[5] / "docs" / "dbt-environment.md"
-WHY = "Our runs read the results, the manifest and the parsed project of each dbt run."
-# Behaviours of dbt itself, without a variable or an option: dbt reads them where we start it.
-BEHAVIOURS = (
+WHY = "The plugin reads the results, the manifest and the parsed project of each dbt run."
+# Prefixes of flags that change dbt's behavior. They have no variable and no option: dbt reads them.
+BEHAVIOR_PREFIXES = (
     "require_",
     "source_freshness_",
     "skip_nodes_",
@@ -31,11 +31,13 @@ BEHAVIOURS = (
 
 
 def test_the_table_has_every_variable_that_dbt_knows() -> None:
-    # dbt's command line has to be imported before them.
+    # dbt fills this list when its command line is imported.
     from dbt.env_vars import KNOWN_ENGINE_ENV_VARS
 
     decided = {name for setting in SETTINGS for name in setting.spellings}
-    known = {name for found in KNOWN_ENGINE_ENV_VARS for name in (found.name, found.old_name)}
+    known = {
+        name for variable in KNOWN_ENGINE_ENV_VARS for name in (variable.name, variable.old_name)
+    }
     assert known - {None} == decided
 
 
@@ -51,11 +53,11 @@ def test_the_table_has_every_variable_of_an_option_of_build() -> None:
 
 def test_the_table_has_every_flag_of_a_project() -> None:
     flags = {field.name for field in fields(ProjectFlags) if not field.name.startswith("_")}
-    of_dbt = {name for name in flags if name.startswith(BEHAVIOURS)}
-    assert flags - of_dbt <= {setting.flag for setting in SETTINGS}
+    behaviors = {name for name in flags if name.startswith(BEHAVIOR_PREFIXES)}
+    assert flags - behaviors <= {setting.flag for setting in SETTINGS}
 
 
-def test_no_variable_is_decided_twice() -> None:
+def test_no_variable_has_two_verdicts() -> None:
     names = [setting.name for setting in SETTINGS]
     assert sorted(names) == sorted(set(names))
 
@@ -89,33 +91,33 @@ def test_the_newer_spelling_wins() -> None:
         ({"DBT_STATE": "prod", "DBT_DEFER_STATE": "other"}, ()),
     ],
 )
-def test_a_state_for_deferral_outlives_our_selection(
+def test_a_state_for_deferral_is_kept_next_to_the_selection(
     environment: dict[str, str], flags: tuple[str, ...]
 ) -> None:
     assert adjusted(environment, {}, selects=True).flags == flags
     assert adjusted(environment, {}, selects=False).flags == ()
 
 
-def test_an_older_state_does_not_take_the_place_of_our_selection() -> None:
-    found = adjusted({"DBT_ARTIFACT_STATE_PATH": "prod"}, {}, selects=True)
-    assert found.environment == {"DBT_ARTIFACT_STATE_PATH": ""}
+def test_the_older_state_variable_does_not_replace_the_selection() -> None:
+    adjustment = adjusted({"DBT_ARTIFACT_STATE_PATH": "prod"}, {}, selects=True)
+    assert adjustment.environment == {"DBT_ARTIFACT_STATE_PATH": ""}
 
 
-def test_what_is_overruled_does_not_reach_dbt_and_is_told() -> None:
+def test_an_overruled_variable_does_not_reach_dbt_and_gets_a_warning() -> None:
     environment = {"DBT_WRITE_JSON": "0", "DBT_ENGINE_PROJECT_DIR": "/elsewhere", "DBT_DEBUG": "1"}
-    found = adjusted(environment, {}, selects=True)
-    assert found.environment == {"DBT_WRITE_JSON": "", "DBT_ENGINE_PROJECT_DIR": ""}
+    adjustment = adjusted(environment, {}, selects=True)
+    assert adjustment.environment == {"DBT_WRITE_JSON": "", "DBT_ENGINE_PROJECT_DIR": ""}
     assert overruled(environment, {}) == [
-        "DBT_ENGINE_PROJECT_DIR is ignored. The product says where its dbt project is.",
+        "DBT_ENGINE_PROJECT_DIR is ignored. The product defines where its dbt project is.",
         f"DBT_WRITE_JSON is ignored. {WHY}",
     ]
 
 
-def test_a_flag_of_the_project_is_overruled_as_its_variable_is() -> None:
+def test_a_flag_of_the_project_is_overruled_like_its_variable() -> None:
     assert "--write-json" in adjusted({}, {"write_json": False}, selects=True).flags
     assert "--write-json" not in adjusted({}, {"write_json": True}, selects=True).flags
-    [said] = overruled({}, {"write_json": False})
-    assert said.startswith("`write_json` in flags of dbt_project.yml is ignored. ")
+    [warning] = overruled({}, {"write_json": False})
+    assert warning.startswith("`write_json` in flags of dbt_project.yml is ignored. ")
 
 
 @pytest.mark.parametrize(
@@ -129,21 +131,21 @@ def test_a_flag_of_the_project_is_overruled_as_its_variable_is() -> None:
         ({"DBT_RESOURCE_TYPES": "default", "DBT_EXCLUDE_RESOURCE_TYPES": "test"}, {"test"}),
     ],
 )
-def test_the_types_that_are_left_out(environment: dict[str, str], left_out: set[str]) -> None:
+def test_types_are_excluded_by_the_environment(
+    environment: dict[str, str], left_out: set[str]
+) -> None:
     assert types_left_out(environment) == left_out
 
 
-def test_assets_that_are_left_out_by_type_are_built_with_a_warning() -> None:
+def test_assets_that_are_excluded_by_type_are_built_with_a_warning() -> None:
     environment = {"DBT_EXCLUDE_RESOURCE_TYPES": "seed test"}
-    [said] = overruled(environment, {})
-    assert said == (
-        "DBT_EXCLUDE_RESOURCE_TYPES leaves out seed: ignored for these. What is an asset is left "
-        "out of a run by selection."
-    )
+    assert overruled(environment, {}) == [
+        "DBT_EXCLUDE_RESOURCE_TYPES is ignored for seed. Exclude assets from a run by selection."
+    ]
     assert overruled({"DBT_EXCLUDE_RESOURCE_TYPES": "test"}, {}) == []
     assert adjusted(environment, {}, selects=True).environment == {"DBT_EXCLUDE_RESOURCE_TYPES": ""}
 
 
-def test_what_may_change_a_parse_is_known() -> None:
+def test_variables_that_may_change_the_manifest_are_listed() -> None:
     environment = {"DBT_FULL_REFRESH": "1", "DBT_ENGINE_WARN_ERROR": "1", "DBT_QUIET": "1"}
     assert dict(parsing_values(environment)) == {"DBT_FULL_REFRESH": "1", "DBT_WARN_ERROR": "1"}

@@ -1,4 +1,4 @@
-"""Lines of a dbt process are decoded once, into records that say what they mean."""
+"""Each line of a dbt process is decoded once, into typed records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from floe_orchestrator_dagster.dbt.events import (
     BatchFinished,
-    Cancelled,
+    Canceled,
     Connected,
     Done,
     EventReader,
@@ -53,7 +53,7 @@ def finish(status: str = "success", message: str = "OK", **more: Any) -> bytes:
 
 def read(*lines: bytes) -> list[Any]:
     reader = EventReader("duckdb", attempt=2)
-    events = [event for one in lines for event in reader.read(one)]
+    events = [event for wire in lines for event in reader.read(wire)]
     return [event for event in events if not isinstance(event, Started)]
 
 
@@ -83,7 +83,7 @@ def test_a_node_starts_and_finishes() -> None:
     assert finished.duration == 1.0
 
 
-def test_batches_are_no_nodes_and_say_why_their_model_failed() -> None:
+def test_batches_are_not_nodes_and_explain_why_their_model_failed() -> None:
     failure = line("GenericExceptionOnRun", "error", unique_id="model.shop.a", exc="1/0")
     events = read(
         *(start(), start(), finish(), start(), failure, finish("error", "ERROR")),
@@ -121,20 +121,20 @@ def test_a_hook_finishes_like_a_node() -> None:
     assert (finished.unique_id, finished.kind, finished.status) == (uid, "operation", "error")
 
 
-def test_the_invocation_is_told_first_and_once() -> None:
+def test_the_invocation_is_reported_first_and_once() -> None:
     reader = EventReader()
     events = reader.read(line("MainReportVersion", "info", version="=1.11.0"))
     assert events[0] == Started("i", f"{AT.format(9)}Z", "1.11.0")
     assert not any(isinstance(event, Started) for event in reader.read(start()))
 
 
-def test_a_cancelled_query_names_its_node() -> None:
-    assert read(line("LogCancelLine", "info", "CANCEL", conn_name="model.shop.a"))[0] == Cancelled(
+def test_a_canceled_query_names_its_node() -> None:
+    assert read(line("LogCancelLine", "info", "CANCEL", conn_name="model.shop.a"))[0] == Canceled(
         "model.shop.a"
     )
 
 
-def test_a_clock_that_was_set_back_makes_nothing_negative() -> None:
+def test_no_duration_is_negative_after_the_clock_was_set_back() -> None:
     result = {"status": "success", "execution_time": -3.0}
     late = node(node_started_at=AT.format(5), node_finished_at=AT.format(2))
     [finished] = read(line("NodeFinished", node_info=late, run_result=result))
@@ -148,11 +148,11 @@ def test_a_clock_that_was_set_back_makes_nothing_negative() -> None:
         ({"problem": "x"}, Trouble("x")),
     ],
 )
-def test_what_is_between_the_processes_is_read_too(wire: Any, event: object) -> None:
+def test_messages_between_the_processes_are_read_too(wire: Any, event: object) -> None:
     assert EventReader().read(json.dumps(wire).encode()) == [event]
 
 
-def test_a_connection_tells_its_output() -> None:
+def test_a_connection_contains_its_output() -> None:
     wire = json.loads(start()) | {"output": {"type": "duckdb"}}
     assert read(json.dumps(wire).encode())[0] == Connected({"type": "duckdb"})
 
@@ -161,5 +161,7 @@ def test_a_connection_tells_its_output() -> None:
     "wire", [b"Hello", b"{}", b"[]", b"\xff", line("NodeStart"), line("NodeFinished", node_info=3)]
 )
 def test_any_other_line_is_refused_and_quoted(wire: bytes) -> None:
-    with pytest.raises(DbtError, match=r"Cannot understand what dbt's process wrote .* Is another"):
+    with pytest.raises(
+        DbtError, match=r"Cannot decode a line from dbt's process .* Does an adapter"
+    ):
         EventReader().read(wire)

@@ -1,4 +1,4 @@
-"""A dbt that is started ahead belongs to whoever asked for it, and ends with it."""
+"""A spare dbt process belongs to one owner and ends together with it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from floe_orchestrator_dagster.dbt.process import DbtProcesses
 
 
 def children() -> set[int]:
-    """Return the processes that this one has started and not yet waited for."""
+    """Return the child processes of this process that still exist."""
     threads = Path(f"/proc/{os.getpid()}/task").iterdir()
     return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
 
 
 @pytest.fixture
 def before() -> Iterator[set[int]]:
-    found = children()
-    yield found
-    assert children() == found
+    running = children()
+    yield running
+    assert children() == running
 
 
-def test_one_process_is_started_ahead_and_ends_with_its_owner(before: set[int]) -> None:
+def test_an_owner_has_one_spare_process_and_ends_it(before: set[int]) -> None:
     with closing(DbtProcesses()) as processes:
-        processes.start_ahead()
+        processes.start_spare()
         [started] = children() - before
-        processes.start_ahead()
+        processes.start_spare()
         assert children() - before == {started}
     assert children() == before
 
 
-def test_owners_do_not_share_what_they_have_started(before: set[int]) -> None:
-    with closing(DbtProcesses()) as mine:
-        mine.start_ahead()
-        with closing(DbtProcesses()) as other:
-            other.start_ahead()
+def test_owners_do_not_share_a_spare_process(before: set[int]) -> None:
+    with closing(DbtProcesses()) as first:
+        first.start_spare()
+        with closing(DbtProcesses()) as second:
+            second.start_spare()
             assert len(children() - before) == 2
         assert len(children() - before) == 1
 
@@ -46,6 +46,6 @@ def test_owners_do_not_share_what_they_have_started(before: set[int]) -> None:
 def test_an_owner_can_be_used_again_after_it_was_closed(before: set[int]) -> None:
     processes = DbtProcesses()
     for _ in range(2):
-        processes.start_ahead()
+        processes.start_spare()
         assert len(children() - before) == 1
         processes.close()

@@ -1,4 +1,4 @@
-"""No spelling of a secret survives, and nothing else is masked."""
+"""Secrets are masked in every encoding, and no other text is masked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANARY = "p@ss w/rd+Ünï"
 
 
 @pytest.mark.parametrize(
-    "spelled",
+    "encoded",
     [
         CANARY,
         quote(CANARY),
@@ -32,18 +32,18 @@ CANARY = "p@ss w/rd+Ünï"
         base64.b64encode(CANARY.encode()).decode().rstrip("="),
     ],
 )
-def test_a_secret_is_masked_however_it_is_spelled(spelled: str) -> None:
-    masked = Scrubber([CANARY]).text(f"cannot open {spelled}!")
+def test_a_secret_is_masked_in_every_encoding(encoded: str) -> None:
+    masked = Scrubber([CANARY]).text(f"cannot open {encoded}!")
     assert MASK in masked
-    assert spelled not in masked
+    assert encoded not in masked
 
 
 @given(before=st.binary(max_size=5), after=st.binary(max_size=5))
-def test_a_secret_is_masked_within_whatever_is_encoded_with_it(before: bytes, after: bytes) -> None:
+def test_a_secret_is_masked_within_a_longer_encoded_text(before: bytes, after: bytes) -> None:
     text = base64.b64encode(before + b"correct-horse-battery" + after).decode()
     masked = Scrubber(["correct-horse-battery"]).text(text)
     assert MASK in masked
-    # What is left of the secret at the seams is less than a character at each.
+    # At each end, less than one character of the secret is left.
     assert len(masked.replace(MASK, "")) <= len(text) - 26
 
 
@@ -59,7 +59,7 @@ def test_texts_without_a_secret_stay() -> None:
     assert Scrubber().value({"a": ["b", 1, None]}) == {"a": ["b", 1, None]}
 
 
-def test_every_text_in_a_value_is_masked_and_no_key() -> None:
+def test_texts_in_a_value_are_masked_but_not_its_keys() -> None:
     assert Scrubber(["hunter22"]).value(
         {"hunter22": ["x hunter22", {"y": "hunter22"}], "n": 1}
     ) == {
@@ -68,12 +68,12 @@ def test_every_text_in_a_value_is_masked_and_no_key() -> None:
     }
 
 
-def test_the_environment_has_secrets_by_dbts_rule() -> None:
+def test_secrets_of_the_environment_follow_dbts_rule() -> None:
     environment = {"DBT_ENV_SECRET_KEY": "one", "DBT_ENV_SECRET": "two", "DBT_SECRET": "three"}
     assert set(environment_secrets(environment)) == {"one", "two"}
 
 
-def test_an_output_has_secrets_by_name_by_reference_and_in_urls() -> None:
+def test_an_output_contains_secrets_by_name_by_reference_and_in_urls() -> None:
     output = {
         "type": "x",
         "user": "alice",
@@ -83,8 +83,7 @@ def test_an_output_has_secrets_by_name_by_reference_and_in_urls() -> None:
         "token_uri": "https://example.com/token",
         "settings": {"s3_secret_access_key": "abcdefgh", "pass": "abc"},
     }
-    found = set(output_secrets(output, {"PG_PASSWORD": "from-env"}))
-    assert found == {
+    assert set(output_secrets(output, {"PG_PASSWORD": "from-env"})) == {
         *("from-env", "a@example.com", "KEY-KEY", "s3cr%40t", "s3cr@t", "abcdefgh"),
     }
 

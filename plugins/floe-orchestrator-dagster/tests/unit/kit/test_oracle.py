@@ -1,4 +1,4 @@
-"""The oracle sees each planted mismatch, and says nothing where there is none."""
+"""The oracle reports each planted mismatch, and reports nothing without one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_node_that_dbt_skipped_may_have_no_status_with_us() -> None:
     assert differences(bare, replace(BARE, statuses={A: "error"})) == []
 
 
-def test_a_function_has_to_be_told_only_where_it_failed() -> None:
+def test_a_function_must_be_reported_only_if_it_failed() -> None:
     uid = "function.p.f"
     built = replace(BARE, statuses=dict(BARE.statuses) | {uid: "success"})
     failed = replace(BARE, statuses=dict(BARE.statuses) | {uid: "error"})
@@ -53,10 +53,10 @@ def test_a_function_has_to_be_told_only_where_it_failed() -> None:
     ("ours", "line"),
     [
         (replace(BARE, success=False, words="x\nboom"), "exit code: dbt 0, we not 0: x / boom"),
-        (replace(BARE, assets=frozenset({A})), f"graph: no asset {B}"),
-        (replace(BARE, assets=BARE.assets | {"model.p.c"}), "graph: an asset model.p.c too many"),
-        (replace(BARE, edges=frozenset()), f"graph: no edge {A} -> {B}"),
-        (replace(BARE, edges=BARE.edges | {(B, A)}), f"graph: an edge {B} -> {A} too many"),
+        (replace(BARE, assets=frozenset({A})), f"graph: missing asset {B}"),
+        (replace(BARE, assets=BARE.assets | {"model.p.c"}), "graph: unexpected asset model.p.c"),
+        (replace(BARE, edges=frozenset()), f"graph: missing edge {A} -> {B}"),
+        (replace(BARE, edges=BARE.edges | {(B, A)}), f"graph: unexpected edge {B} -> {A}"),
         (
             replace(BARE, statuses=dict(BARE.statuses) | {T: "warn"}),
             f"status: {T}: dbt pass, we warn",
@@ -68,17 +68,17 @@ def test_a_function_has_to_be_told_only_where_it_failed() -> None:
         (replace(BARE, relations={}), "relation: p.duckdb: main.a is missing"),
         (
             replace(BARE, relations=dict(BARE.relations) | {"p.duckdb: main.b": ()}),
-            "relation: p.duckdb: main.b is too many",
+            "relation: p.duckdb: main.b is unexpected",
         ),
         (
             replace(BARE, relations={"p.duckdb: main.a": (("id",), ("2",))}),
-            "relation: p.duckdb: main.a: dbt alone has [('1',)], we alone [('2',)]",
+            "relation: p.duckdb: main.a: only dbt has [('1',)], only we have [('2',)]",
         ),
-        (replace(BARE, folders=frozenset({"{{ x }}"})), "folder: we alone make {{ x }}"),
+        (replace(BARE, folders=frozenset({"{{ x }}"})), "folder: only we make {{ x }}"),
         (
-            # The same row twice is not the same row once.
+            # Equal rows count.
             replace(BARE, relations={"p.duckdb: main.a": (("id",), ("1",), ("1",))}),
-            "relation: p.duckdb: main.a: dbt alone has [], we alone [('1',)]",
+            "relation: p.duckdb: main.a: only dbt has [], only we have [('1',)]",
         ),
     ],
 )
@@ -96,34 +96,34 @@ def test_a_planted_difference_is_one_line(ours: Outcome, line: str) -> None:
         ),
         (
             replace(RECORDED, materializations=(Materialization(B),)),
-            f"events: {A} is not materialized, dbt said success",
+            f"events: {A} is not materialized, dbt reported success",
         ),
         (
             replace(
                 RECORDED,
                 materializations=(*RECORDED.materializations, Materialization("model.p.c")),
             ),
-            "events: model.p.c is materialized, dbt said nothing",
+            "events: model.p.c is materialized, dbt reported nothing",
         ),
-        (replace(RECORDED, evaluations=()), f"events: 0 evaluations of {T}, dbt said pass"),
+        (replace(RECORDED, evaluations=()), f"events: 0 evaluations of {T}, dbt reported pass"),
         (
             replace(RECORDED, evaluations=RECORDED.evaluations * 2),
-            f"events: 2 evaluations of {T}, dbt said pass",
+            f"events: 2 evaluations of {T}, dbt reported pass",
         ),
         (
             replace(RECORDED, evaluations=(Evaluation(T, "failed"),)),
-            f"events: {T} failed, dbt said pass",
+            f"events: {T} failed, dbt reported pass",
         ),
         (
             replace(RECORDED, evaluations=(Evaluation(T, "warned"),)),
-            f"events: {T} warned, dbt said pass",
+            f"events: {T} warned, dbt reported pass",
         ),
         (
             replace(
                 RECORDED,
                 evaluations=(*RECORDED.evaluations, Evaluation("test.p.u", "passed")),
             ),
-            "events: test.p.u is evaluated, dbt said nothing",
+            "events: test.p.u is evaluated, dbt reported nothing",
         ),
     ],
 )
@@ -134,10 +134,10 @@ def test_a_planted_contradiction_of_dagsters_events_is_one_line(
 
 
 @pytest.mark.parametrize("status", ["error", "skipped", "partial success"])
-def test_what_dbt_did_not_build_may_not_be_materialized(status: str) -> None:
+def test_a_node_that_dbt_did_not_build_must_not_be_materialized(status: str) -> None:
     recorded = Recorded((Materialization(A),))
     assert contradictions({A: status}, recorded, success=True) == [
-        f"events: {A} is materialized, dbt said {status}"
+        f"events: {A} is materialized, dbt reported {status}"
     ]
 
 
@@ -150,14 +150,14 @@ def test_partitions_are_materialized_once_each() -> None:
     ]
 
 
-def test_a_skipped_check_may_not_be_evaluated() -> None:
+def test_a_skipped_check_must_not_be_evaluated() -> None:
     recorded = Recorded((), (Evaluation(T, "passed"),))
     assert contradictions({T: "skipped"}, recorded, success=True) == [
-        f"events: 1 evaluations of {T}, dbt said skipped"
+        f"events: 1 evaluations of {T}, dbt reported skipped"
     ]
 
 
-def test_the_graph_of_a_manifest_folds_ephemerals_and_tells_sources_by_their_table() -> None:
+def test_the_graph_of_a_manifest_folds_ephemerals_and_identifies_sources_by_their_table() -> None:
     def node(kind: str, relation: str | None, *parents: str, materialized: str = "view") -> object:
         return {
             "resource_type": kind,
@@ -184,7 +184,7 @@ def test_the_graph_of_a_manifest_folds_ephemerals_and_tells_sources_by_their_tab
     assert edges == {("source x", A), ("seed.p.s", A), (A, B), ("seed.p.s", B)}
 
 
-def test_relations_are_read_from_every_file_and_schema_but_for_the_clock(tmp_path: Path) -> None:
+def test_relations_are_read_from_every_file_and_schema_without_times(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     with duckdb.connect(str(tmp_path / "one.duckdb")) as connection:
         connection.execute("create table a as select 1 as id, now() as dbt_valid_from")

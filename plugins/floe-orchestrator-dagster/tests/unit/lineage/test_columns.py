@@ -1,4 +1,4 @@
-"""Column lineage says what the SQL says, for shapes worked out by hand, and never harms the run."""
+"""Column lineage matches shapes that were worked out by hand, and never raises."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def identity(relation: str, column: str) -> tuple[Source, ...]:
 
 
 def lineage(sql: str, dialect: str = "duckdb") -> ColumnLineage:
-    found = read_lineage(sql, dialect, T)
-    assert found is not None
-    return found
+    result = read_lineage(sql, dialect, T)
+    assert result is not None
+    return result
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_gives_the_lineage_worked_out_by_hand(name: str) -> None:
     shape = SHAPES[name]
-    found = read_lineage(shape.sql, shape.dialect, shape.schemas)
-    assert found is not None
-    assert {column: set(sources) for column, sources in found.fields.items()} == shape.fields
-    assert set(found.dataset) == shape.dataset
+    result = read_lineage(shape.sql, shape.dialect, shape.schemas)
+    assert result is not None
+    assert {column: set(sources) for column, sources in result.fields.items()} == shape.fields
+    assert set(result.dataset) == shape.dataset
 
 
 def test_the_shapes_are_many_and_of_every_dialect() -> None:
@@ -83,15 +83,13 @@ def warehouse() -> duckdb.DuckDBPyConnection:
     "name",
     [name for name, shape in SHAPES.items() if shape.dialect == "duckdb"],
 )
-def test_the_columns_are_those_duckdb_makes(
-    name: str, warehouse: duckdb.DuckDBPyConnection
-) -> None:
+def test_the_columns_are_those_of_duckdb(name: str, warehouse: duckdb.DuckDBPyConnection) -> None:
     shape = SHAPES[name]
-    warehouse.execute(f"create or replace temp table made as {shape.sql}")
-    described = warehouse.execute("describe made").fetchall()
-    found = read_lineage(shape.sql, "duckdb", shape.schemas)
-    assert found is not None
-    assert list(found.fields) == [row[0] for row in described]
+    warehouse.execute(f"create or replace temp table created as {shape.sql}")
+    described = warehouse.execute("describe created").fetchall()
+    result = read_lineage(shape.sql, "duckdb", shape.schemas)
+    assert result is not None
+    assert list(result.fields) == [row[0] for row in described]
 
 
 # --- relations and schemas -----------------------------------------------------------------------
@@ -113,73 +111,73 @@ def test_the_columns_are_those_duckdb_makes(
         ("clickhouse", "`main`.`t`", "main.t"),
     ],
 )
-def test_a_relation_is_found_however_it_is_written(
+def test_a_relation_is_recognized_in_every_spelling(
     dialect: str, relation: str, written: str
 ) -> None:
-    found = read_lineage(f"select a as x from {written}", dialect, {relation: {"a": "int"}})
-    assert found is not None
-    assert [*found.fields.values()] == [identity(relation, "a")]
+    result = read_lineage(f"select a as x from {written}", dialect, {relation: {"a": "int"}})
+    assert result is not None
+    assert [*result.fields.values()] == [identity(relation, "a")]
 
 
 def test_two_relations_whose_names_differ_in_case_are_two() -> None:
     relations = {'"d"."s"."t"': {"a": ""}, '"d"."s"."T"': {"a": ""}}
     for relation in relations:
-        found = read_lineage(f"select a from {relation}", "postgres", relations)
-        assert found == ColumnLineage({"a": identity(relation, "a")})
+        result = read_lineage(f"select a from {relation}", "postgres", relations)
+        assert result == ColumnLineage({"a": identity(relation, "a")})
 
 
-def test_a_short_name_of_two_relations_is_nobodys() -> None:
+def test_a_short_name_of_two_relations_stays_unresolved() -> None:
     relations = {"x.t": {"a": ""}, "y.t": {"a": ""}}
     assert read_lineage("select a from t", "duckdb", relations) == ColumnLineage(
         {"a": identity("t", "a")}
     )
 
 
-def test_a_column_has_the_name_its_schema_gives_it() -> None:
-    found = read_lineage("select id from s.t", "snowflake", {"s.t": {"id": "number"}})
-    assert found == ColumnLineage({"ID": identity("s.t", "id")})
+def test_a_source_column_has_the_spelling_of_its_schema() -> None:
+    result = read_lineage("select id from s.t", "snowflake", {"s.t": {"id": "number"}})
+    assert result == ColumnLineage({"ID": identity("s.t", "id")})
 
 
-def test_an_unknown_relation_is_named_as_it_is_written() -> None:
+def test_an_unknown_relation_has_the_name_in_the_sql() -> None:
     sql = 'select e.kind from "raw"."web".events e'
     assert read_lineage(sql, "duckdb", {}) == ColumnLineage(
         {"kind": identity('"raw"."web".events', "kind")}
     )
 
 
-def test_a_relation_without_known_columns_has_whatever_is_asked_of_it() -> None:
+def test_a_relation_without_known_columns_has_every_column() -> None:
     sql = "with s as (select * from t) select s.a, b + 1 as c from s where d > 1"
-    found = read_lineage(sql, "duckdb", {"t": {}})
-    assert found is not None
-    assert found.fields["a"] == identity("t", "a")
-    assert found.fields["c"] == (Source("t", "b", "DIRECT", "TRANSFORMATION"),)
-    assert found.dataset == (Source("t", "d", "INDIRECT", "FILTER"),)
+    result = read_lineage(sql, "duckdb", {"t": {}})
+    assert result is not None
+    assert result.fields["a"] == identity("t", "a")
+    assert result.fields["c"] == (Source("t", "b", "DIRECT", "TRANSFORMATION"),)
+    assert result.dataset == (Source("t", "d", "INDIRECT", "FILTER"),)
 
 
-def test_a_bare_column_belongs_to_the_one_relation_that_is_not_known() -> None:
+def test_a_bare_column_belongs_to_the_only_unknown_relation() -> None:
     sql = "select x, a from t join u on u.id = t.a"
-    found = read_lineage(sql, "duckdb", {"t": {"a": ""}, "u": {}})
-    assert found is not None
-    assert found.fields == {"x": identity("u", "x"), "a": identity("t", "a")}
+    result = read_lineage(sql, "duckdb", {"t": {"a": ""}, "u": {}})
+    assert result is not None
+    assert result.fields == {"x": identity("u", "x"), "a": identity("t", "a")}
 
 
 def test_a_bare_column_of_two_unknown_relations_is_not_guessed() -> None:
-    found = read_lineage("select x from t join u using (id)", "duckdb", {"t": {}, "u": {}})
-    assert found is not None
-    assert found.fields == {"x": ()}
+    result = read_lineage("select x from t join u using (id)", "duckdb", {"t": {}, "u": {}})
+    assert result is not None
+    assert result.fields == {"x": ()}
 
 
 def test_a_star_over_an_unknown_relation_names_no_columns() -> None:
     assert read_lineage("select *, 1 as one from t", "duckdb", {}) == ColumnLineage({"one": ()})
 
 
-def test_a_column_only_the_database_can_name_is_left_out() -> None:
+def test_a_column_that_only_the_database_can_name_is_left_out() -> None:
     assert list(lineage("select a, a + b, b from t").fields) == ["a", "b"]
 
 
-def test_a_whole_row_is_made_of_all_its_columns() -> None:
-    found = lineage("select to_json(t) as row from t")
-    assert found.fields["row"] == (
+def test_a_whole_row_has_all_its_columns_as_sources() -> None:
+    result = lineage("select to_json(t) as row from t")
+    assert result.fields["row"] == (
         Source("t", "a", "DIRECT", "TRANSFORMATION"),
         Source("t", "b", "DIRECT", "TRANSFORMATION"),
     )
@@ -195,7 +193,7 @@ def test_a_comment_or_a_closing_semicolon_changes_nothing() -> None:
     assert lineage("/* a */ select a -- b\nfrom t;") == lineage("select a from t")
 
 
-# --- what cannot be read -------------------------------------------------------------------------
+# --- SQL without lineage -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -217,7 +215,7 @@ def test_a_comment_or_a_closing_semicolon_changes_nothing() -> None:
         "def model(dbt, session):\n    return dbt.ref('t')\n",
     ],
 )
-def test_what_is_not_one_query_gives_none_and_not_a_word(
+def test_sql_that_is_not_one_query_gives_none_and_no_output(
     sql: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -290,11 +288,11 @@ def test_a_wide_union_is_read_in_a_time_that_grows_with_its_length() -> None:
         )
         sql = f"with base as ({arms}) select * from base"
         began = time.process_time()
-        found = read_lineage(sql, "duckdb", known)
+        result = read_lineage(sql, "duckdb", known)
         took = time.process_time() - began
-        assert found is not None
-        assert [*found.fields] == ["part_of", *columns]
-        assert all(found.fields[name] == cast_of(name) for name in columns)
+        assert result is not None
+        assert [*result.fields] == ["part_of", *columns]
+        assert all(result.fields[name] == cast_of(name) for name in columns)
         return took
 
     def cast_of(name: str) -> tuple[Source, ...]:
@@ -303,9 +301,9 @@ def test_a_wide_union_is_read_in_a_time_that_grows_with_its_length() -> None:
     assert seconds(240) < 30 * max(seconds(30), 0.02)
     distinct = " union ".join(f"select {', '.join(columns)} from t{at}" for at in range(100))
     many = {f"t{at}": dict.fromkeys(columns, "int") for at in range(100)}
-    found = read_lineage(distinct, "duckdb", many)
-    assert found is not None
-    assert all(len(found.fields[name]) == 100 for name in columns)
+    result = read_lineage(distinct, "duckdb", many)
+    assert result is not None
+    assert all(len(result.fields[name]) == 100 for name in columns)
 
 
 @pytest.mark.parametrize(
@@ -323,13 +321,13 @@ def test_a_wide_union_is_read_in_a_time_that_grows_with_its_length() -> None:
     ],
 )
 def test_sql_without_lineage_has_a_reason(sql: str, reason: str) -> None:
-    found, why = column_lineage(sql, "duckdb", T)
-    assert (found is None) == bool(reason)
+    result, why = column_lineage(sql, "duckdb", T)
+    assert (result is None) == bool(reason)
     assert reason in why
     assert bool(reason) == bool(why)
 
 
-def test_subscripts_of_many_values_are_no_chain() -> None:
+def test_subscripts_of_many_values_are_not_a_chain() -> None:
     terms = " + ".join(["b[1][2] + f(b)[1]"] * (MAX_LINKS + 10))
     arms = " union all ".join(["select f(b)[1] as c from t"] * (MAX_LINKS + 10))
     assert lineage(f"select {terms} as c from t").fields["c"]
@@ -338,19 +336,19 @@ def test_subscripts_of_many_values_are_no_chain() -> None:
 
 def test_a_snapshot_has_the_columns_of_its_query_and_those_of_dbt() -> None:
     query = lineage("select a as id, max(b) as changed from t group by a")
-    found = snapshot_lineage(query, ["ID", "no column"], "changed", {"dbt_valid_to": "until"})
+    snapshot = snapshot_lineage(query, ["ID", "no column"], "changed", {"dbt_valid_to": "until"})
 
     def of(column: str) -> set[tuple[str, str, bool]]:
-        return {(item.column, item.subtype, item.masking) for item in found.fields[column]}
+        return {(item.column, item.subtype, item.masking) for item in snapshot.fields[column]}
 
-    assert [*found.fields] == [
+    assert [*snapshot.fields] == [
         *("id", "changed", "dbt_scd_id", "dbt_updated_at", "dbt_valid_from", "until")
     ]
-    assert found.fields["dbt_valid_from"] == query.fields["changed"]
+    assert snapshot.fields["dbt_valid_from"] == query.fields["changed"]
     assert of("until") == {("b", "AGGREGATION", False)}
     assert of("dbt_scd_id") == {("a", "TRANSFORMATION", True), ("b", "AGGREGATION", True)}
-    assert found.dataset == query.dataset
-    # The strategy `check` takes the time of the run.
+    assert snapshot.dataset == query.dataset
+    # The strategy `check` uses the time of the run.
     checked = snapshot_lineage(query, ["id"], None, {})
     assert checked.fields["dbt_valid_from"] == checked.fields["dbt_valid_to"] == ()
     assert {item.column for item in checked.fields["dbt_scd_id"]} == {"a"}
@@ -365,7 +363,7 @@ qualify window values cross natural semi limit filter within cast int struct
 WORDS = st.sampled_from(TEXT.split())
 
 
-# The machine's load decides nothing: no deadline, and slow drawing is no failure.
+# A loaded machine must not fail the tests: no deadline, and slow generation is allowed.
 many = settings(
     max_examples=300,
     derandomize=True,
@@ -378,12 +376,12 @@ many = settings(
 @many
 @given(st.lists(WORDS, max_size=40), st.sampled_from(["duckdb", "postgres", "spark", "snowflake"]))
 def test_no_sequence_of_words_makes_it_raise(words: list[str], dialect: str) -> None:
-    found = read_lineage(" ".join(["select", *words]), dialect, T)
-    assert found is None or isinstance(found, ColumnLineage)
+    result = read_lineage(" ".join(["select", *words]), dialect, T)
+    assert result is None or isinstance(result, ColumnLineage)
 
 
-def test_a_thread_with_a_small_stack_reads_what_is_as_deep_as_allowed() -> None:
-    found: list[ColumnLineage | None] = []
+def test_a_thread_with_a_small_stack_reads_sql_at_the_depth_limit() -> None:
+    results: list[ColumnLineage | None] = []
     sqls = [
         deep("(", "a", ")", MAX_NESTING),
         "select * from " + "(select * from " * (MAX_NESTING - 1) + "t" + ") x" * (MAX_NESTING - 1),
@@ -392,10 +390,10 @@ def test_a_thread_with_a_small_stack_reads_what_is_as_deep_as_allowed() -> None:
     before = threading.stack_size(1024 * 1024)
     try:
         thread = threading.Thread(
-            target=lambda: found.extend(read_lineage(sql, "duckdb", T) for sql in sqls)
+            target=lambda: results.extend(read_lineage(sql, "duckdb", T) for sql in sqls)
         )
         thread.start()
         thread.join()
     finally:
         threading.stack_size(before)
-    assert len(found) == len(sqls)
+    assert len(results) == len(sqls)

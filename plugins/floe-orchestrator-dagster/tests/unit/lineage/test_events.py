@@ -1,4 +1,4 @@
-"""dbt's events become OpenLineage events by values alone: no run, no file, no clock."""
+"""dbt's events become OpenLineage events, tested over values without a run, file or clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def step(**fields: Any) -> StepRun:
 
 
 def finished(name: str, status: str = "success", **more: Any) -> NodeFinished:
-    """Return what dbt's event of a finished node is decoded to; `sql` is not a part of it."""
+    """Return the decoded dbt event of a finished node."""
     kind = more.pop("kind", "model")
     message = {
         "info": {"name": "NodeFinished", "msg": "", "level": "debug", "ts": AT.format(3)},
@@ -47,7 +47,7 @@ def finished(name: str, status: str = "success", **more: Any) -> NodeFinished:
     return event
 
 
-def told(
+def events_of(
     planned: ProductPlan,
     *results: NodeFinished,
     sql: str | None = None,
@@ -70,8 +70,8 @@ def told(
     ]
 
 
-def test_nodes_hang_below_their_invocation_below_the_run() -> None:
-    events = told(plan("a > b"), finished("a"), finished("b"))
+def test_nodes_are_children_of_their_invocation_and_it_of_the_run() -> None:
+    events = events_of(plan("a > b"), finished("a"), finished("b"))
     assert problems(events) == []
     assert [(event["eventType"], event["job"]["name"]) for event in events] == [
         ("START", "shop"),
@@ -86,9 +86,9 @@ def test_nodes_hang_below_their_invocation_below_the_run() -> None:
     ]
 
 
-def test_the_same_happening_gives_the_same_events() -> None:
+def test_the_same_results_give_the_same_events() -> None:
     planned = plan("a > b")
-    assert told(planned, finished("a")) == told(planned, finished("a"))
+    assert events_of(planned, finished("a")) == events_of(planned, finished("a"))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_the_same_happening_gives_the_same_events() -> None:
         ("skipped", "ABORT"),
     ],
 )
-def test_a_status_of_dbt_has_its_ending(status: str, ending: str) -> None:
-    events = told(plan("a"), finished("a", status, result={"message": "because"}))
+def test_a_dbt_status_decides_the_final_event(status: str, ending: str) -> None:
+    events = events_of(plan("a"), finished("a", status, result={"message": "because"}))
     assert problems(events) == []
     [node] = [e for e in events if e["job"]["name"].endswith(".a") and e["eventType"] != "START"]
     assert node["eventType"] == ending
@@ -112,7 +112,7 @@ def test_a_status_of_dbt_has_its_ending(status: str, ending: str) -> None:
     assert (error["message"] if error else None) == (None if ending == "COMPLETE" else "because")
 
 
-def test_what_is_still_running_is_ended_with_its_run() -> None:
+def test_an_abort_ends_all_open_runs() -> None:
     planned = plan("a")
     lineage = StepLineage(step(), planned)
     compute = planned.computes[planned.default_compute]
@@ -126,7 +126,7 @@ def test_what_is_still_running_is_ended_with_its_run() -> None:
     assert [event["eventType"] for event in events][-3:] == ["ABORT"] * 3
 
 
-def test_nodes_that_dbt_never_saw_are_told_once() -> None:
+def test_nodes_that_dbt_never_reached_get_events_once() -> None:
     lineage = StepLineage(step(), plan("a > b"))
     events = [*lineage.start(), *lineage.skipped([uid("b")], AT.format(1))]
     assert list(lineage.skipped([uid("b")], AT.format(2))) == []
@@ -141,9 +141,7 @@ def invoked(lineage: StepLineage, planned: ProductPlan, compute: str, number: in
     return [*lineage.invocation_started(run, at, WaveRun(where, number, 2, 1))]
 
 
-def test_what_was_never_reached_is_named_as_its_compute_names_it_and_hangs_below_its_dbt_run() -> (
-    None
-):
+def test_a_node_never_reached_has_the_names_and_the_dbt_run_of_its_compute() -> None:
     planned = plan("a > b > c", on={"b": "pg"})
     lineage = StepLineage(step(), planned)
     events = [*lineage.start(), *invoked(lineage, planned, "duck", 1)]
@@ -156,18 +154,18 @@ def test_what_was_never_reached_is_named_as_its_compute_names_it_and_hangs_below
     assert problems(events) == []
     [b] = [e for e in events if e["job"]["name"].endswith(".b") and e["eventType"] == "ABORT"]
     [c] = [e for e in events if e["job"]["name"].endswith(".c") and e["eventType"] == "ABORT"]
-    # No dbt run on `pg` came: nobody knows where its tables are.
+    # There was no dbt run on `pg`, so the location of its tables is not known.
     assert (b["inputs"], b["outputs"]) == ([], [])
     assert b["run"]["facets"]["parent"]["job"]["name"] == "shop"
     assert b["run"]["facets"]["errorMessage"]["message"] == "Not run: model a failed."
     [output] = c["outputs"]
     assert (output["namespace"], output["name"]) == ("duckdb:///data/shop.duckdb", "shop.main.c")
     assert c["run"]["facets"]["parent"]["job"]["name"] == "shop.dbt.duck"
-    said = c["run"]["facets"]["errorMessage"]["message"]
-    assert said == "Not run: a node or a test above it failed."
+    message = c["run"]["facets"]["errorMessage"]["message"]
+    assert message == "Not run: a node or test upstream of it failed."
 
 
-def test_without_a_connection_no_dataset_is_told() -> None:
+def test_without_a_connection_events_have_no_datasets() -> None:
     lineage = StepLineage(step(), plan("a > b"))
     events = [*lineage.start(), *invoked(lineage, plan("a > b"), "duck", 1)]
     events += lineage.node_finished(finished("b", "skipped"))
@@ -177,7 +175,7 @@ def test_without_a_connection_no_dataset_is_told() -> None:
     assert not any(event["inputs"] or event["outputs"] for event in events)
 
 
-def test_a_relation_is_called_as_dbt_calls_it_in_this_run() -> None:
+def test_a_relation_has_the_name_that_dbt_reports_in_this_run() -> None:
     planned = plan("a > b")
 
     def elsewhere(name: str) -> dict[str, Any]:
@@ -186,16 +184,16 @@ def test_a_relation_is_called_as_dbt_calls_it_in_this_run() -> None:
 
     first = finished("a", node=elsewhere("a"), columns=[["id", "INTEGER"]])
     second = finished("b", node=elsewhere("b"), columns=[["id", "INTEGER"]])
-    events = told(planned, first, second, sql='select id from "db"."live"."a"')
+    events = events_of(planned, first, second, sql='select id from "db"."live"."a"')
     assert problems(events) == []
     names = {item["name"] for event in events for item in (*event["inputs"], *event["outputs"])}
     assert names == {"shop.live.a", "shop.live.b"}
     [done] = [e for e in events if e["job"]["name"].endswith(".b") and e["eventType"] == "COMPLETE"]
-    [read] = done["outputs"][0]["facets"]["columnLineage"]["fields"]["id"]["inputFields"]
-    assert (read["name"], read["field"]) == ("shop.live.a", "id")
+    [source] = done["outputs"][0]["facets"]["columnLineage"]["fields"]["id"]["inputFields"]
+    assert (source["name"], source["field"]) == ("shop.live.a", "id")
 
 
-def test_an_assertion_on_what_dbt_inlines_names_no_column_of_the_table_above() -> None:
+def test_an_assertion_on_an_inlined_model_names_no_column_of_its_parent() -> None:
     tests = {
         name: {
             "reads": name[-1],
@@ -206,13 +204,13 @@ def test_an_assertion_on_what_dbt_inlines_names_no_column_of_the_table_above() -
     }
     planned = plan("a > e > b", kinds={"e": "ephemeral"}, tests=tests)
     results = [finished(name, "pass", kind="test") for name in tests]
-    events = told(planned, *results)
+    events = events_of(planned, *results)
     assert problems(events) == []
     columns = {}
     for event in events:
         for item in event["inputs"]:
-            for told_ in item.get("inputFacets", {}).values():
-                [assertion] = told_["assertions"]
+            for facet in item.get("inputFacets", {}).values():
+                [assertion] = facet["assertions"]
                 columns[event["job"]["name"]] = (item["name"], assertion.get("column"))
     assert columns == {
         "shop.test.shop.on_a": ("shop.main.a", "twice"),
@@ -260,11 +258,11 @@ def test_an_assertion_on_what_dbt_inlines_names_no_column_of_the_table_above() -
         ({"relation_name": "(select * from somewhere)"}, None),
     ],
 )
-def test_an_external_source_is_what_it_is_read_from(
+def test_an_external_source_is_named_by_its_location(
     change: dict[str, Any], expected: tuple[str, str] | None
 ) -> None:
     planned = plan("files.people > people", change={"files.people": change})
-    events = told(planned, finished("people"), facts=step(project_dir="/shop"))
+    events = events_of(planned, finished("people"), facts=step(project_dir="/shop"))
     assert problems(events) == []
     [start] = [e for e in events if e["job"]["name"].endswith(".people")][:1]
     assert [(item["namespace"], item["name"]) for item in start["inputs"]] == (
@@ -283,13 +281,13 @@ def test_an_external_source_is_what_it_is_read_from(
         ({"location": "{{ var('x') }}"}, ("duckdb:///data/shop.duckdb", "shop.main.a")),
     ],
 )
-def test_an_external_model_is_its_file_and_the_view_is_another_name_of_it(
+def test_an_external_model_is_named_by_its_file_and_the_view_is_a_symlink(
     config: dict[str, Any], expected: tuple[str, str]
 ) -> None:
     change = {"a": {"config": {"materialized": "external", **config}}}
     output = {**OUTPUT, "external_root": "lake"}
     planned = plan("a > b", change=change)
-    events = told(
+    events = events_of(
         planned,
         finished("a"),
         finished("b"),
@@ -314,7 +312,7 @@ def test_columns_of_an_external_source_are_read_through_its_expression() -> None
     planned = plan("files.people > people", change={"files.people": {"relation_name": relation}})
     built = finished("people", inputs={relation: [["id", "BIGINT"], ["name", "VARCHAR"]]})
     sql = f"select id as person, upper(name) as name from {relation}"
-    events = told(planned, built, sql=sql, facts=step(project_dir="/shop"))
+    events = events_of(planned, built, sql=sql, facts=step(project_dir="/shop"))
     assert problems(events) == []
     done = next(e for e in events if e["eventType"] == "COMPLETE" and "model" in e["job"]["name"])
     fields = done["outputs"][0]["facets"]["columnLineage"]["fields"]
@@ -324,7 +322,7 @@ def test_columns_of_an_external_source_are_read_through_its_expression() -> None
     } == {"person": [("/shop/people.csv", "id")], "name": [("/shop/people.csv", "name")]}
 
 
-def test_quality_checks_that_run_alone_are_told() -> None:
+def test_quality_checks_that_run_alone_have_events() -> None:
     check = QualityCheck("no_negative", "expression_is_true", {"column_name": "id"})
     transforms = [Transform("a", "duck", quality_checks=(check,))]
     planned = plan("a", transforms=transforms, macros=["test_expression_is_true"])
@@ -339,8 +337,8 @@ def test_quality_checks_that_run_alone_are_told() -> None:
     assert problems(events) == []
     ran = [event for event in events if event["job"]["name"] == "shop.model.shop.a.no_negative"]
     assert [event["eventType"] for event in ran] == ["START", "FAIL"]
-    [told_] = ran[-1]["inputs"][0]["inputFacets"]["dataQualityAssertions"]["assertions"]
-    assert (told_["assertion"], told_["success"], told_["column"]) == (
+    [result] = ran[-1]["inputs"][0]["inputFacets"]["dataQualityAssertions"]["assertions"]
+    assert (result["assertion"], result["success"], result["column"]) == (
         "expression_is_true",
         False,
         "id",
@@ -350,14 +348,14 @@ def test_quality_checks_that_run_alone_are_told() -> None:
 
 def test_a_function_has_runs_and_no_datasets() -> None:
     planned = plan("f > a", kinds={"f": "function"})
-    events = told(planned, finished("f", kind="function"), finished("a"))
+    events = events_of(planned, finished("f", kind="function"), finished("a"))
     assert problems(events) == []
     runs = [event for event in events if event["job"]["name"] == "shop.function.shop.f"]
     assert [event["eventType"] for event in runs] == ["START", "COMPLETE"]
     assert not any(event["inputs"] or event["outputs"] for event in runs)
 
 
-def test_a_model_without_column_lineage_is_kept_with_the_reason() -> None:
+def test_a_model_without_column_lineage_has_a_reason() -> None:
     planned = plan("a, b, c, d")
     lineage = StepLineage(step(), planned)
     assert [*invoked(lineage, planned, "duck", 1)]
@@ -367,18 +365,18 @@ def test_a_model_without_column_lineage_is_kept_with_the_reason() -> None:
     assert [*lineage.node_finished(finished("d", "reused"), None)]
     assert lineage.without_columns == {
         uid("b"): "its SQL cannot be parsed as duckdb",
-        uid("c"): "dbt left no compiled SQL of it",
+        uid("c"): "dbt wrote no compiled SQL for it",
     }
 
 
-def test_columns_seen_in_the_warehouse_become_schema_and_lineage() -> None:
+def test_columns_from_the_warehouse_become_schema_and_lineage() -> None:
     built = finished("b", columns=[["id", "INTEGER"]], inputs={'"db"."main"."a"': [["id", "INT"]]})
     change = {
         name: {"relation_name": f'"db"."main"."{name}"', "database": "db", "schema": "main"}
         for name in "ab"
     }
     sql = 'select id from "db"."main"."a"'
-    events = told(plan("a > b", change=change), built, sql=sql)
+    events = events_of(plan("a > b", change=change), built, sql=sql)
     assert problems(events) == []
     done = next(e for e in events if e["eventType"] == "COMPLETE" and "model" in e["job"]["name"])
     facets = done["outputs"][0]["facets"]
@@ -399,7 +397,7 @@ def test_columns_that_dbt_adds_to_a_snapshot_have_their_lineage() -> None:
     change["s"]["config"] = {"unique_key": "id", "updated_at": "at", "strategy": "timestamp"}
     built = finished("s", kind="snapshot", inputs={'"db"."main"."a"': [["id", "INT"], ["at", ""]]})
     sql = 'select id, at from "db"."main"."a"'
-    events = told(plan("a > s", kinds={"s": "snapshot"}, change=change), built, sql=sql)
+    events = events_of(plan("a > s", kinds={"s": "snapshot"}, change=change), built, sql=sql)
     assert problems(events) == []
     done = next(e for e in events if e["eventType"] == "COMPLETE" and e["job"]["name"][-2:] == ".s")
     fields = done["outputs"][0]["facets"]["columnLineage"]["fields"]
@@ -415,10 +413,10 @@ def test_columns_that_dbt_adds_to_a_snapshot_have_their_lineage() -> None:
     }
 
 
-def test_a_dataset_in_a_catalog_names_it() -> None:
+def test_a_dataset_in_a_catalog_has_the_catalog_facet() -> None:
     output = {"type": "duckdb", "attach": [{"path": "ducklake:meta.ducklake", "alias": "lake"}]}
     change = {"a": {"relation_name": '"lake"."main"."a"', "database": "lake", "schema": "main"}}
-    events = told(plan("a", change=change), finished("a"), output=output)
+    events = events_of(plan("a", change=change), finished("a"), output=output)
     assert problems(events) == []
     done = next(e for e in events if e["eventType"] == "COMPLETE" and "model" in e["job"]["name"])
     catalog = done["outputs"][0]["facets"]["catalog"]
@@ -476,7 +474,9 @@ def _null(events: list[Event]) -> None:
         (_null, "has a null"),
     ],
 )
-def test_the_checker_sees_what_is_wrong(damage: Callable[[list[Event]], None], words: str) -> None:
-    events = deepcopy(told(plan("a"), finished("a")))
+def test_the_checker_reports_each_problem(
+    damage: Callable[[list[Event]], None], words: str
+) -> None:
+    events = deepcopy(events_of(plan("a"), finished("a")))
     damage(events)
-    assert any(words in said for said in problems(events))
+    assert any(words in problem for problem in problems(events))

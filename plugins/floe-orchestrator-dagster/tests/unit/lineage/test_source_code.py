@@ -1,4 +1,4 @@
-"""Where git keeps a project, by real repositories."""
+"""The git location of a project is found in real repositories."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_project_in_a_folder_of_a_repository_is_found_without_its_password(
+def test_a_project_in_a_folder_of_a_repository_is_located_without_the_password(
     repository: Path,
 ) -> None:
     git(repository, "remote", "add", "origin", "https://me:canary-pass@git.example/a/b.git")
@@ -48,5 +48,5 @@ def test_a_commit_without_a_branch_has_none(repository: Path) -> None:
     assert (code.repository, code.branch, code.folder) == ("https://git.example/a/b.git", "", "")
 
 
-def test_a_project_without_a_remote_has_no_place(repository: Path) -> None:
+def test_a_project_without_a_remote_has_no_location(repository: Path) -> None:
     assert source_code(repository) is None

@@ -1,4 +1,4 @@
-"""The plan of a product: every rule, with the exact words of every error."""
+"""Every rule of a plan, with the exact text of every error."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def names(planned: ProductPlan, uids: Any) -> list[str]:
 
 
 def of_transforms(*transforms: Transform) -> ProductPlan:
-    made = product(*transforms)
-    computes, problems = resolve_computes(made, {name: name for name in made.computes_named})
-    return plan_product(made, computes, problems=[*problems, *unknown_dependencies(made)])
+    compiled = product(*transforms)
+    computes, problems = resolve_computes(
+        compiled, {name: name for name in compiled.computes_named}
+    )
+    return plan_product(compiled, computes, problems=[*problems, *unknown_dependencies(compiled)])
 
 
 def refused(*transforms: Transform) -> list[str]:
@@ -45,16 +47,16 @@ def resolved(
     outputs: dict[str, str], *computes: str, config: dict[str, Any] | None = None
 ) -> tuple[dict[str, Compute], list[str]]:
     transforms = [Transform(f"m{n}", compute) for n, compute in enumerate(computes)]
-    found, problems = resolve_computes(
+    resolved_computes, problems = resolve_computes(
         CompiledProduct("shop", tuple(transforms), config=product(config=config).config), outputs
     )
-    return found, [str(problem) for problem in problems]
+    return resolved_computes, [str(problem) for problem in problems]
 
 
-# --- the artifacts by themselves
+# --- the artifacts
 
 
-def test_a_plan_of_transforms_alone_has_their_graph_and_computes() -> None:
+def test_a_plan_of_only_transforms_has_their_graph_and_computes() -> None:
     chain = of_transforms(
         Transform("a", "duck", tags=("daily",), tier="gold"), Transform("b", "pg", ("a",))
     )
@@ -65,7 +67,7 @@ def test_a_plan_of_transforms_alone_has_their_graph_and_computes() -> None:
     assert (chain.default_compute, chain.project_name, chain.warnings) == ("duck", None, ())
 
 
-def test_no_transforms_is_an_empty_plan() -> None:
+def test_a_plan_without_transforms_is_empty() -> None:
     assert not of_transforms().assets
 
 
@@ -78,7 +80,7 @@ def test_a_duplicate_name_is_refused() -> None:
     ]
 
 
-def test_a_cycle_is_printed_as_a_path_in_which_each_depends_on_the_next() -> None:
+def test_a_cycle_is_a_path_in_which_each_node_depends_on_the_next() -> None:
     ring = [Transform("c", "duck", ("a",)), Transform("a", "duck", ("b",))]
     assert refused(*ring, Transform("b", "duck", ("c",)), Transform("x", "duck", ("a",))) == [
         (
@@ -93,16 +95,16 @@ def test_a_model_that_depends_on_itself_is_a_cycle() -> None:
     assert "Circular dependency: a -> a." in problem
 
 
-def test_each_cycle_is_printed() -> None:
+def test_every_cycle_is_a_problem() -> None:
     pairs = [("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")]
-    found = refused(*(Transform(name, "duck", (parent,)) for name, parent in pairs))
-    assert [problem.split(". ")[0] for problem in found] == [
+    problems = refused(*(Transform(name, "duck", (parent,)) for name, parent in pairs))
+    assert [problem.split(". ")[0] for problem in problems] == [
         "transforms.models: Circular dependency: a -> b -> a",
         "transforms.models: Circular dependency: c -> d -> c",
     ]
 
 
-def test_an_unknown_dependency_is_refused_with_a_near_match() -> None:
+def test_an_unknown_dependency_is_refused_with_a_similar_name() -> None:
     assert refused(Transform("orders", "duck"), Transform("b", "duck", ("Ordrs", "zzz"))) == [
         (
             "transforms.models[1].depends_on: 'b' depends on unknown 'Ordrs'. Did you mean "
@@ -116,7 +118,7 @@ def test_an_unknown_dependency_is_refused_with_a_near_match() -> None:
     ]
 
 
-def test_all_problems_come_at_once() -> None:
+def test_one_error_lists_all_problems() -> None:
     with pytest.raises(PlanError) as error:
         of_transforms(
             Transform("a", "duck", ("b",)),
@@ -135,17 +137,15 @@ def test_all_problems_come_at_once() -> None:
     )
 
 
-def test_thousands_of_unknown_dependencies_are_all_found() -> None:
-    found = refused(*(Transform(f"model_{n}", "duck", (f"modle_{n}",)) for n in range(3000)))
-    assert len(found) == 3000
+def test_thousands_of_unknown_dependencies_are_all_listed() -> None:
+    problems = refused(*(Transform(f"model_{n}", "duck", (f"modle_{n}",)) for n in range(3000)))
+    assert len(problems) == 3000
 
 
 # --- computes
 
 
-def test_a_compute_is_first_what_the_config_says_then_an_output_then_the_only_one_of_its_type() -> (
-    None
-):
+def test_the_target_of_a_compute_is_that_of_the_config_or_of_its_name_or_of_its_type() -> None:
     outputs = {"spark": "duckdb", "spark_prod": "spark", "dev": "postgres"}
     config = {"computes": {"spark": {"target": "spark_prod"}}}
     assert resolved(outputs, "spark", config=config)[0]["spark"].target == "spark_prod"
@@ -153,14 +153,14 @@ def test_a_compute_is_first_what_the_config_says_then_an_output_then_the_only_on
     assert resolved(outputs, "postgres")[0]["postgres"] == Compute("postgres", "dev", "postgres")
 
 
-def test_a_compute_carries_its_settings() -> None:
+def test_a_compute_has_its_settings() -> None:
     setting = {"pool": "p", "pool_limit": 2, "resources": "large"}
-    found, _ = resolved({"pg": "postgres"}, "pg", config={"computes": {"pg": setting}})
-    assert (found["pg"].pool, found["pg"].pool_limit) == ("p", 2)
-    assert found["pg"].resources == "large"
+    resolved_computes, _ = resolved({"pg": "postgres"}, "pg", config={"computes": {"pg": setting}})
+    assert (resolved_computes["pg"].pool, resolved_computes["pg"].pool_limit) == ("p", 2)
+    assert resolved_computes["pg"].resources == "large"
 
 
-def test_a_compute_that_fits_no_output_is_refused() -> None:
+def test_a_compute_without_an_output_is_refused() -> None:
     assert resolved({"spork": "duckdb", "x": "postgres"}, "spark", "spark")[1] == [
         (
             "transforms.models[m0].compute: Compute 'spark' has no dbt output. Did you mean "
@@ -173,26 +173,27 @@ def test_a_compute_that_fits_no_output_is_refused() -> None:
     ]
 
 
-def test_a_compute_that_fits_two_outputs_is_refused() -> None:
+def test_a_compute_that_matches_two_outputs_is_refused() -> None:
     [problem] = resolved({"a": "spark", "b": "spark"}, "spark")[1]
     assert problem.startswith(
         "transforms.models[m0].compute: Compute 'spark' matches 2 dbt outputs (a, b). Outputs of"
     )
 
 
-def test_the_output_that_the_profile_prefers_decides_between_several() -> None:
-    made = CompiledProduct("shop", (Transform("m", "spark"), Transform("n", "pg")))
+def test_the_profile_decides_between_several_outputs() -> None:
+    compiled = CompiledProduct("shop", (Transform("m", "spark"), Transform("n", "pg")))
     outputs = {"a": "spark", "b": "spark", "c": "spark", "pg": "postgres", "p": "postgres"}
-    computes, problems = resolve_computes(made, outputs, ("p", "b", "a"))
+    computes, problems = resolve_computes(compiled, outputs, ("p", "b", "a"))
     assert problems == []
-    # What is preferred is of another type, or has to stand behind an output of the very name.
+    # A preferred output does not matter if it has another type, or if an output has the name of the
+    # compute.
     assert {name: compute.target for name, compute in computes.items()} == {
         "spark": "b",
         "pg": "pg",
     }
 
 
-def test_a_compute_mapped_to_a_target_that_is_not_there_is_refused() -> None:
+def test_a_compute_mapped_to_a_missing_target_is_refused() -> None:
     config = {"computes": {"spark": {"target": "sprak"}}}
     [problem] = resolved({"spark": "spark"}, "spark", config=config)[1]
     assert problem.startswith(
@@ -202,7 +203,7 @@ def test_a_compute_mapped_to_a_target_that_is_not_there_is_refused() -> None:
     )
 
 
-def test_a_default_compute_that_no_model_names_is_refused_where_it_stands() -> None:
+def test_a_default_compute_without_an_output_is_refused_at_its_own_path() -> None:
     _, [problem] = resolve_computes(CompiledProduct("shop", default_compute="duck"), {})
     assert str(problem).startswith(
         "transforms.default_compute: Compute 'duck' has no dbt output. Outputs of the dbt profile: "
@@ -210,7 +211,7 @@ def test_a_default_compute_that_no_model_names_is_refused_where_it_stands() -> N
     )
 
 
-def test_settings_of_a_misspelled_compute_are_refused_and_of_other_products_are_not() -> None:
+def test_settings_of_a_misspelled_compute_are_refused_but_not_those_of_other_products() -> None:
     config = {"computes": {"sparck": {"pool": "p"}, "trino": {"pool": "q"}}}
     assert resolved({"spark": "spark"}, "spark", config=config)[1] == [
         (
@@ -239,7 +240,7 @@ def test_the_plan_is_dbts_graph_with_every_node_on_its_compute() -> None:
     assert built.warnings == ()
 
 
-def test_a_node_carries_the_tags_of_dbt_and_of_floe_once() -> None:
+def test_a_node_has_each_tag_of_dbt_and_of_floe_once() -> None:
     tagged = plan(
         "a",
         transforms=[Transform("a", "duck", tags=("daily", "x"), tier="gold")],
@@ -287,7 +288,7 @@ def test_a_transform_that_dbt_does_not_have_is_refused() -> None:
     ]
 
 
-def test_a_dependency_that_neither_has_is_refused() -> None:
+def test_a_dependency_that_is_neither_in_floe_nor_in_dbt_is_refused() -> None:
     assert problems_of("a", transforms=[Transform("a", "duck", ("b",))]) == [
         (
             "transforms.models[0].depends_on: 'a' depends on unknown 'b'. "
@@ -323,8 +324,8 @@ def test_a_cycle_in_dbt_is_refused() -> None:
     ]
 
 
-def test_problems_of_the_artifacts_of_dbt_and_of_relations_come_together() -> None:
-    found = problems_of(
+def test_one_error_lists_problems_of_the_artifacts_and_of_dbt_and_of_relations() -> None:
+    problems = problems_of(
         "a > b",
         transforms=[
             Transform("b", "pg", ("nothing",)),
@@ -332,7 +333,7 @@ def test_problems_of_the_artifacts_of_dbt_and_of_relations_come_together() -> No
         ],
         per_target={"pg": {"change": {"a": {"relation_name": "other.a"}}, "schema": ""}},
     )
-    assert [problem.split(":")[0] for problem in found] == [
+    assert [problem.split(":")[0] for problem in problems] == [
         "transforms.models",
         "manifest.json (target pg)",
         "transforms.models[0].depends_on",
@@ -352,19 +353,19 @@ def test_a_model_disabled_where_it_should_be_built_is_refused() -> None:
     ]
 
 
-def test_a_model_that_nobody_placed_is_built_where_it_is_enabled() -> None:
+def test_a_model_without_a_compute_is_built_where_it_is_enabled() -> None:
     only_pg = plan("a > b", on={"b": "pg"}, per_target={"duck": {"without": ["a"]}})
     assert only_pg.nodes[uid("a")].compute == "pg"
 
 
-def test_a_node_is_seen_as_on_its_own_target() -> None:
+def test_a_node_has_the_parents_of_its_own_target() -> None:
     there = {"relation_name": '"db"."pg"."a"', "depends_on": {"nodes": [uid("c")]}}
     own = plan("b > a, c", on={"a": "pg", "c": "pg"}, per_target={"pg": {"change": {"a": there}}})
     assert own.nodes[uid("a")].relation == '"db"."pg"."a"'
     assert own.folded_parents[uid("a")] == (uid("c"),)
 
 
-def test_a_model_may_be_ephemeral_on_one_target_only() -> None:
+def test_a_model_may_be_ephemeral_on_only_one_target() -> None:
     table = {"a": {"config": {"materialized": "table"}}}
     own = plan("a", kinds={"a": "ephemeral"}, on={"a": "pg"}, per_target={"pg": {"change": table}})
     assert own.nodes[uid("a")].kind == "model"
@@ -373,7 +374,7 @@ def test_a_model_may_be_ephemeral_on_one_target_only() -> None:
 # --- ephemerals
 
 
-def test_ephemerals_are_folded_and_take_their_consumers_compute() -> None:
+def test_ephemerals_are_folded_and_have_the_compute_of_their_consumers() -> None:
     folded = plan(
         "a raw.t > e > f > b, e > c",
         kinds={"e": "ephemeral", "f": "ephemeral"},
@@ -398,7 +399,7 @@ def test_an_ephemeral_that_two_computes_of_one_dialect_share_is_fine() -> None:
     assert shared.nodes[uid("e")].compute == "pg"
 
 
-def test_the_compute_that_floe_names_for_an_ephemeral_has_no_effect_and_is_said() -> None:
+def test_a_compute_in_floe_yaml_for_an_ephemeral_has_no_effect_but_a_warning() -> None:
     named = plan("e > a", kinds={"e": "ephemeral"}, on={"e": "pg"})
     assert named.warnings == (
         (
@@ -409,7 +410,7 @@ def test_the_compute_that_floe_names_for_an_ephemeral_has_no_effect_and_is_said(
     )
 
 
-def test_an_ephemeral_that_only_tests_read_runs_where_what_it_reads_is_built() -> None:
+def test_an_ephemeral_that_only_tests_read_has_the_compute_of_its_parents() -> None:
     tested = plan("a > e", kinds={"e": "ephemeral"}, on={"a": "pg"}, tests={"t": "e"})
     assert tested.checks[uid("t", "test")].compute == "pg"
 
@@ -446,7 +447,7 @@ def test_asset_keys_are_those_of_dagster_dbt(fields: dict[str, Any], key: tuple[
 
 
 @pytest.mark.parametrize("name", ["a b", "größe", "a/b", "a$", "type", "config", "import"])
-def test_an_asset_has_dbts_name_whatever_dagster_takes_for_outputs(name: str) -> None:
+def test_an_asset_has_dbts_name_even_if_dagster_refuses_it_for_outputs(name: str) -> None:
     odd = plan("a", change={"a": {"name": name}})
     assert odd.nodes[uid("a")].key == (name,)
     assert odd.warnings == ()
@@ -459,7 +460,7 @@ def keys(planned: ProductPlan) -> dict[str, str]:
     return {one: "/".join(node.key) for one, node in {**planned.sources, **planned.assets}.items()}
 
 
-def test_two_nodes_of_one_key_are_told_apart_for_good() -> None:
+def test_two_nodes_with_one_key_get_permanent_marks() -> None:
     two = plan("a, b", change={"a": KEY, "b": KEY})
     assert keys(two) == {uid("a"): "k_b4412532", uid("b"): "k_42ee307a"}
     assert two.warnings == (
@@ -476,45 +477,45 @@ def in_package(package: str, **fields: Any) -> dict[str, Any]:
     return {"package_name": package, "relation_name": f"db.{package}.t", **fields}
 
 
-def test_of_two_models_of_one_name_the_products_own_keeps_the_key() -> None:
+def test_the_model_of_the_project_keeps_the_key_before_one_of_a_package() -> None:
     change = {"p": in_package("pkg", name="a"), "q": in_package("other", name="a")}
-    found = plan("a, p, q", change=change)
-    assert keys(found) == {uid("a"): "a", uid("p"): "pkg/a", uid("q"): "other/a"}
-    assert names(found, (uid("a"), uid("p"))) == ["a", "pkg.a"]
-    assert len(found.warnings) == 1
+    planned = plan("a, p, q", change=change)
+    assert keys(planned) == {uid("a"): "a", uid("p"): "pkg/a", uid("q"): "other/a"}
+    assert names(planned, (uid("a"), uid("p"))) == ["a", "pkg.a"]
+    assert len(planned.warnings) == 1
     foreign = plan("p, q", change=change)
     assert keys(foreign) == {uid("p"): "pkg/a", uid("q"): "other/a"}
 
 
-def test_a_package_in_front_that_is_no_help_gets_a_mark_too() -> None:
+def test_a_key_with_a_package_gets_a_mark_if_it_is_not_unique() -> None:
     change = {
         "p": in_package("pkg", name="a"),
         "x": {"name": "a", "config": {"schema": "pkg"}},
     }
-    found = keys(plan("a, p, x", change=change))
-    assert (found[uid("a")], found[uid("x")]) == ("a", "pkg/a")
-    assert found[uid("p")].startswith("pkg/a_")
+    asset_keys = keys(plan("a, p, x", change=change))
+    assert (asset_keys[uid("a")], asset_keys[uid("x")]) == ("a", "pkg/a")
+    assert asset_keys[uid("p")].startswith("pkg/a_")
 
 
 def test_one_table_that_two_packages_declare_is_one_asset() -> None:
     same = {"relation_name": '"db"."main"."t"', "name": "t", "source_name": "raw"}
     tests = {"mine": "raw.t", "theirs": "pkg.t"}
-    found = plan(
+    planned = plan(
         "raw.t > a, pkg.t > b",
         change={"raw.t": same, "pkg.t": {**same, "package_name": "pkg"}},
         tests=tests,
     )
-    assert {found.nodes[one].key for one in found.sources} == {("raw", "t")}
-    assert {found.nodes[check.on].key for check in found.checks.values()} == {("raw", "t")}
-    assert found.warnings == ()
+    assert {planned.nodes[one].key for one in planned.sources} == {("raw", "t")}
+    assert {planned.nodes[check.on].key for check in planned.checks.values()} == {("raw", "t")}
+    assert planned.warnings == ()
 
 
-def test_two_tables_that_two_packages_call_alike_are_two_assets() -> None:
+def test_two_tables_with_one_name_in_two_packages_are_two_assets() -> None:
     alike = {"name": "t", "source_name": "raw"}
-    found = plan(
+    planned = plan(
         "raw.t > a, pkg.t > b", change={"raw.t": alike, "pkg.t": in_package("pkg", **alike)}
     )
-    assert keys(found) | {} == {
+    assert keys(planned) | {} == {
         "source.shop.raw.t": "raw/t",
         "source.shop.pkg.t": "pkg/raw/t",
         uid("a"): "a",
@@ -523,27 +524,27 @@ def test_two_tables_that_two_packages_call_alike_are_two_assets() -> None:
 
 
 def test_sources_that_one_asset_loads_are_one_asset() -> None:
-    found = plan("raw.a raw.b > c", change={"raw.a": KEY, "raw.b": KEY}, tests={"t": "raw.b"})
-    assert [node.key for node in found.sources.values()] == [("k",), ("k",)]
-    assert found.warnings == ()
+    planned = plan("raw.a raw.b > c", change={"raw.a": KEY, "raw.b": KEY}, tests={"t": "raw.b"})
+    assert [node.key for node in planned.sources.values()] == [("k",), ("k",)]
+    assert planned.warnings == ()
 
 
 def test_a_source_that_an_asset_of_the_product_loads_waits_for_it() -> None:
     key = {"meta": {"dagster": {"asset_key": ["a"]}}}
-    found = plan("a, raw.s > b", change={"raw.s": key})
-    assert found.nodes[uid("b")].after == (uid("a"),)
-    assert found.warnings == ()
+    planned = plan("a, raw.s > b", change={"raw.s": key})
+    assert planned.nodes[uid("b")].after == (uid("a"),)
+    assert planned.warnings == ()
 
 
-def test_a_model_and_a_source_of_one_key_and_two_tables_are_two_assets() -> None:
-    found = plan("a, raw.a > b", change={"a": {"config": {"schema": "raw"}}})
-    assert keys(found)[uid("a")] == "raw/a"
-    assert keys(found)["source.shop.raw.a"].startswith("raw/a_")
-    assert found.nodes[uid("b")].after == ()
+def test_a_model_and_a_source_with_one_key_and_two_tables_are_two_assets() -> None:
+    planned = plan("a, raw.a > b", change={"a": {"config": {"schema": "raw"}}})
+    assert keys(planned)[uid("a")] == "raw/a"
+    assert keys(planned)["source.shop.raw.a"].startswith("raw/a_")
+    assert planned.nodes[uid("b")].after == ()
 
 
-def test_a_model_and_a_source_may_fold_to_one_name() -> None:
-    # Such as the model shopify__orders on the source shopify.orders: common in dbt packages.
+def test_a_model_and_a_source_may_have_similar_names() -> None:
+    # Packages of dbt often have such names: the model shopify__orders on the source shopify.orders.
     assert plan("shopify.orders > shopify__orders").assets
 
 
@@ -562,7 +563,7 @@ def checks(planned: ProductPlan) -> dict[str, str]:
     return {one.rpartition(".")[2]: check.name for one, check in planned.checks.items()}
 
 
-def test_checks_of_one_name_are_told_apart_for_good() -> None:
+def test_checks_with_one_name_get_permanent_marks() -> None:
     twins = {f"t{n}": {"reads": "a", "name": "t"} for n in (1, 2)}
     two = plan("a", tests=twins)
     assert checks(two) == {"t1": "t_5217dfd9", "t2": "t_230cf6cc"}
@@ -577,19 +578,19 @@ def test_checks_of_one_name_are_told_apart_for_good() -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [("氏名", "住所"), ("Größe", "Grüße")])
-def test_checks_whose_names_meet_in_dagsters_alphabet_are_told_apart(one: str, other: str) -> None:
+def test_checks_with_names_that_are_equal_in_ascii_get_marks(one: str, other: str) -> None:
     tests = {"t1": {"reads": "a", "name": one}, "t2": {"reads": "a", "name": other}}
-    found = checks(plan("a", tests=tests))
-    assert len({*found.values()}) == 2
-    assert all(name.isascii() for name in found.values())
+    check_names = checks(plan("a", tests=tests))
+    assert len({*check_names.values()}) == 2
+    assert all(name.isascii() for name in check_names.values())
 
 
-def test_a_check_whose_name_needs_no_mapping_keeps_it() -> None:
+def test_a_check_with_a_name_that_dagster_accepts_keeps_it() -> None:
     tests = {"t1": {"reads": "a", "name": "x-y"}, "t2": {"reads": "a", "name": "x_y"}}
-    found = checks(plan("a", tests=tests, unit_tests={"x.y": "a"}))
-    assert found["t2"] == "x_y"
-    assert found["t1"].startswith("x_y_")
-    assert len({*found.values()}) == 3
+    check_names = checks(plan("a", tests=tests, unit_tests={"x.y": "a"}))
+    assert check_names["t2"] == "x_y"
+    assert check_names["t1"].startswith("x_y_")
+    assert len({*check_names.values()}) == 3
 
 
 def test_a_test_of_the_project_keeps_its_name_before_one_of_a_package() -> None:
@@ -597,12 +598,12 @@ def test_a_test_of_the_project_keeps_its_name_before_one_of_a_package() -> None:
         "t1": {"reads": "a", "name": "t"},
         "t2": {"reads": "a", "name": "t", "package_name": "pkg"},
     }
-    found = checks(plan("a", tests=tests))
-    assert found["t1"] == "t"
-    assert found["t2"].startswith("t_")
+    check_names = checks(plan("a", tests=tests))
+    assert check_names["t1"] == "t"
+    assert check_names["t2"].startswith("t_")
 
 
-def test_checks_of_one_name_on_two_assets_need_no_mark() -> None:
+def test_checks_with_one_name_on_two_assets_need_no_mark() -> None:
     twins = {f"t{n}": {"reads": name, "name": "t"} for n, name in enumerate("ab")}
     assert {*checks(plan("a, b", tests=twins)).values()} == {"t"}
     assert {*checks(plan("orders, orders_summary", tests={"summary": "orders"})).values()} == {
@@ -611,20 +612,20 @@ def test_checks_of_one_name_on_two_assets_need_no_mark() -> None:
     assert checks(plan("a, a_b", tests={"b_c": "a", "c": "a_b"})) == {"b_c": "b_c", "c": "c"}
 
 
-def test_names_that_differ_by_case_alone_need_no_mark() -> None:
-    found = plan("a, A", tests={"t": "a", "T": "a"})
-    assert checks(found) == {"t": "t", "T": "T"}
-    assert [*keys(found).values()] == ["A", "a"]
-    assert found.warnings == ()
+def test_names_that_differ_only_by_case_need_no_mark() -> None:
+    planned = plan("a, A", tests={"t": "a", "T": "a"})
+    assert checks(planned) == {"t": "t", "T": "T"}
+    assert [*keys(planned).values()] == ["A", "a"]
+    assert planned.warnings == ()
 
 
-def quality_names(*asked: QualityCheck, **fields: Any) -> list[str]:
-    transforms = [Transform("a", "duck", quality_checks=asked)]
-    found = plan("a", transforms=transforms, macros=["test_x", "test_y"], **fields)
-    return [check.name for check in found.quality_checks.values()]
+def quality_names(*checks: QualityCheck, **fields: Any) -> list[str]:
+    transforms = [Transform("a", "duck", quality_checks=checks)]
+    planned = plan("a", transforms=transforms, macros=["test_x", "test_y"], **fields)
+    return [check.name for check in planned.quality_checks.values()]
 
 
-def test_quality_checks_whose_names_meet_are_told_apart() -> None:
+def test_quality_checks_with_one_name_get_marks() -> None:
     mapped, plain = quality_names(QualityCheck("n-n", "x", {}), QualityCheck("n_n", "y", {}))
     assert (plain, mapped.startswith("n_n_")) == ("n_n", True)
     assert len({*quality_names(QualityCheck("n", "x", {}), QualityCheck("n", "y", {}))}) == 2
@@ -636,7 +637,7 @@ def test_quality_checks_whose_names_meet_are_told_apart() -> None:
 
 
 def packaged(count: int, *, root: bool) -> ProductPlan:
-    """Plan models named "a" in so many packages, beside one of the product's own or not."""
+    """Return a plan with a model "a" in each of `count` packages, and in the project if `root`."""
     change = {
         f"p{n}": {
             "name": "a",
@@ -648,21 +649,21 @@ def packaged(count: int, *, root: bool) -> ProductPlan:
     return plan(", ".join([*change, *(["a"] if root else [])]), change=change, on={"a": "pg"})
 
 
-def test_a_transform_means_the_products_own_node_before_a_packages() -> None:
-    found = packaged(1, root=True)
-    assert found.nodes[uid("a")].compute == "pg"
-    assert found.nodes[uid("p0")].compute == "duck"
-    assert found.warnings == ()
+def test_a_transform_means_a_node_of_the_project_before_one_of_a_package() -> None:
+    planned = packaged(1, root=True)
+    assert planned.nodes[uid("a")].compute == "pg"
+    assert planned.nodes[uid("p0")].compute == "duck"
+    assert planned.warnings == ()
 
 
-def test_a_transform_may_mean_a_packages_node() -> None:
+def test_a_transform_may_mean_a_node_of_a_package() -> None:
     assert packaged(1, root=False).nodes[uid("p0")].compute == "pg"
 
 
-def test_a_transform_that_two_packages_have_means_both_and_that_is_said() -> None:
-    found = packaged(2, root=False)
-    assert {found.nodes[uid(name)].compute for name in ("p0", "p1")} == {"pg"}
-    assert found.warnings == (
+def test_a_transform_in_two_packages_means_both_and_gives_a_warning() -> None:
+    planned = packaged(2, root=False)
+    assert {planned.nodes[uid(name)].compute for name in ("p0", "p1")} == {"pg"}
+    assert planned.warnings == (
         (
             "transforms.models[0].name: the dbt packages pkg0, pkg1 each contain a node 'a'. "
             "Compute 'pg' builds all of them."
@@ -700,7 +701,7 @@ def test_a_test_of_a_source_is_on_the_source_and_runs_where_it_is_read() -> None
     assert unread.compute == "duck"
 
 
-def test_a_source_of_another_name_elsewhere_is_tested_at_home() -> None:
+def test_a_source_with_another_relation_elsewhere_is_tested_on_its_own_compute() -> None:
     elsewhere = {"pg": {"change": {"raw.t": {"relation_name": "pg.t"}}}}
     tested = plan("raw.t > a b", on={"b": "pg"}, tests={"t": "raw.t"}, per_target=elsewhere)
     assert tested.checks[uid("t", "test")].also_on == ()
@@ -713,8 +714,8 @@ def test_meta_dagster_ref_chooses_the_asset_of_a_test() -> None:
     assert plan("a, b", tests=ref(name="b")).checks[uid("t", "test")].on == uid("b")
     assert plan("a, b", tests=ref(name="b", package="shop")).checks[uid("t", "test")].on == uid("b")
     version = {"b": {"version": 2, "alias": "b_v2"}}
-    found = plan("a, b", tests=ref(name="b", version=2), change=version)
-    assert found.checks[uid("t", "test")].on == uid("b")
+    planned = plan("a, b", tests=ref(name="b", version=2), change=version)
+    assert planned.checks[uid("t", "test")].on == uid("b")
     wrong = plan("a, b, c", tests=ref(name="c"))
     assert wrong.checks[uid("t", "test")].on == uid("a")
     assert wrong.warnings == (
@@ -735,10 +736,10 @@ def test_a_test_that_only_warns_does_not_block(severity: str | None, *, blocking
 
 
 def test_a_test_that_reads_nothing_is_on_the_last_asset_of_its_compute_and_stops_nothing() -> None:
-    found = plan("a > b > c", on={"c": "pg"}, tests={"t": ""})
-    check = found.checks[uid("t", "test")]
+    planned = plan("a > b > c", on={"c": "pg"}, tests={"t": ""})
+    check = planned.checks[uid("t", "test")]
     assert (check.on, check.compute, check.also_on) == (uid("b"), "duck", ())
-    assert (check.blocking, check.parents, found.warnings) == (False, (), ())
+    assert (check.blocking, check.parents, planned.warnings) == (False, (), ())
 
 
 def test_a_test_that_reads_nothing_may_name_its_asset() -> None:
@@ -746,13 +747,13 @@ def test_a_test_that_reads_nothing_may_name_its_asset() -> None:
     assert plan("a > b", tests={"t": {"reads": "", **ref}}).checks[uid("t", "test")].on == uid("a")
 
 
-def test_a_test_of_what_is_inlined_is_on_the_first_asset_that_inlines_it() -> None:
-    found = plan("e > f > b > c, a", kinds={"e": "ephemeral", "f": "ephemeral"}, tests={"t": "e"})
-    check = found.checks[uid("t", "test")]
+def test_a_test_of_an_ephemeral_is_on_the_first_asset_that_inlines_it() -> None:
+    planned = plan("e > f > b > c, a", kinds={"e": "ephemeral", "f": "ephemeral"}, tests={"t": "e"})
+    check = planned.checks[uid("t", "test")]
     assert (check.on, check.blocking) == (uid("b"), True)
 
 
-def test_a_test_without_any_asset_to_be_on_is_said() -> None:
+def test_a_test_without_an_asset_gives_a_warning() -> None:
     idle = plan("e", kinds={"e": "ephemeral"}, tests={"t": "e"})
     assert not idle.checks
     assert idle.warnings == (
@@ -761,7 +762,7 @@ def test_a_test_without_any_asset_to_be_on_is_said() -> None:
     assert plan("raw.t", tests={"t": ""}).checks[uid("t", "test")].on == "source.shop.raw.t"
 
 
-def test_a_test_across_computes_can_run_wherever_all_it_reads_is_seen() -> None:
+def test_a_test_can_run_on_every_compute_that_can_read_its_parents() -> None:
     both: Json = {"tests": {"t": "a b"}, "on": {"b": "pg"}}
     check = plan("a > b", **both).checks[uid("t", "test")]
     assert (check.compute, check.also_on) == ("pg", ("duck",))
@@ -770,7 +771,7 @@ def test_a_test_across_computes_can_run_wherever_all_it_reads_is_seen() -> None:
     assert (check.compute, check.also_on) == ("pg", ())
 
 
-def test_a_test_runs_only_where_it_is_enabled() -> None:
+def test_a_test_runs_only_on_a_compute_that_has_it_enabled() -> None:
     off: Json = {"pg": {"without": ["t"]}}
     check = plan("a > b", tests={"t": "a b"}, on={"b": "pg"}, per_target=off).checks
     assert check[uid("t", "test")].compute == "duck"
@@ -799,12 +800,14 @@ def test_a_unit_test_is_a_check_of_its_model() -> None:
 
 
 def test_a_unit_test_of_an_ephemeral_is_on_the_first_asset_that_inlines_it() -> None:
-    found = plan("e > f > a > b", kinds={"e": "ephemeral", "f": "ephemeral"}, unit_tests={"u": "e"})
-    check = found.checks["unit_test.shop.e.u"]
-    assert (check.on, check.parents, found.warnings) == (uid("a"), (uid("e"),), ())
+    planned = plan(
+        "e > f > a > b", kinds={"e": "ephemeral", "f": "ephemeral"}, unit_tests={"u": "e"}
+    )
+    check = planned.checks["unit_test.shop.e.u"]
+    assert (check.on, check.parents, planned.warnings) == (uid("a"), (uid("e"),), ())
 
 
-def test_a_unit_test_disabled_where_its_model_is_built_does_not_run_and_that_is_said() -> None:
+def test_a_unit_test_disabled_on_the_compute_of_its_model_gives_a_warning() -> None:
     off = plan("a", on={"a": "pg"}, unit_tests={"u": "a"}, per_target={"pg": {"without": ["u"]}})
     assert off.warnings == (
         (
@@ -823,7 +826,7 @@ def checked(check: QualityCheck, **fields: Any) -> ProductPlan:
     return plan("a", transforms=transforms, **fields)
 
 
-def test_a_quality_check_is_kept_where_dbt_has_no_test_of_that_meaning() -> None:
+def test_a_quality_check_runs_unless_a_dbt_test_covers_it() -> None:
     unique = QualityCheck("u", "unique", {"column_name": "ID"})
     kept = checked(unique, macros=["test_unique"])
     [check] = kept.checks.values()
@@ -841,7 +844,7 @@ def test_a_quality_check_is_kept_where_dbt_has_no_test_of_that_meaning() -> None
     assert covered.warnings == ()
 
 
-def test_a_quality_check_without_a_generic_test_is_said() -> None:
+def test_a_quality_check_without_a_generic_test_gives_a_warning() -> None:
     idle = checked(QualityCheck("u", "pkg.unique", {}))
     assert idle.warnings == (
         (
@@ -851,7 +854,7 @@ def test_a_quality_check_without_a_generic_test_is_said() -> None:
     )
 
 
-def test_a_quality_check_of_an_ephemeral_is_said() -> None:
+def test_a_quality_check_of_an_ephemeral_gives_a_warning() -> None:
     idle = checked(
         QualityCheck("u", "unique", {}), kinds={"a": "ephemeral"}, macros=["test_unique"]
     )
@@ -866,14 +869,14 @@ def test_a_quality_check_of_an_ephemeral_is_said() -> None:
 # --- sources that the product builds
 
 
-def test_a_source_is_a_boundary_only_where_it_names_the_table_of_its_readers_target() -> None:
+def test_a_source_is_a_boundary_only_on_a_target_where_it_names_a_built_table() -> None:
     there = {"pg": {"change": {"raw.s": {"relation_name": '"db"."main"."s"'}}}}
     fed = plan("s, raw.s > a b", kinds={"s": "seed"}, on={"b": "pg"}, per_target=there)
     assert fed.nodes[uid("a")].after == ()
     assert fed.nodes[uid("b")].after == ("seed.shop.s",)
 
 
-def test_a_boundary_is_seen_through_ephemerals() -> None:
+def test_a_boundary_passes_through_ephemerals() -> None:
     fed = plan(
         "s, raw.s > e > a",
         kinds={"s": "seed", "e": "ephemeral"},
@@ -882,12 +885,12 @@ def test_a_boundary_is_seen_through_ephemerals() -> None:
     assert fed.nodes[uid("a")].after == ("seed.shop.s",)
 
 
-def test_a_node_may_read_what_it_left_itself() -> None:
+def test_a_node_may_read_its_own_earlier_result() -> None:
     own = plan("raw.a > a", change={"raw.a": {"relation_name": '"db"."main"."a"'}})
     assert own.nodes[uid("a")].after == ()
 
 
-def test_a_node_may_read_what_a_node_below_left_and_that_is_said() -> None:
+def test_a_node_may_read_the_earlier_result_of_a_node_below_with_a_warning() -> None:
     loop = plan("raw.z > a > z", change={"raw.z": {"relation_name": '"db"."main"."z"'}})
     assert names(loop, loop.assets) == ["a", "z"]
     assert loop.warnings == (
@@ -898,7 +901,7 @@ def test_a_node_may_read_what_a_node_below_left_and_that_is_said() -> None:
     )
 
 
-def test_feedback_under_one_asset_key_costs_the_source_that_key() -> None:
+def test_a_source_with_feedback_cannot_keep_the_asset_key_of_its_table() -> None:
     key = {"meta": {"dagster": {"asset_key": ["z"]}}}
     table = {"raw.z": {**key, "relation_name": '"db"."main"."z"'}}
     loop = plan("raw.z > a > z", change=table)
@@ -919,10 +922,10 @@ def test_feedback_under_one_asset_key_costs_the_source_that_key() -> None:
     assert other["source.shop.raw.z"].startswith("raw/z_")
 
 
-# --- what else dbt says
+# --- groups, exposures and functions
 
 
-def test_groups_and_exposures_are_kept() -> None:
+def test_a_plan_has_groups_and_exposures() -> None:
     raw = b"""{
       "metadata": {"dbt_schema_version": "%s", "project_name": "shop"}, "nodes": {},
       "groups": {"group.shop.g": {"name": "g", "owner": {"email": ["a@x.io", "b@x.io"]}},
@@ -930,13 +933,13 @@ def test_groups_and_exposures_are_kept() -> None:
       "exposures": {"exposure.shop.dash": {"unique_id": "exposure.shop.dash", "name": "dash",
                     "depends_on": {"nodes": ["model.shop.a"]}}}
     }""" % SCHEMA.encode()
-    found = plan_product(product(), DUCK, {"duck": decode_manifest(raw)})
-    assert found.owners_of_group == {"g": ("a@x.io", "b@x.io")}
-    assert found.exposures == {"dash": ("model.shop.a",)}
-    assert found.project_name == "shop"
+    planned = plan_product(product(), DUCK, {"duck": decode_manifest(raw)})
+    assert planned.owners_of_group == {"g": ("a@x.io", "b@x.io")}
+    assert planned.exposures == {"dash": ("model.shop.a",)}
+    assert planned.project_name == "shop"
 
 
-def test_groups_and_exposures_of_one_name_in_two_packages_are_not_lost() -> None:
+def test_two_packages_may_have_groups_and_exposures_with_one_name() -> None:
     raw = b"""{
       "metadata": {"dbt_schema_version": "%s", "project_name": "shop"}, "nodes": {},
       "groups": {"group.shop.g": {"name": "g", "owner": {"email": "own@x.io"}},
@@ -946,12 +949,12 @@ def test_groups_and_exposures_of_one_name_in_two_packages_are_not_lost() -> None
                     "exposure.pkg.d": {"unique_id": "exposure.pkg.d", "name": "d",
                     "depends_on": {"nodes": ["model.pkg.b"]}}}
     }""" % SCHEMA.encode()
-    found = plan_product(product(), DUCK, {"duck": decode_manifest(raw)})
-    assert found.owners_of_group == {"g": ("own@x.io",)}
-    assert found.exposures == {"d": ("model.shop.a", "model.pkg.b")}
+    planned = plan_product(product(), DUCK, {"duck": decode_manifest(raw)})
+    assert planned.owners_of_group == {"g": ("own@x.io",)}
+    assert planned.exposures == {"d": ("model.shop.a", "model.pkg.b")}
 
 
-def test_a_plan_can_be_asked_for_targets_and_functions() -> None:
+def test_a_plan_returns_targets_and_functions() -> None:
     called = plan("f > g > e > a", kinds={"f": "function", "g": "function", "e": "ephemeral"})
     assert called.target_of(uid("a")) == "duck"
     assert set(names(called, called.functions_of([uid("a")]))) == {"f", "g"}
@@ -970,75 +973,77 @@ def test_a_diamond_of_ephemerals_is_folded_once() -> None:
     assert deep.checks[uid("t", "test")].on == uid("a")
 
 
-# --- what dbt does not run, or not on every target
+# --- nodes that dbt does not run, or not on every target
 
 
 OFF = {"config": {"enabled": False}}
 
 
-def test_what_dbt_keeps_in_its_manifest_and_does_not_run_is_not_planned() -> None:
-    found = plan(
+def test_disabled_nodes_in_the_manifest_are_not_planned() -> None:
+    planned = plan(
         "a, b, s, snap, raw.t, raw.u",
         kinds={"s": "seed", "snap": "snapshot"},
         change=dict.fromkeys(("b", "s", "snap", "raw.u"), OFF),
         tests={"gone": {"reads": "", **OFF}, "half": {"reads": "a", **OFF}, "t": "a"},
     )
-    assert {*found.nodes} == {uid("a"), "source.shop.raw.t", uid("t", "test")}
-    assert found.warnings == ()
+    assert {*planned.nodes} == {uid("a"), "source.shop.raw.t", uid("t", "test")}
+    assert planned.warnings == ()
 
 
 @pytest.mark.parametrize("code", ["", "  \n\t"])
 def test_a_file_without_code_is_not_run(code: str) -> None:
     empty = {"raw_code": code}
-    found = plan(
+    planned = plan(
         "a > b, s",
         kinds={"s": "seed"},
         change={"a": empty, "s": empty},
         tests={"t": {"reads": "b", **empty}},
     )
-    assert names(found, found.nodes) == ["s", "b"]
+    assert names(planned, planned.nodes) == ["s", "b"]
 
 
-def test_a_transform_that_dbt_has_disabled_is_said() -> None:
-    found = plan("a, b", on={"b": "duck"}, change={"b": OFF})
-    assert names(found, found.assets) == ["a"]
-    assert found.warnings == (
+def test_a_transform_that_is_disabled_in_dbt_gives_a_warning() -> None:
+    planned = plan("a, b", on={"b": "duck"}, change={"b": OFF})
+    assert names(planned, planned.assets) == ["a"]
+    assert planned.warnings == (
         "transforms.models[0].name: 'b' is disabled or empty in dbt: it is not built.",
     )
 
 
-def test_a_test_is_asked_of_the_target_that_runs_it() -> None:
-    """The default target keeps it disabled, with its parents cut away."""
+def test_a_test_is_planned_as_on_the_target_that_runs_it() -> None:
+    """On the default target the test is disabled and has no parents."""
     cut = {"tests": {"t": {"reads": "", "config": {"enabled": False}}}, "without": ["b"]}
-    found = plan(
+    planned = plan(
         "a > b",
         on={"b": "pg"},
         tests={"t": {"reads": "a b", "attached_node": "b", "config": {"severity": "warn"}}},
         per_target={"duck": cut},
     )
-    check = found.checks[uid("t", "test")]
+    check = planned.checks[uid("t", "test")]
     assert (check.compute, check.on, check.also_on) == ("pg", uid("b"), ())
     assert (check.blocking, check.parents) == (False, (uid("a"), uid("b")))
-    assert found.warnings == ()
+    assert planned.warnings == ()
 
 
-def test_a_test_that_reads_otherwise_by_target_runs_where_it_agrees_with_itself() -> None:
-    found = plan("a, b", on={"b": "pg"}, tests={"t": "a"}, per_target={"pg": {"tests": {"t": "b"}}})
-    assert found.checks[uid("t", "test")].compute == "duck"
-    assert found.checks[uid("t", "test")].on == uid("a")
+def test_a_test_with_different_parents_by_target_runs_on_the_target_of_its_parents() -> None:
+    planned = plan(
+        "a, b", on={"b": "pg"}, tests={"t": "a"}, per_target={"pg": {"tests": {"t": "b"}}}
+    )
+    assert planned.checks[uid("t", "test")].compute == "duck"
+    assert planned.checks[uid("t", "test")].on == uid("a")
 
 
-def test_a_test_whose_severity_differs_by_target_runs_on_one_only() -> None:
+def test_a_test_with_different_severities_by_target_runs_on_only_one() -> None:
     severe = {"t": {"reads": "a b", "config": {"severity": "error"}}}
     mild = {"t": {"reads": "a b", "config": {"severity": "warn"}}}
-    found = plan("a > b", on={"b": "pg"}, tests=mild, per_target={"pg": {"tests": severe}})
-    check = found.checks[uid("t", "test")]
+    planned = plan("a > b", on={"b": "pg"}, tests=mild, per_target={"pg": {"tests": severe}})
+    check = planned.checks[uid("t", "test")]
     assert (check.compute, check.also_on, check.blocking) == ("pg", (), True)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("s", "seed"), ("s", "snapshot"), ("raw.s", "source")])
 def test_seeds_snapshots_and_sources_of_one_target_are_tested_there(name: str, kind: str) -> None:
-    found = plan(
+    planned = plan(
         f"{name} > b, a",
         on={"b": "pg"},
         kinds={name: kind},
@@ -1046,51 +1051,51 @@ def test_seeds_snapshots_and_sources_of_one_target_are_tested_there(name: str, k
         per_target={"duck": {"without": [name, "b", "t"]}},
     )
     node = uid(name, kind)
-    assert found.nodes[node].compute == "pg"
-    assert (found.checks[uid("t", "test")].compute, found.checks[uid("t", "test")].on) == (
+    assert planned.nodes[node].compute == "pg"
+    assert (planned.checks[uid("t", "test")].compute, planned.checks[uid("t", "test")].on) == (
         "pg",
         node,
     )
-    assert found.warnings == ()
+    assert planned.warnings == ()
 
 
-def test_a_unit_test_is_asked_of_the_target_of_its_model() -> None:
-    found = plan(
+def test_a_unit_test_is_planned_as_on_the_target_of_its_model() -> None:
+    planned = plan(
         "a", on={"a": "pg"}, unit_tests={"u": "a"}, per_target={"duck": {"without": ["a", "u"]}}
     )
-    assert found.checks["unit_test.shop.a.u"].compute == "pg"
+    assert planned.checks["unit_test.shop.a.u"].compute == "pg"
 
 
 TABLE = {"config": {"materialized": "table"}, "relation_name": '"db"."main"."e"'}
 
 
-def test_what_a_target_inlines_and_another_builds_is_built_for_who_reads_it_there() -> None:
-    found = plan(
+def test_a_model_that_only_one_target_inlines_is_built_for_readers_on_the_other() -> None:
+    planned = plan(
         "a > e > b, e > c",
         kinds={"e": "ephemeral"},
         on={"b": "pg"},
         per_target={"pg": {"change": {"e": TABLE}}},
     )
-    assert (found.nodes[uid("e")].kind, found.nodes[uid("e")].compute) == ("model", "pg")
-    assert found.folded_parents[uid("b")] == (uid("e"),)
-    # Its own target inlines it in this one.
-    assert found.folded_parents[uid("c")] == (uid("a"),)
-    assert found.nodes[uid("c")].compute == "duck"
+    assert (planned.nodes[uid("e")].kind, planned.nodes[uid("e")].compute) == ("model", "pg")
+    assert planned.folded_parents[uid("b")] == (uid("e"),)
+    # The default target inlines the model in this reader.
+    assert planned.folded_parents[uid("c")] == (uid("a"),)
+    assert planned.nodes[uid("c")].compute == "duck"
 
 
-def test_what_is_built_on_one_target_is_inlined_on_another() -> None:
-    found = plan(
+def test_a_model_that_one_target_builds_is_inlined_on_another() -> None:
+    planned = plan(
         "a > e > f > b",
         kinds={"f": "ephemeral"},
         on={"b": "pg"},
         per_target={"pg": {"kinds": {"e": "ephemeral", "f": "ephemeral"}}},
     )
-    assert (found.nodes[uid("e")].kind, found.nodes[uid("e")].compute) == ("model", "duck")
-    assert found.folded_parents[uid("b")] == (uid("a"),)
+    assert (planned.nodes[uid("e")].kind, planned.nodes[uid("e")].compute) == ("model", "duck")
+    assert planned.folded_parents[uid("b")] == (uid("a"),)
 
 
-def test_a_test_of_an_overridden_model_is_on_the_one_in_its_place() -> None:
-    """dbt names the model of the package, which the project's own has replaced."""
+def test_a_test_of_an_overridden_model_is_on_the_overriding_model() -> None:
+    """dbt names the model of the package, which the project overrides."""
     test = {"reads": "b a", "attached_node": "model.pkg.a"}
     assert plan("a, b", tests={"t": test}).checks[uid("t", "test")].on == uid("a")
 
@@ -1098,11 +1103,11 @@ def test_a_test_of_an_overridden_model_is_on_the_one_in_its_place() -> None:
 # --- versions
 
 
-def test_the_versions_of_a_model_are_told_apart_by_name() -> None:
+def test_the_versions_of_a_model_have_different_names() -> None:
     change = {f"book{n}": {"name": "book", "version": n, "alias": f"book_v{n}"} for n in (1, 2)}
-    found = plan("book1 > a, book2 > b", change=change, on={"book": "pg"})
-    assert names(found, found.assets) == ["book.v1", "book.v2", "a", "b"]
-    assert [node.key for node in found.assets.values()][:2] == [("book_v1",), ("book_v2",)]
+    planned = plan("book1 > a, book2 > b", change=change, on={"book": "pg"})
+    assert names(planned, planned.assets) == ["book.v1", "book.v2", "a", "b"]
+    assert [node.key for node in planned.assets.values()][:2] == [("book_v1",), ("book_v2",)]
     depends = plan(
         "book1 > a", change=change, transforms=[Transform("a", "duck", depends_on=("book",))]
     )
@@ -1112,13 +1117,13 @@ def test_the_versions_of_a_model_are_told_apart_by_name() -> None:
 # --- meta.dagster
 
 
-def meta(**asked: Any) -> dict[str, Any]:
-    both = {"meta": {"dagster": asked}, "config": {"meta": {"dagster": asked}}}
+def meta(**settings: Any) -> dict[str, Any]:
+    both = {"meta": {"dagster": settings}, "config": {"meta": {"dagster": settings}}}
     return {"a": {**both, "original_file_path": "models/a.sql"}}
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("settings", "warning"),
     [
         ({"group": 2024}, "group is 2024 and is left out: Input should be a valid string."),
         (
@@ -1147,12 +1152,12 @@ def meta(**asked: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_value_of_meta_dagster_that_cannot_be_used_costs_that_value(
-    asked: dict[str, Any], said: str
+def test_only_an_invalid_value_of_meta_dagster_is_left_out(
+    settings: dict[str, Any], warning: str
 ) -> None:
-    found = plan("a", change=meta(**asked, kept="as it is"))
-    assert found.warnings == (f"dbt model 'a' (models/a.sql): meta.dagster.{said}",)
-    node = found.nodes[uid("a")]
+    planned = plan("a", change=meta(**settings, kept="as it is"))
+    assert planned.warnings == (f"dbt model 'a' (models/a.sql): meta.dagster.{warning}",)
+    node = planned.nodes[uid("a")]
     assert node.dbt is not None
     left = node.dbt.dagster_meta
     assert left.pop("owners", ["a@example.com"]) == ["a@example.com"]
@@ -1165,19 +1170,19 @@ def test_meta_dagster_that_is_not_a_mapping_is_left_out() -> None:
     assert warning == ("dbt model 'a': meta.dagster is 'x' and is left out: expected a mapping.")
 
 
-def test_one_owner_is_a_list_of_one() -> None:
-    found = plan("a", change=meta(owners="a@example.com"))
-    assert found.warnings == ()
-    node = found.nodes[uid("a")]
+def test_one_owner_becomes_a_list() -> None:
+    planned = plan("a", change=meta(owners="a@example.com"))
+    assert planned.warnings == ()
+    node = planned.nodes[uid("a")]
     assert node.dbt is not None
     assert node.dbt.dagster_meta == {"owners": ["a@example.com"]}
 
 
-def test_what_is_empty_in_meta_dagster_is_not_set() -> None:
+def test_an_empty_value_in_meta_dagster_is_not_set() -> None:
     assert plan("a", change=meta(group=None, owners=[], asset_key="")).warnings == ()
 
 
-def test_partitions_that_cannot_be_read_come_with_all_other_problems() -> None:
+def test_invalid_partitions_are_listed_with_all_other_problems() -> None:
     wrong = meta(partitions={"type": "dayly", "start": "soon", "begin": 1})
     assert problems_of("a", change=wrong, on={"zzz": "duck"}) == [
         (
@@ -1214,30 +1219,34 @@ def test_only_hourly_partitions_take_a_time_of_day(kind: str) -> None:
     assert plan("a", change=hourly).warnings == ()
 
 
-def test_the_id_of_a_quality_check_is_no_id_of_dbts_and_no_other_checks() -> None:
-    asked = (QualityCheck("n", "x", {}), QualityCheck("n", "y", {}), QualityCheck("m m", "x", {}))
-    found = plan(
+def test_the_id_of_a_quality_check_is_unique_and_not_an_id_of_dbt() -> None:
+    same_ids = (
+        QualityCheck("n", "x", {}),
+        QualityCheck("n", "y", {}),
+        QualityCheck("m m", "x", {}),
+    )
+    planned = plan(
         "a, b",
         kinds={"b": "seed"},
         transforms=[
-            Transform("a", "duck", quality_checks=asked),
-            Transform("b", "duck", quality_checks=asked[:1]),
+            Transform("a", "duck", quality_checks=same_ids),
+            Transform("b", "duck", quality_checks=same_ids[:1]),
         ],
         macros=["test_x", "test_y"],
     )
-    ids = [*found.quality_checks]
+    ids = [*planned.quality_checks]
     first, second = [one for one in ids if one.startswith("quality_check.shop.a.n_")]
     assert first != second
     assert {*ids} == {first, second, "quality_check.shop.a.m m", "quality_check.shop.b.n"}
 
 
-def test_one_quality_check_given_twice_is_one_of_the_stricter_severity() -> None:
-    asked = (
+def test_two_equal_quality_checks_are_one_with_the_stricter_severity() -> None:
+    equal = (
         QualityCheck("n", "x", {}),
         QualityCheck("n", "x", {}, severity="warn"),
     )
-    transforms = [Transform("a", "duck", quality_checks=asked)]
-    found = plan("a", transforms=transforms, macros=["test_x"])
-    [check] = found.quality_checks.values()
-    assert (check.unique_id, check.quality) == ("quality_check.shop.a.n", asked[0])
-    assert found.warnings == ()
+    transforms = [Transform("a", "duck", quality_checks=equal)]
+    planned = plan("a", transforms=transforms, macros=["test_x"])
+    [check] = planned.quality_checks.values()
+    assert (check.unique_id, check.quality) == ("quality_check.shop.a.n", equal[0])
+    assert planned.warnings == ()

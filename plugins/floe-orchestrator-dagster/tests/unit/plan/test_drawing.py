@@ -1,4 +1,4 @@
-"""Pictures of plans: well-formed, complete, and safe with any name."""
+"""Pictures of plans are well-formed and complete, with any names."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_every_asset_and_source_has_a_box_and_every_edge_a_line() -> None:
     assert len(edges(svg)) == 4
 
 
-def test_what_is_fed_stands_to_the_right_of_what_feeds_it() -> None:
-    found = boxes(draw(plan(model("c", "a", "b"), model("b", "a"), model("a"))))
-    assert left(found["model.p.a"]) < left(found["model.p.b"]) < left(found["model.p.c"])
+def test_a_node_is_to_the_right_of_its_parents() -> None:
+    drawn = boxes(draw(plan(model("c", "a", "b"), model("b", "a"), model("a"))))
+    assert left(drawn["model.p.a"]) < left(drawn["model.p.b"]) < left(drawn["model.p.c"])
 
 
 def test_an_ephemeral_is_folded_into_its_readers() -> None:
@@ -68,14 +68,14 @@ def test_an_ephemeral_is_folded_into_its_readers() -> None:
 
 def test_each_compute_has_its_color_and_its_line_in_the_legend() -> None:
     svg = draw(plan(model("a"), model("b", "a", compute="pg")))
-    found = boxes(svg)
-    color = {uid: box.findall(f"{SVG}rect")[1].attrib["stroke"] for uid, box in found.items()}
+    drawn = boxes(svg)
+    color = {uid: box.findall(f"{SVG}rect")[1].attrib["stroke"] for uid, box in drawn.items()}
     assert color == {"model.p.a": COLORS[0], "model.p.b": COLORS[1]}
     words = ["".join(text.itertext()) for text in tree(svg).iter(f"{SVG}text")]
     assert {"duck (duckdb): 1", "pg (postgres): 1"} <= set(words)
 
 
-def test_a_boundary_edge_that_dbt_does_not_know_is_dashed() -> None:
+def test_a_boundary_edge_is_dashed() -> None:
     svg = draw(plan(model("a"), model("b", after=("model.p.a",))))
     assert [edge.attrib["class"] for edge in edges(svg)] == ["edge late"]
 
@@ -87,7 +87,7 @@ def test_any_name_gives_well_formed_xml(name: str) -> None:
     svg.encode()
 
 
-def test_a_long_name_is_cut_and_stands_whole_in_the_tooltip() -> None:
+def test_a_long_name_is_cut_but_complete_in_the_tooltip() -> None:
     [box] = boxes(draw(plan(model("n" * 80)))).values()
     assert box.findtext(f"{SVG}title", "").startswith("model.p." + "n" * 80 + " on duck: model")
     assert box.findtext(f"{SVG}text") == "n" * 29 + "…"
@@ -102,13 +102,13 @@ def test_tests_and_quality_checks_are_counted() -> None:
 
 def test_a_layer_of_thousands_is_spread_over_columns() -> None:
     svg = draw(plan(*(model(f"m{number}") for number in range(3000))))
-    found = boxes(svg)
-    assert len(found) == 3000
-    columns = [left(box) for box in found.values()]
+    drawn = boxes(svg)
+    assert len(drawn) == 3000
+    columns = [left(box) for box in drawn.values()]
     assert max(columns.count(x) for x in set(columns)) <= max(MIN_ROWS, 2 * 54)
 
 
-def test_an_empty_product_is_a_picture_with_its_name() -> None:
+def test_the_picture_of_an_empty_product_has_its_name() -> None:
     root = tree(draw(plan()))
     assert root.findtext(f"{SVG}title") == "Data product shop"
 

@@ -1,4 +1,4 @@
-"""Names in Dagster are unique and stay what they are, on random products full of equal names."""
+"""Names in Dagster are unique and permanent, on random products with many equal names."""
 
 from __future__ import annotations
 
@@ -48,33 +48,35 @@ def planned(
     return plan(", ".join(change), change=change, tests=checks)
 
 
-def check_names(found: ProductPlan) -> dict[str, tuple[Any, str]]:
-    return {uid: (found.nodes[one.on].key, one.name) for uid, one in found.checks.items()}
+def check_names(product_plan: ProductPlan) -> dict[str, tuple[Any, str]]:
+    return {
+        uid: (product_plan.nodes[one.on].key, one.name) for uid, one in product_plan.checks.items()
+    }
 
 
 @given(models, sources, tests)
 @many
-def test_every_asset_and_every_check_has_a_name_of_its_own(
+def test_every_asset_and_every_check_has_a_unique_name(
     models: list[Any], sources: list[Any], tests: list[Any]
 ) -> None:
-    found = planned(models, sources, tests)
-    assert (len(found.assets), len(found.checks)) == (len(models), len(tests))
-    keys = [node.key for node in found.assets.values()]
+    product_plan = planned(models, sources, tests)
+    assert (len(product_plan.assets), len(product_plan.checks)) == (len(models), len(tests))
+    keys = [node.key for node in product_plan.assets.values()]
     assert len({*keys}) == len(keys)
     tables: dict[Any, set[str | None]] = {}
-    for node in found.sources.values():
+    for node in product_plan.sources.values():
         tables.setdefault(node.key, set()).add(node.relation)
-    # One key is one table, and no asset's.
+    # Each key of a source is one table, and not the key of an asset.
     assert all(len(relations) == 1 for relations in tables.values())
     assert tables.keys().isdisjoint(keys)
-    names = [*check_names(found).values()]
+    names = [*check_names(product_plan).values()]
     assert len({*names}) == len(names)
     assert all(name.isascii() and name.replace("_", "x").isalnum() for _, name in names)
 
 
 @given(models, sources, tests.filter(bool), st.integers(0, 7))
 @many
-def test_a_check_that_carries_a_mark_keeps_it_whatever_comes(
+def test_a_check_with_a_mark_keeps_it_when_other_checks_are_added(
     models: list[Any], sources: list[Any], tests: list[Any], at: int
 ) -> None:
     before = check_names(planned(models, sources, tests, without=at % len(tests)))

@@ -1,4 +1,4 @@
-"""Code versions over values: what a text reads, and what of it a version counts."""
+"""Code versions depend on everything that decides a result, and on nothing else."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Json = dict[str, Any]
         ("{{ var('a') ", EVERY, ""),
     ],
 )
-def test_what_a_text_reads(text: str, variables: str, environment: str) -> None:
+def test_the_reads_of_a_text(text: str, variables: str, environment: str) -> None:
     reads = reads_of(text)
     assert reads.variables == set(variables.split())
     assert set(reads.environment_names) == set(environment.split())
@@ -82,7 +82,7 @@ def planned(
 
 
 def node(code: str, *, macros: Mapping[str, str] | None = None, **options: Any) -> Node:
-    """Return a model of this code that uses these macros, planned."""
+    """Return the planned model with this code, which uses these macros."""
     raw = raw_manifest("a", change={"a": {"raw_code": code}}, adapter=options.get("adapter"))
     raw["macros"] = {
         f"macro.shop.{name}": {"name": name, "package_name": "shop", "macro_sql": text}
@@ -92,7 +92,7 @@ def node(code: str, *, macros: Mapping[str, str] | None = None, **options: Any) 
     return planned(raw, **options).nodes["model.shop.a"]
 
 
-def test_the_adapter_and_the_target_count() -> None:
+def test_a_version_depends_on_the_adapter_and_the_target() -> None:
     code = "select 1"
     versions = {
         version_of(node(code), {}),
@@ -103,13 +103,13 @@ def test_the_adapter_and_the_target_count() -> None:
     assert version_of(node(code), {}) == version_of(node(code), {})
 
 
-def test_vars_of_a_launch_count_where_they_differ_from_the_configured_ones() -> None:
+def test_a_version_depends_on_vars_of_a_launch_that_differ_from_the_configured_ones() -> None:
     reading = node("{{ var('a') }}{{ var('b', 1) }}", variables={"a": {"x": [1, 2]}, "c": 1})
     shown = version_of(reading, {})
     assert version_of(reading, {}, {"a": {"x": [1, 2]}, "c": 2}) == shown
     assert version_of(reading, {}, {"a": {"x": [1, 3]}}) != shown
     assert version_of(reading, {}, {"b": 1}) != shown
-    # Where the configuration says what the launch has said, the version is the launch's.
+    # The version is the same if the value is in the configuration and not in the launch.
     configured = node("{{ var('a') }}{{ var('b', 1) }}", variables={"a": 3})
     assert version_of(reading, {}, {"a": 3}) == version_of(configured, {})
 
@@ -121,14 +121,14 @@ def test_a_computed_name_reads_every_var() -> None:
     assert version_of(node("{{ var('a' ~ n) }}", variables={"x": 2}), {}) != version_of(reading, {})
 
 
-def test_the_environment_counts_as_it_is_when_asked_and_is_not_kept() -> None:
+def test_a_version_depends_on_the_environment_of_the_call() -> None:
     reading = node("{{ env_var('AREA', 'none') }}")
     assert len({version_of(reading, env) for env in ({}, {"AREA": "x"}, {"AREA": "y"})}) == 3
     assert version_of(reading, {"OTHER": "x"}) == version_of(reading, {})
     assert version_of(node("select 1"), {"AREA": "x"}) == version_of(node("select 1"), {})
 
 
-def test_a_name_that_is_handed_to_a_macro_is_found() -> None:
+def test_a_version_depends_on_a_variable_whose_name_is_passed_to_a_macro() -> None:
     macros = {"from_env": "{% macro from_env(name) %}{{ env_var(name, '') }}{% endmacro %}"}
     reading = node("{{ from_env('AREA') }}", macros=macros)
     assert version_of(reading, {"AREA": "x"}) != version_of(reading, {})
@@ -140,7 +140,7 @@ def test_values_are_not_in_a_plan() -> None:
     assert "the-value-of-a" not in repr(reading.reads)
 
 
-def test_macros_that_call_each_other_count_as_one() -> None:
+def test_a_version_depends_on_all_macros_of_a_cycle() -> None:
     raw = raw_manifest("a, b", change={"a": {"raw_code": "x"}, "b": {"raw_code": "x"}})
     raw["macros"] = {
         f"macro.shop.{name}": {
@@ -159,7 +159,7 @@ def test_macros_that_call_each_other_count_as_one() -> None:
     assert before["model.shop.b"].code_version == after["model.shop.b"].code_version
 
 
-def test_what_microbatch_filters_by_is_its_parents_event_time() -> None:
+def test_the_version_of_a_microbatch_model_depends_on_the_event_time_of_its_parents() -> None:
     def versions(event_time: str) -> dict[str, str]:
         batches = {"materialized": "incremental", "incremental_strategy": "microbatch"}
         raw = raw_manifest(
@@ -172,7 +172,7 @@ def test_what_microbatch_filters_by_is_its_parents_event_time() -> None:
     assert {name for name in before if before[name] != after[name]} == {"b"}
 
 
-def test_a_seed_that_dbt_did_not_read_is_known_by_its_content() -> None:
+def test_the_version_of_a_large_seed_depends_on_its_content() -> None:
     raw = raw_manifest("s", kinds={"s": "seed"})
     raw["nodes"]["seed.shop.s"] |= {
         "original_file_path": "seeds/s.csv",
@@ -243,7 +243,7 @@ def test_versions_are_the_same_in_every_process_and_order() -> None:
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:
-    """Return the same JSON with the keys of every mapping in another order."""
+    """Return the same JSON with the keys of every mapping in a different order."""
     if isinstance(value, dict):
         keys = [*value]
         chance.shuffle(keys)

@@ -1,4 +1,4 @@
-"""Planning and waves against plain references, on random products."""
+"""Plans and waves agree with simple reference implementations, on random products."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ many = settings(max_examples=400, derandomize=True, deadline=None, database=None
 
 
 def part_of(case: Case, names: list[str], salt: int) -> list[str]:
-    """Return everything for one product in three, else a random part."""
+    """Return all names for one product in three, else a random part of them."""
     chance = random.Random(case.seed * 7 + salt)
     if case.seed % 3 == 0:
         return names
@@ -31,7 +31,7 @@ def part_of(case: Case, names: list[str], salt: int) -> list[str]:
 
 @given(cases())
 @many
-def test_the_graph_is_dbts_with_ephemerals_folded(case: Case) -> None:
+def test_the_graph_is_that_of_dbt_with_ephemerals_folded(case: Case) -> None:
     planned = case.plan()
     assert set(planned.assets) == {uid for uid in case.nodes if case.is_asset(uid)}
     for uid in (*planned.assets, *planned.checks):
@@ -46,12 +46,12 @@ def test_the_graph_is_dbts_with_ephemerals_folded(case: Case) -> None:
 
 @given(cases())
 @many
-def test_no_check_is_lost_unless_it_is_said(case: Case) -> None:
+def test_every_check_is_planned_or_has_a_warning(case: Case) -> None:
     planned = case.plan()
     for uid, node in case.nodes.items():
         if node["resource_type"] in {"test", "unit_test"}:
-            told = any(f"'{node['name']}'" in warning for warning in planned.warnings)
-            assert (uid in planned.checks) != told
+            has_warning = any(f"'{node['name']}'" in warning for warning in planned.warnings)
+            assert (uid in planned.checks) != has_warning
     for uid, check in planned.checks.items():
         if check.kind == "test":
             assert check.on in (case.reads(uid) or planned.nodes)
@@ -66,28 +66,28 @@ def test_planning_does_not_depend_on_the_order_of_anything(case: Case) -> None:
     assert [*one.assets] == [*other.assets]
     assets = part_of(case, [*one.assets], 1)
     checks = part_of(case, [*one.checks], 2)
-    found = waves(one, assets, checks)
-    assert found == waves(one, assets, checks)
+    in_order = waves(one, assets, checks)
+    assert in_order == waves(one, assets, checks)
     backwards = waves(other, set(assets), checks[::-1])
-    assert [(w.compute.target, w.nodes, set(w.checks)) for w in found] == [
+    assert [(w.compute.target, w.nodes, set(w.checks)) for w in in_order] == [
         (w.compute.target, w.nodes, set(w.checks)) for w in backwards
     ]
 
 
 @given(cases())
 @many
-def test_waves_respect_every_ancestor_and_do_everything_once(case: Case) -> None:
+def test_waves_respect_every_ancestor_and_run_everything_once(case: Case) -> None:
     planned = case.plan()
     assets = part_of(case, [*planned.assets], 1)
     checks = part_of(case, [*planned.checks], 2)
-    found = waves(planned, assets, checks)
-    built = [uid for wave in found for uid in wave.nodes]
-    tested = [uid for wave in found for uid in wave.checks]
+    in_order = waves(planned, assets, checks)
+    built = [uid for wave in in_order for uid in wave.nodes]
+    tested = [uid for wave in in_order for uid in wave.checks]
     assert sorted(built) == sorted(assets)
     assert sorted(tested) == sorted(checks)
-    assert all(wave.nodes or wave.checks for wave in found)
-    at = {uid: n for n, wave in enumerate(found) for uid in (*wave.nodes, *wave.checks)}
-    for number, wave in enumerate(found):
+    assert all(wave.nodes or wave.checks for wave in in_order)
+    at = {uid: n for n, wave in enumerate(in_order) for uid in (*wave.nodes, *wave.checks)}
+    for number, wave in enumerate(in_order):
         assert planned.computes[wave.compute.name] is wave.compute
         for uid in wave.nodes:
             assert planned.target_of(uid) == wave.compute.target
@@ -98,15 +98,18 @@ def test_waves_respect_every_ancestor_and_do_everything_once(case: Case) -> None
             for above, early in case.above[uid].items():
                 if above in at:
                     assert at[above] < number if early else at[above] <= number
-        # A check is never later than it need be.
+        # A check is never later than necessary.
         for uid in wave.checks:
             check = planned.nodes[uid]
             if not check.parents:
-                # Nobody knows what it reads: all is built by then.
-                assert not any(later.nodes for later in found[number + 1 :])
+                # Its inputs are unknown, so it runs after all builds.
+                assert not any(later.nodes for later in in_order[number + 1 :])
                 continue
             for sooner in range(number):
-                assert found[sooner].compute.target not in {check.compute, *check.also_on} or any(
+                assert in_order[sooner].compute.target not in {
+                    check.compute,
+                    *check.also_on,
+                } or any(
                     at[above] >= sooner if early else at[above] > sooner
                     for above, early in case.above[uid].items()
                     if above in at
@@ -115,7 +118,7 @@ def test_waves_respect_every_ancestor_and_do_everything_once(case: Case) -> None
 
 @given(cases(most=8))
 @many
-def test_waves_are_never_more_than_the_best_of_an_exhaustive_search(case: Case) -> None:
+def test_there_are_as_few_waves_as_in_an_exhaustive_search(case: Case) -> None:
     planned = case.plan()
     for salt in (1, 3):
         assets = part_of(case, [*planned.assets], salt)
@@ -125,7 +128,7 @@ def test_waves_are_never_more_than_the_best_of_an_exhaustive_search(case: Case) 
 
 @st.composite
 def mazes(draw: st.DrawFn) -> Case:
-    """Draw two to four chains of models that change computes at each step: many orders to try."""
+    """Draw two to four chains of models that change computes at each step, with many orders."""
     targets = TARGETS[: draw(st.integers(3, 4))]
     nodes: dict[str, Json] = {}
     computes: dict[str, str] = {}
@@ -151,10 +154,10 @@ def mazes(draw: st.DrawFn) -> Case:
 
 @given(mazes())
 @many
-def test_interleaved_chains_take_the_fewest_builds(case: Case) -> None:
+def test_interleaved_chains_need_the_fewest_builds(case: Case) -> None:
     planned = case.plan()
-    found = waves(planned, [*planned.assets])
-    assert len(found) == fewest_builds(case, planned, [*planned.assets], [])
+    in_order = waves(planned, [*planned.assets])
+    assert len(in_order) == fewest_builds(case, planned, [*planned.assets], [])
 
 
 @given(cases())
@@ -168,10 +171,11 @@ def test_below_is_every_asset_with_that_ancestor(case: Case) -> None:
 
 
 def fewest_builds(case: Case, planned: ProductPlan, assets: list[str], checks: list[str]) -> int:
-    """Return the least number of builds, trying every sequence of targets and of nodes in each.
+    """Return the smallest number of builds, from every sequence of targets and of their nodes.
 
-    A build may leave out what it could do. A state is what is done, what was done when the
-    current build began, and its target; one more node is free, one more build costs one.
+    A build may contain only a part of its possible nodes. A state is the finished nodes, those that
+    were finished when the current build began, and the target. A further node costs nothing, a
+    further build costs one.
     """
     tasks = [*assets, *checks]
     able = {uid: {node.compute, *node.also_on} for uid in tasks for node in (planned.nodes[uid],)}
@@ -202,10 +206,10 @@ def fewest_builds(case: Case, planned: ProductPlan, assets: list[str], checks: l
             if cost + price < best.get(reached, 1_000):
                 best[reached] = cost + price
                 (queue.append if price else queue.appendleft)(reached)
-    raise AssertionError("no order at all")
+    raise AssertionError("there is no order")
 
 
-def test_the_fallback_of_a_search_that_runs_out_is_right(monkeypatch: Any) -> None:
+def test_the_result_of_a_search_without_budget_is_valid(monkeypatch: Any) -> None:
     room = sys.modules["floe_orchestrator_dagster.plan.waves"]
     monkeypatch.setattr(room, "SEARCH_BUDGET", 0)
 
@@ -213,8 +217,8 @@ def test_the_fallback_of_a_search_that_runs_out_is_right(monkeypatch: Any) -> No
     @many
     def ordered(case: Case) -> None:
         planned = case.plan()
-        found: tuple[Wave, ...] = waves(planned, [*planned.assets], [*planned.checks])
-        at = {uid: n for n, wave in enumerate(found) for uid in (*wave.nodes, *wave.checks)}
+        in_order: tuple[Wave, ...] = waves(planned, [*planned.assets], [*planned.checks])
+        at = {uid: n for n, wave in enumerate(in_order) for uid in (*wave.nodes, *wave.checks)}
         assert set(at) == {*planned.assets, *planned.checks}
         for uid, number in at.items():
             for above, early in case.above[uid].items():

@@ -1,4 +1,4 @@
-"""What is left, blocked, skipped and failed follows from dbt's words alone."""
+"""dbt's results alone decide which nodes failed, which are skipped and which are left."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def result(of: str, status: str = "success", message: str = "", **more: Any) -> 
 
 def attempt(planned: ProductPlan, *results: NodeFinished, **more: Any) -> Attempt:
     [wave] = waves(planned, [*planned.assets], [*planned.checks])
-    made = Attempt(wave, wave.nodes, wave.checks, **more)
-    made.results = {one.unique_id: one for one in results}
-    return made
+    attempted = Attempt(wave, wave.nodes, wave.checks, **more)
+    attempted.results = {result.unique_id: result for result in results}
+    return attempted
 
 
 def settled(planned: ProductPlan, *results: NodeFinished, **more: Any) -> Outcome:
@@ -38,18 +38,16 @@ def settled(planned: ProductPlan, *results: NodeFinished, **more: Any) -> Outcom
     return outcome
 
 
-def test_all_is_good_when_dbt_says_so() -> None:
+def test_a_step_is_good_if_dbt_reports_success() -> None:
     assert settled(plan("a > b"), result("a"), result("b"), success=True).is_good
 
 
-def test_a_failure_without_a_name_is_a_failure() -> None:
+def test_a_failure_without_a_failed_node_is_a_failure() -> None:
     outcome = settled(plan("a"), result("a"), success=False)
-    assert outcome.crashes == [
-        "dbt on target 'duck': it reports a failure and names no node that failed."
-    ]
+    assert outcome.crashes == ["dbt on target 'duck': it reported a failure, but no failed node."]
 
 
-def test_dbts_own_lines_explain_a_failure_without_a_name() -> None:
+def test_dbts_log_explains_a_failure_without_a_failed_node() -> None:
     outcome = settled(plan("a"), result("a"), success=False, errors=["Compilation Error in x"])
     assert outcome.crashes == ["dbt on target 'duck': Compilation Error in x"]
 
@@ -67,12 +65,10 @@ def test_a_node_that_dbt_never_ran_fails_the_step() -> None:
     present = {uid("a"), uid("b")}
     outcome = settled(plan("a, b"), result("a"), success=True, present=present)
     assert outcome.skipped == {uid("b"): "dbt ended before it ran"}
-    assert outcome.crashes == [
-        "dbt on target 'duck': it did not run model b, which its project has, and gave no reason."
-    ]
+    assert outcome.crashes == ["dbt on target 'duck': it did not run model b and gave no reason."]
 
 
-def test_a_node_that_is_gone_from_the_project_is_named() -> None:
+def test_a_node_that_the_project_no_longer_has_is_named() -> None:
     outcome = settled(plan("a, b"), result("a"), success=True, present={uid("a")})
     assert outcome.crashes == [
         (
@@ -82,13 +78,13 @@ def test_a_node_that_is_gone_from_the_project_is_named() -> None:
     ]
 
 
-def test_what_was_never_reached_says_that_dbt_could_not_start() -> None:
+def test_nodes_are_skipped_if_dbt_could_not_start() -> None:
     outcome = settled(plan("a > b"), success=False, exception="no connection")
     assert outcome.skipped == dict.fromkeys([uid("a"), uid("b")], "dbt could not start")
     assert outcome.crashes == ["dbt on target 'duck': no connection"]
 
 
-def test_below_a_failure_in_a_later_wave_nothing_is_ready() -> None:
+def test_a_failure_blocks_its_descendants_in_later_waves() -> None:
     planned = plan("a > b > c, x", on={"a": "duck", "b": "pg", "c": "pg", "x": "pg"})
     first, second = waves(planned, [*planned.assets])
     outcome = Outcome(planned)
@@ -97,7 +93,7 @@ def test_below_a_failure_in_a_later_wave_nothing_is_ready() -> None:
     assert outcome.skipped == dict.fromkeys([uid("b"), uid("c")], "model a failed")
 
 
-def test_a_check_of_what_was_not_built_is_skipped() -> None:
+def test_a_check_of_a_model_that_was_not_built_is_skipped() -> None:
     planned = plan("a, b", on={"a": "duck", "b": "pg"}, tests={"t": "a b"})
     first, second = waves(planned, [*planned.assets], [*planned.checks])
     outcome = Outcome(planned)
@@ -106,7 +102,7 @@ def test_a_check_of_what_was_not_built_is_skipped() -> None:
     assert outcome.skipped == {uid("t", "test"): "model a failed"}
 
 
-def test_a_test_that_dbt_calls_failed_stops_what_is_below_whatever_was_planned() -> None:
+def test_a_test_with_planned_severity_warn_blocks_if_dbt_reports_it_as_failed() -> None:
     planned = plan(
         "a > b",
         on={"a": "duck", "b": "pg"},
@@ -120,7 +116,7 @@ def test_a_test_that_dbt_calls_failed_stops_what_is_below_whatever_was_planned()
     assert outcome.skipped == {uid("b"): "test t failed"}
 
 
-def test_errors_are_tried_again_with_what_they_kept_from_running() -> None:
+def test_errors_are_retried_with_the_nodes_that_they_blocked() -> None:
     planned = plan("a > b, x", tests={"t": "x"})
     outcome = Outcome(planned)
     results = (result("a", "error"), result("b", "skipped"), result("x"), result("t", "fail", "1"))
@@ -137,14 +133,14 @@ def test_a_hook_counts_in_the_last_attempt() -> None:
     assert outcome.is_good
 
 
-def test_fail_fast_is_told_from_what_failed() -> None:
+def test_nodes_that_fail_fast_canceled_are_skipped_and_not_failed() -> None:
     planned = plan("a, b, c > d")
     outcome = Outcome(planned)
-    made = attempt(
+    attempted = attempt(
         planned,
         result("a", "error", "division by zero", finished_at="1"),
         result("b", "error", "CANCEL query b", finished_at="2"),
-        cancelled={uid("b"), uid("a")},
+        canceled={uid("b"), uid("a")},
     )
     record = RunResults(
         {
@@ -153,8 +149,8 @@ def test_fail_fast_is_told_from_what_failed() -> None:
         },
         fail_fast=True,
     )
-    outcome.reconcile(made, record, Scrubber())
-    outcome.settle(made)
+    outcome.reconcile(attempted, record, Scrubber())
+    outcome.settle(attempted)
     assert outcome.failed == {uid("a"): "division by zero"}
     assert outcome.skipped == dict.fromkeys([uid(name) for name in "bcd"], FAIL_FAST)
     assert FAIL_FAST in outcome.message
@@ -162,46 +158,47 @@ def test_fail_fast_is_told_from_what_failed() -> None:
     assert outcome.ready(later) == ([], [])
 
 
-def test_what_dbt_built_after_fail_fast_had_stopped_it_stays_built() -> None:
+def test_a_node_that_dbt_finished_after_fail_fast_stays_built() -> None:
     planned = plan("a, b")
-    made = attempt(planned, result("a", "error", "x"), result("b", "success"))
+    attempted = attempt(planned, result("a", "error", "x"), result("b", "success"))
     record = RunResults(
         {uid("b"): Result(uid("b"), "skipped", "Skipping due to fail_fast")}, fail_fast=True
     )
     outcome = Outcome(planned)
-    outcome.reconcile(made, record, Scrubber())
-    outcome.settle(made)
+    outcome.reconcile(attempted, record, Scrubber())
+    outcome.settle(attempted)
     assert (outcome.failed, outcome.skipped, outcome.crashes) == ({uid("a"): "x"}, {}, [])
 
 
-def test_what_dbt_recorded_and_did_not_report_is_added() -> None:
+def test_a_result_that_dbt_recorded_but_did_not_report_is_added() -> None:
     planned = plan("a", tests={"t": "a"})
-    made = attempt(planned, result("a"), success=True)
+    attempted = attempt(planned, result("a"), success=True)
     test = uid("t", "test")
     record = RunResults({test: Result(test, "warn", "Got 3 results: hunter22", failures=3)})
     outcome = Outcome(planned)
-    [added] = outcome.reconcile(made, record, Scrubber(["hunter22"]))
+    [added] = outcome.reconcile(attempted, record, Scrubber(["hunter22"]))
     assert (added.status, added.failures, added.message) == ("warn", 3, "Got 3 results: *****")
-    outcome.settle(made)
+    outcome.settle(attempted)
     assert outcome.is_good
 
 
 def test_a_contradiction_is_a_failure() -> None:
     planned = plan("a")
-    made = attempt(planned, result("a", "success"), success=True)
+    attempted = attempt(planned, result("a", "success"), success=True)
     outcome = Outcome(planned)
-    outcome.reconcile(made, RunResults({uid("a"): Result(uid("a"), "error", "x")}), Scrubber())
-    outcome.settle(made)
+    record = RunResults({uid("a"): Result(uid("a"), "error", "x")})
+    outcome.reconcile(attempted, record, Scrubber())
+    outcome.settle(attempted)
     assert outcome.crashes == [
         (
-            "dbt contradicts itself on model a: its event says 'success', its run_results.json "
-            "says 'error'."
+            "dbt's results for model a disagree: its event has the status 'success', its "
+            "run_results.json has 'error'."
         )
     ]
     assert outcome.failed == {uid("a"): "x"}
 
 
-def test_a_partly_built_model_is_failed_and_its_batches_kept() -> None:
+def test_a_partly_built_model_fails_and_its_batches_are_kept() -> None:
     planned = plan("a > b")
     batch = ("2026-01-03T00:00:00+00:00", "2026-01-04T00:00:00+00:00")
     partial = result("a", "partial success", "PARTIAL SUCCESS (1/2)", batches_failed=(batch,))
@@ -211,49 +208,49 @@ def test_a_partly_built_model_is_failed_and_its_batches_kept() -> None:
     assert outcome.skipped == {uid("b"): "model a failed"}
 
 
-def test_a_failed_function_fails_and_stops_what_calls_it() -> None:
+def test_a_failed_function_fails_and_blocks_the_models_that_call_it() -> None:
     planned = plan("f > a", kinds={"f": "function"})
     [wave] = waves(planned, [*planned.assets])
-    made = Attempt(wave, wave.nodes, ())
+    attempted = Attempt(wave, wave.nodes, ())
     function = uid("f", "function")
-    made.results = {
+    attempted.results = {
         function: NodeFinished(function, "duck", "error", message="no such type"),
         uid("a"): result("a", "skipped"),
     }
     outcome = Outcome(planned)
-    outcome.settle(made)
+    outcome.settle(attempted)
     assert outcome.failed == {function: "no such type"}
     assert outcome.skipped == {uid("a"): "function f failed"}
 
 
-def test_a_critical_quality_check_fails_the_step_and_stops_nothing() -> None:
+def test_a_critical_quality_check_fails_the_step_but_blocks_nothing() -> None:
     checks = tuple(QualityCheck(name, "x", {}, severity=severity) for name, severity in SEVERITIES)
     transforms = [Transform("a", "duck", quality_checks=checks), Transform("b", "pg")]
     planned = plan("a > b", transforms=transforms, macros=["test_x"])
     few, new, known = planned.quality_checks
     first, second = waves(planned, [*planned.assets], [*planned.checks])
     outcome = Outcome(planned)
-    made = Attempt(first, first.nodes, first.checks, success=True)
-    made.results = {uid("a"): result("a")}
-    assert made.given == (uid("a"),)
+    attempted = Attempt(first, first.nodes, first.checks, success=True)
+    attempted.results = {uid("a"): result("a")}
+    assert attempted.requested == (uid("a"),)
     outcome.evaluated(QualityResult(few, failures=2))
     outcome.evaluated(QualityResult(new, problem="no such column"))
     outcome.evaluated(QualityResult(known, failures=0))
-    outcome.settle(made)
+    outcome.settle(attempted)
     assert outcome.failed == {few: "2 failing rows"}
     assert "failed: quality check few: 2 failing rows" in outcome.message
     assert outcome.ready(second) == ([uid("b")], [])
 
 
-def test_an_ephemeral_that_does_not_compile_is_the_failure_and_not_what_inlines_it() -> None:
+def test_an_ephemeral_model_that_does_not_compile_fails_instead_of_its_readers() -> None:
     planned = plan("a > e > b", change={"e": {"config": {"materialized": "ephemeral"}}})
     assert planned.ephemerals_of([uid("b")]) == [uid("e")]
-    made = attempt(
+    attempted = attempt(
         planned, result("a"), result("e", "error", "cannot compile"), result("b", "skipped")
     )
     outcome = Outcome(planned)
-    assert outcome.settle(made, retries_left=1) == [uid("b")]
+    assert outcome.settle(attempted, retries_left=1) == [uid("b")]
     assert not outcome.failed
-    outcome.settle(made)
+    outcome.settle(attempted)
     assert outcome.failed == {uid("e"): "cannot compile"}
     assert outcome.skipped == {uid("b"): "ephemeral e failed or was skipped"}

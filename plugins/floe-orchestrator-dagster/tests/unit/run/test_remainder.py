@@ -1,4 +1,4 @@
-"""What a re-execution from failure does follows from the plan and from what attempts have done."""
+"""The plan and the earlier attempts decide what a re-execution from failure builds."""
 
 from __future__ import annotations
 
@@ -31,38 +31,38 @@ def left(
     consumed: Iterable[str] = (),
     **more: Any,
 ) -> Remainder:
-    """Return what is left of everything, after assets were built and checks passed."""
+    """Return the rest of all work, after assets were built and checks passed."""
     specs = Specs(planned)
     earlier = Earlier(
         built={specs.keys[uid(name)]: specs.code_version(uid(name)) for name in built},
         settled={specs.checks[check].key for check in settled},
         **more,
     )
-    asked = Work(frozenset(planned.assets), tuple(planned.checks))
-    return remainder(specs, earlier, asked, {}, frozenset(AssetKey(name) for name in consumed))
+    requested = Work(frozenset(planned.assets), tuple(planned.checks))
+    return remainder(specs, earlier, requested, {}, frozenset(AssetKey(name) for name in consumed))
 
 
-def test_what_was_built_from_the_same_code_is_left_out_with_checks_that_passed() -> None:
+def test_assets_of_the_same_code_and_checks_that_passed_are_left_out() -> None:
     planned = checked_plan("a > b", tests={"t": "a", "u": "b"})
-    found = left(planned, built="a", settled=[uid("t", "test"), *planned.quality_checks])
-    assert found.work == Work(frozenset({uid("b")}), (uid("u", "test"),))
-    assert found.notes == (
-        "From failure: 1 assets are built already, 1 assets and 1 checks are left",
+    rest = left(planned, built="a", settled=[uid("t", "test"), *planned.quality_checks])
+    assert rest.work == Work(frozenset({uid("b")}), (uid("u", "test"),))
+    assert rest.notes == (
+        "From failure: 1 assets are built already, 1 assets and 1 checks are left.",
     )
 
 
-def test_a_check_of_what_is_built_again_runs_again() -> None:
+def test_a_check_of_an_asset_that_is_built_again_runs_again() -> None:
     planned = checked_plan("a > b", tests={"t": "a"})
-    found = left(planned, settled=planned.checks)
-    assert {*found.work.checks} == {*planned.checks}
+    rest = left(planned, settled=planned.checks)
+    assert {*rest.work.checks} == {*planned.checks}
 
 
-def test_below_what_is_built_again_everything_is_built_again() -> None:
+def test_everything_downstream_of_a_rebuilt_asset_is_built_again() -> None:
     planned = plan("a > b > c, x")
     assert left(planned, built="bcx").work.assets == {uid(name) for name in "abc"}
 
 
-def test_what_another_step_waits_for_is_built_again() -> None:
+def test_an_asset_that_another_step_waits_for_is_built_again() -> None:
     assert left(plan("a, b"), built="ab", consumed=["b"]).work.assets == {uid("b")}
 
 
@@ -71,12 +71,13 @@ def test_a_failed_quality_check_runs_alone() -> None:
     assert left(planned, built="a").work == Work(frozenset(), tuple(planned.quality_checks))
 
 
-def test_a_failed_hook_gets_a_node_that_dbt_runs_and_no_quality_check() -> None:
-    # What is left is no node of dbt's, so it carries no hook.
-    found = left(checked_plan(), built="a", hooks={"duck"})
-    assert found.work.assets == {uid("a")}
-    assert found.notes[0] == (
-        "A hook failed on target 'duck'. dbt runs hooks only with a node: model a runs again."
+def test_a_failed_hook_gets_a_dbt_node_and_not_a_quality_check() -> None:
+    # Only a quality check is left. It is not a dbt node, so dbt would not run the hook with it.
+    rest = left(checked_plan(), built="a", hooks={"duck"})
+    assert rest.work.assets == {uid("a")}
+    assert rest.notes[0] == (
+        "A hook failed on target 'duck'. dbt runs hooks only together with a node, so model a runs "
+        "again."
     )
     tested = left(checked_plan(tests={"t": "a"}), built="a", settled=[uid("t", "test")])
     assert tested.work.assets == frozenset()
@@ -87,7 +88,7 @@ def test_a_failed_hook_gets_a_node_that_dbt_runs_and_no_quality_check() -> None:
     assert uid("t", "test") in hooked.work.checks
 
 
-def test_missing_batches_alone_are_built_again_unless_what_they_read_is_built_again() -> None:
+def test_only_missing_batches_are_built_again_unless_their_parents_are() -> None:
     planned = plan("a > b")
     specs = Specs(planned)
     code = specs.code_version(uid("b"))
