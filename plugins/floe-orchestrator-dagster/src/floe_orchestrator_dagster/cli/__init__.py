@@ -63,7 +63,8 @@ def main() -> None:
 
 
 @main.command(
-    epilog=f"Exit codes: 0 no problems; {HAS_PROBLEMS} the product has problems; 2 wrong usage."
+    epilog=f"Exit codes: 0 no problems; {HAS_PROBLEMS} the product has problems; 2 wrong usage; "
+    f"{DBT_UNUSABLE} dbt could not run."
 )
 @DIRECTORY
 @click.option(
@@ -315,7 +316,7 @@ def helm_values(*, as_json: bool, **options: Any) -> None:
 @main.command(
     "build-context",
     epilog=f"Exit codes: 0 written; 2 wrong usage; {PRODUCT_WRONG} the product or its files are "
-    "wrong.",
+    f"wrong; {DBT_UNUSABLE} dbt could not run.",
 )
 @DIRECTORY
 @click.option(

@@ -171,7 +171,7 @@ def _explain_nothing(
 ) -> None:
     """Explain why there is nothing to build: a warning for dbt's syntax, an error for Dagster's."""
     message = f"'{requested}' selects no model, seed, snapshot or test of this product."
-    remedy = "`floe-dagster check --json` lists them."
+    remedy = "`floe-dagster check --json` lists its nodes."
     if chosen:
         warn(f"{message} It selects only {known(chosen)}, and there is nothing to build for these.")
     elif any(is_dagster(word) for word in (*requested.select, *requested.exclude)):

@@ -191,7 +191,8 @@ def _check_partition(job: JobDefinition, partition: str | None) -> None:
     if partitions is None:
         if partition is not None:
             raise click.BadParameter(
-                "The selected nodes are not partitioned: leave it out.", param_hint="--partition"
+                "The selected nodes are not partitioned. Leave out this option.",
+                param_hint="--partition",
             )
         return
     keys = partitions.get_partition_keys()

@@ -181,7 +181,7 @@ def _require_file_name(target: str) -> None:
     if not _TARGET_NAME.fullmatch(target):
         raise ProductError(
             f"Cannot use dbt output {target!r}: its manifest needs a directory with that name. Use "
-            "at most 100 letters, digits, '-', '_' and '.', starting with a letter or digit."
+            "at most 100 letters, digits, '-', '_' and '.', and no '-' or '.' at the start."
         )
 
 
