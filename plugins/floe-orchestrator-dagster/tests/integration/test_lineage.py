@@ -179,7 +179,7 @@ def test_a_model_that_fails_and_is_retried_is_two_runs(
     assert attempts == [1, 1, 2, 2]
 
 
-def test_a_cancelled_run_leaves_nothing_open(
+def test_a_canceled_run_leaves_nothing_open(
     tiny: TinyProject, recorded: tuple[Recorded, RecordingBackend], instance: dg.DagsterInstance
 ) -> None:
     events, backend = recorded

@@ -166,7 +166,7 @@ class LineageRecorder:
             self._warn_of_missing_columns()
 
     def aborted(self, reason: str) -> None:
-        """Record that the step was cancelled."""
+        """Record that the step was canceled."""
         if self._over:
             return
         self._over = True

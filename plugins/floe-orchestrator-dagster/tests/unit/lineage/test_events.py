@@ -120,7 +120,7 @@ def test_an_abort_ends_all_open_runs() -> None:
         *lineage.start(),
         *lineage.invocation_started(INVOCATION, AT.format(1), WaveRun(compute, 1, 1, 1)),
         *lineage.node_started(uid("a"), AT.format(2), 1),
-        *lineage.abort(AT.format(3), "Cancelled"),
+        *lineage.abort(AT.format(3), "Canceled"),
     ]
     assert problems(events) == []
     assert [event["eventType"] for event in events][-3:] == ["ABORT"] * 3
