@@ -130,7 +130,10 @@ class Product:
                 if old != path and not is_in_use(old):
                     shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
-            raise DbtError(f"Cannot prepare {path} for dbt: {error.strerror}.") from error
+            raise DbtError(
+                f"Cannot prepare {path} for dbt: {error.strerror}. Make the folder writable, and "
+                "free some space if its disk is full."
+            ) from error
         return path
 
     def _without_project(self) -> ProductError:
