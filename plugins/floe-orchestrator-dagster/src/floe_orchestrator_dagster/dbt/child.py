@@ -90,6 +90,10 @@ class Reporter:
         """
         self._write({key: self._masked(key, value) for key, value in message.items()})
 
+    def masked(self, text: str) -> str:
+        """Return a text without the secrets known so far."""
+        return self._scrubber.text(text)
+
     def _masked(self, key: str, value: Any) -> Any:
         if key == "output":
             return value
@@ -316,7 +320,7 @@ class OtherDbt:
             info, data = message["info"], message["data"]
         except (ValueError, TypeError, KeyError):
             # Not an event. It may help a person who reads the log.
-            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.write(self._reporter.masked(line.decode(errors="replace")))
             return
         node = data.get("node_info", {})
         if info["level"] == "error" and "unique_id" in node:
@@ -347,8 +351,8 @@ def _secrets(folder: str, profile: str, target: str) -> Iterator[str]:
 
     yield from environment_secrets(os.environ)
     # dbt itself reports what is wrong with a profile.
-    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-        content = yaml.safe_load((Path(folder) / "profiles.yml").read_text())
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        content = yaml.safe_load((Path(folder) / "profiles.yml").read_text(encoding="utf-8"))
         yield from output_secrets(content[profile]["outputs"][target], os.environ)
 
 

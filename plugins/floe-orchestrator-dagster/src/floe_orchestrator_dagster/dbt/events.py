@@ -129,8 +129,8 @@ class NodeFinished(msgspec.Struct, frozen=True):
     def duration(self) -> float:
         """Seconds between dbt's start and end of the node, never negative."""
         try:
-            started = datetime.fromisoformat(self.started_at.rstrip("Z"))
-            finished = datetime.fromisoformat(self.finished_at.rstrip("Z"))
+            started = datetime.fromisoformat(zoned(self.started_at).replace("Z", "+00:00"))
+            finished = datetime.fromisoformat(zoned(self.finished_at).replace("Z", "+00:00"))
         except ValueError:
             return self.seconds
         return max(0.0, (finished - started).total_seconds())
@@ -405,4 +405,6 @@ def zoned(time: str | None) -> str:
     """Return one of dbt's times with its zone, which is UTC; "" without a time."""
     if not time:
         return ""
-    return time if time.endswith("Z") or "+" in time else f"{time}Z"
+    # A date has hyphens, too: an offset is only in the time of day.
+    of_day = time.partition("T")[2] or time.partition(" ")[2]
+    return time if any(sign in of_day for sign in "Z+-") else f"{time}Z"

@@ -287,7 +287,12 @@ class Outcome:
             for uid, result in attempt.results.items()
             if uid in self.plan.nodes and is_failure(result.status)
         ]
-        return min(failures, key=lambda result: result.finished_at, default=None)
+        # A result that dbt only recorded may have no time.
+        return min(
+            failures,
+            key=lambda result: (not result.finished_at, result.finished_at),
+            default=None,
+        )
 
     def _why_skipped(self, uid: str, result: NodeFinished, attempt: Attempt) -> str:
         if "fail_fast" in result.message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from floe_orchestrator_dagster.dbt.events import (
@@ -19,6 +20,7 @@ from floe_orchestrator_dagster.dbt.events import (
     Relation,
     Started,
     Trouble,
+    zoned,
 )
 from floe_orchestrator_dagster.errors import DbtError
 
@@ -165,3 +167,23 @@ def test_any_other_line_is_refused_and_quoted(wire: bytes) -> None:
         DbtError, match=r"Cannot decode a line from dbt's process .* Does an adapter"
     ):
         EventReader().read(wire)
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("2026-01-01T00:00:00", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T00:00:00+02:00", "2026-01-01T00:00:00+02:00"),
+        ("2026-01-01T00:00:00-05:00", "2026-01-01T00:00:00-05:00"),
+        (None, ""),
+    ],
+)
+def test_a_time_without_an_offset_is_in_utc(time: str | None, expected: str) -> None:
+    assert zoned(time) == expected
+
+
+def test_a_duration_needs_no_offsets() -> None:
+    finished = NodeFinished("model.a.b", "duck", "success", started_at="2026-01-01T00:00:00")
+    finished = msgspec.structs.replace(finished, finished_at="2026-01-01T01:00:03+01:00")
+    assert finished.duration == 3.0

@@ -158,6 +158,17 @@ def test_nodes_that_fail_fast_canceled_are_skipped_and_not_failed() -> None:
     assert outcome.ready(later) == ([], [])
 
 
+def test_of_failures_under_fail_fast_one_without_a_time_is_not_the_first() -> None:
+    planned = plan("a, b")
+    outcome = Outcome(planned, fail_fast=True)
+    results = [
+        result("a", "error", "division by zero", finished_at="1"),
+        result("b", "error", "CANCEL query b"),
+    ]
+    outcome.settle(attempt(planned, *results, canceled={uid("a"), uid("b")}))
+    assert outcome.failed == {uid("a"): "division by zero"}
+
+
 def test_a_node_that_dbt_finished_after_fail_fast_stays_built() -> None:
     planned = plan("a, b")
     attempted = attempt(planned, result("a", "error", "x"), result("b", "success"))
