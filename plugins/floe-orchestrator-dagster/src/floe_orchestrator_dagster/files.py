@@ -147,7 +147,7 @@ def locked(path: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise ProductError(
-            f"Waited {LOCK_TIMEOUT_SECONDS} s for another process to parse the project (lock "
+            f"Waited {LOCK_TIMEOUT_SECONDS} s for another process to prepare the project (lock "
             f"{path}). If no other process is running, remove that file."
         ) from error
 
