@@ -50,8 +50,8 @@ def run_product(directory: Path, options: RunOptions, processes: DbtProcesses) -
 
     Raises:
         FloeDagsterError: the product is wrong, or dbt cannot start.
-        click.UsageError: an option fits neither the product nor the other options, or there is
-            nothing to retry.
+        click.UsageError: an option contradicts the product or another option, or there is nothing
+            to retry.
     """
     if options.from_failure:
         options.refuse_for_a_retry()

@@ -101,7 +101,7 @@ def first_run(loaded: LoadedProduct, options: RunOptions, screen: Screen) -> Tod
     """Return what a run with these options will do; None if that is nothing.
 
     Raises:
-        click.UsageError: an option fits neither the product nor the other options.
+        click.UsageError: an option contradicts the product or another option.
     """
     selection = options.selection
     if selection.is_default and has_default_selector(loaded.product):
