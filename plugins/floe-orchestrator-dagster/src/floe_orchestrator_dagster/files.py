@@ -104,8 +104,8 @@ def private_dir(kind: str, key: str) -> Path:
             ) from error
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             raise ProductError(
-                f"Cannot use {path}: it belongs to another user. "
-                "Set TMPDIR to a directory of your own."
+                f"Cannot use {path}: it is not a directory that belongs to you. "
+                "Set TMPDIR to a directory that does."
             )
         if stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
             path.chmod(0o700)

@@ -207,5 +207,5 @@ def test_a_private_directory_of_another_user_is_rejected(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"floe-dagster-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(FloeDagsterError, match=r"it belongs to another user\. Set TMPDIR"):
+    with pytest.raises(FloeDagsterError, match=r"not a directory that belongs to you\. Set TMPDIR"):
         private_dir("profiles", "key")

@@ -221,7 +221,11 @@ class SpooledDelivery(Delivery):
 
     def _lose(self, events: int, reason: str) -> None:
         if self._required:
-            raise LineageError(f"Cannot keep {events} lineage events: {reason}.")
+            count = "a lineage event" if events == 1 else f"{events} lineage events"
+            raise LineageError(
+                f"Cannot keep {count}: {reason}. The product requires lineage, so the run stops "
+                "here. Correct that, or set `lineage: best_effort` in plugins.orchestrator.config."
+            )
         if not self._lost:
             logger.warning("Lineage: events are dropped (%s).", reason)
         self._made += events
