@@ -197,7 +197,7 @@ class DagsterOrchestratorPlugin(OrchestratorPlugin):
             memory_limit=resources.memory_limit,
         )
 
-    def emit_lineage_event(
+    def emit_lineage_event(  # noqa: PLR0913, PLR0917  the signature is floe-core's
         self,
         event_type: RunState,
         job_name: str,

@@ -50,7 +50,7 @@ PLATFORM: Mapping[str, Any] = {
 """The manifest.yaml of a platform with one compute: a DuckDB file in the product's target."""
 
 
-def write_product(
+def write_product(  # noqa: PLR0913  a user gives one or two of them
     directory: Path,
     files: Mapping[str, str],
     *,

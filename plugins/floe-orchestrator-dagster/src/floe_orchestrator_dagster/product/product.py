@@ -59,7 +59,7 @@ class Product:
         """The dbt project, if there is one."""
         return self.layout.project_dir if self.layout else None
 
-    def command(
+    def command(  # noqa: PLR0913  they are fields of DbtCommand
         self,
         verb: str,
         target: str,
