@@ -175,7 +175,7 @@ def _explain_nothing(
     if chosen:
         warn(f"{message} It selects only {known(chosen)}, and there is nothing to build for these.")
     elif any(is_dagster(word) for word in (*requested.select, *requested.exclude)):
-        raise click.BadParameter(f"{message} {remedy}", param_hint="--select")
+        raise click.BadParameter(f"{message} {remedy}", param_hint="--select / --exclude")
     else:
         warn(f"{message} {remedy}")
 
