@@ -68,12 +68,11 @@ def test_floe_cores_own_model_works_like_a_dictionary(tiny: TinyProject) -> None
 
 
 def test_create_definitions_without_a_project_has_names_graph_tags_and_computes(
-    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     tiny.write(CHAIN).compile(TRANSFORMS)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
+    # Not below the project: the plugin searches upwards.
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     definitions = DagsterOrchestratorPlugin().create_definitions(artifacts_of(tiny))
     assert asset_edges(definitions) == {("a", "b")}
     [first] = [
