@@ -133,10 +133,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def open_product(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("floe_orchestrator_dagster.product.opening.open_product", open_product)
-    # By its name the package also has the command `run`.
-    room = import_module("floe_orchestrator_dagster.cli.run")
-    monkeypatch.setattr(room, "open_product", open_product)
+    # Modules that import the function while it is replaced would keep the replacement, so import
+    # them before. `import_module`, because `cli.run` is also the command of that name.
+    modules = [
+        import_module(f"floe_orchestrator_dagster.{name}")
+        for name in ("product.opening", "cli.run")
+    ]
+    for module in modules:
+        monkeypatch.setattr(module, "open_product", open_product)
 
 
 PROBLEM = PlanError("Cannot plan product 'p'", [Problem("transforms.a", "Twice.", "Rename one.")])
