@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from dagster import AssetKey, DagsterInstance, EventLogRecord, deserialize_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from floe_orchestrator_dagster.assets.specs import Specs
 
@@ -64,11 +65,19 @@ class Versions:
         record = self._record(key)
         if record is None:
             return None
-        # Dagster does not export the class of this link, but can load its stored form.
-        link = {
+        return self._link(
+            storage_id=record.storage_id,
+            run_id=record.event_log_entry.run_id,
+            timestamp=record.event_log_entry.timestamp,
+        )
+
+    @cached_property
+    def _link(self) -> Callable[..., Any]:
+        """The class of the link: Dagster does not export it, but can load its stored form."""
+        stored = {
             "__class__": "AssetCheckEvaluationTargetMaterializationData",
-            "storage_id": record.storage_id,
-            "run_id": record.event_log_entry.run_id,
-            "timestamp": record.event_log_entry.timestamp,
+            "storage_id": 0,
+            "run_id": "",
+            "timestamp": 0.0,
         }
-        return deserialize_value(json.dumps(link))
+        return type(deserialize_value(json.dumps(stored)))
