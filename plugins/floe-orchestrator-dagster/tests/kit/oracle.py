@@ -168,20 +168,23 @@ def _kind(uid: str) -> str:
 
 
 def contradictions_of_resumed(
-    clean: Mapping[str, str], before: Recorded | None, resumed: Recorded
+    clean: Outcome, before: Recorded | None, resumed: Recorded
 ) -> list[str]:
     """Return what two runs, the second "from failure", did not record of a clean build."""
+    statuses = clean.statuses
     recorded_ids = {event.unique_id for event in resumed.materializations}
     recorded_ids |= {event.unique_id for event in resumed.evaluations}
     lines = contradictions(
-        {uid: status for uid, status in clean.items() if uid in recorded_ids}, resumed, success=True
+        {uid: status for uid, status in statuses.items() if uid in recorded_ids},
+        resumed,
+        success=clean.success,
     )
     if before is not None:
         recorded_ids |= {event.unique_id for event in before.materializations}
         recorded_ids |= {event.unique_id for event in before.evaluations}
     lines += [
         f"events: neither run recorded {uid}, dbt reported {status}"
-        for uid, status in sorted(clean.items())
+        for uid, status in sorted(statuses.items())
         if status not in UNBUILT and _kind(uid) in (*ASSETS, *CHECKS) and uid not in recorded_ids
     ]
     return lines
@@ -684,7 +687,7 @@ class Twins:
         ours = replace(clean, success=result.success, relations=relations, words=words)
         return [
             *differences(clean, ours),
-            *contradictions_of_resumed(clean.statuses, built.recorded, recorded),
+            *contradictions_of_resumed(clean, built.recorded, recorded),
         ]
 
 

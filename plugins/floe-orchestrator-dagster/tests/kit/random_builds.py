@@ -140,10 +140,15 @@ class _Draft:
         ]
 
     def unit_test(self, node: RandomNode, expected: int) -> dict[str, Any]:
+        [parent] = node.parents
+        rows: dict[str, Any] = {"rows": [{"id": 1}]}
+        if any(other.name == parent and other.kind == "ephemeral" for other in self.nodes):
+            # dbt looks up the columns of other rows in a relation, which an ephemeral model lacks.
+            rows = {"format": "sql", "rows": "select 1 as id"}
         return {
             "name": f"unit_{node.name}",
             "model": node.name,
-            "given": [{"input": f"ref('{node.parents[0]}')", "rows": [{"id": 1}]}],
+            "given": [{"input": f"ref('{parent}')", **rows}],
             "expect": {"rows": [{"id": expected}]},
         }
 
