@@ -179,29 +179,32 @@ def clickhouse(table: Table) -> DatasetName:
 
 def sqlserver(table: Table) -> DatasetName:
     """Name `mssql://host:port` and `database.schema.table`."""
-    server, _, port = table.get("server", "host").partition(",")
     return DatasetName(
-        server_uri("mssql", server, port or table.get("port"), "1433"),
+        _microsoft_uri("mssql", table, "1433"),
         dotted(table.database or table.get("database"), table.schema or "dbo", table.identifier),
     )
 
 
 def synapse(table: Table) -> DatasetName:
     """Name `sqlserver://host:port` and `schema.table`: a pool is one database."""
-    server, _, port = table.get("server", "host").partition(",")
     return DatasetName(
-        server_uri("sqlserver", server, port or table.get("port"), "1433"),
+        _microsoft_uri("sqlserver", table, "1433"),
         dotted(table.schema or "dbo", table.identifier),
     )
 
 
 def fabric(table: Table) -> DatasetName:
     """Name `fabric-warehouse://host` and `database.schema.table`."""
-    server, _, port = table.get("server", "host").partition(",")
     return DatasetName(
-        server_uri("fabric-warehouse", server, port or table.get("port"), ""),
+        _microsoft_uri("fabric-warehouse", table, ""),
         dotted(table.database or table.get("database"), table.schema or "dbo", table.identifier),
     )
+
+
+def _microsoft_uri(scheme: str, table: Table, default: str) -> str:
+    """Return the URI of a server that dbt may name as `host,port`."""
+    server, _, port = table.get("server", "host").partition(",")
+    return server_uri(scheme, server, port or table.get("port"), default)
 
 
 def mysql(table: Table) -> DatasetName:
